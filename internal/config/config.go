@@ -1,0 +1,112 @@
+// Package config reads unstale.yaml. It owns the shape of the file: every key,
+// its default and its meaning stand once, in the table of settings.go, and the
+// parser, the JSON Schema, the reference in docs/configuration.md and the
+// printer of the effective configuration all read that table.
+//
+// It promises to report every problem at once, each with its place and with
+// what to write instead, and never to print a secret. It looks at nothing but
+// the file, the environment and the files that the configuration names:
+// whether a table exists or a key template is sound is for others to say, and
+// [Config.Problem] lets them say it in the same form.
+package config
+
+import "time"
+
+// Config is a configuration with every default filled in. A value that has a
+// problem keeps its default, or is empty where there is none.
+type Config struct {
+	Database Database
+	Redis    Redis
+	Source   Source
+	Apply    Apply
+	Sweep    Sweep
+	Admin    Admin
+	Log      Log
+	Entries  []Entry // in the order of the file
+
+	document *document
+}
+
+// Database is the primary: for the catalog, the gate and, unless Source says
+// otherwise, the replication stream.
+type Database struct {
+	// URL is a postgres:// URL or a key=value connection string, as written.
+	// ConnString is what a driver wants.
+	URL            URL
+	PasswordFile   string
+	Password       Secret // the content of PasswordFile
+	TLS            TLS
+	ConnectTimeout time.Duration
+}
+
+// Redis is where the cache lives.
+type Redis struct {
+	URL          URL // redis:// or rediss://
+	Username     string
+	Password     Secret // as written, or the content of PasswordFile
+	PasswordFile string
+	TLS          TLS
+	DialTimeout  time.Duration
+	ReadTimeout  time.Duration
+	WriteTimeout time.Duration
+}
+
+// TLS names the files of a TLS connection. Files are relative to the working
+// directory: those relative to the configuration file are resolved already.
+type TLS struct {
+	Mode       string // libpq's sslmode; the database only
+	CAFile     string
+	CertFile   string
+	KeyFile    string
+	ServerName string
+}
+
+// Source is where changes come from.
+type Source struct {
+	Postgres Postgres
+}
+
+// Postgres is the direct source: a logical replication slot.
+type Postgres struct {
+	URL         URL // empty: that of Database
+	Slot        string
+	Publication string
+	Failover    bool // from PostgreSQL 17 on
+}
+
+// Apply bounds what is written to Redis at once.
+type Apply struct {
+	BatchKeysMax int
+}
+
+// Sweep bounds what a sweep may cost Redis.
+type Sweep struct {
+	KeysPerSecond int
+}
+
+// Admin is the HTTP server for health, metrics and status.
+type Admin struct {
+	Listen string // empty: off
+}
+
+// Log is how the service logs.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // text, json
+}
+
+// Entry is a family of cached keys.
+type Entry struct {
+	Name     string
+	Key      string // the key template, as written
+	Schema   string // empty: search_path decides
+	Table    string
+	OnChange OnChange
+	Lease    time.Duration
+}
+
+// OnChange says what a change does to a key.
+type OnChange string
+
+// Invalidate drops the key; the next reader loads it.
+const Invalidate OnChange = "invalidate"
