@@ -1,0 +1,21 @@
+#!lua
+-- A reader missed: give it the lease, or say how long another holds it. On a
+-- full Redis this is refused (OOM), and the reader reads through.
+-- KEYS: 1 data key, 2 side key. ARGV: 1 token, 2 lease in ms, 3 shield in ms.
+-- Returns {'HIT', value}, {'WAIT', ms} or {'LEASE'}.
+local value = redis.call('GET', KEYS[1])
+if value then return {'HIT', value} end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local side = redis.call('GET', KEYS[2])
+-- Side key: format byte, h (8 bytes), and while a load runs its deadline
+-- (8 bytes, ms of this master's TIME, big-endian) and its token.
+local h = side and string.sub(side, 2, 9) or '\0\0\0\0\0\0\0\0'
+if side and #side > 17 then
+  local high, low = struct.unpack('>I4I4', string.sub(side, 10, 17))
+  local left = high * 4294967296 + low - now
+  if left > 0 then return {'WAIT', left} end
+end
+local deadline = now + tonumber(ARGV[2])
+redis.call('SET', KEYS[2], '\1' .. h .. struct.pack('>I4I4', math.floor(deadline / 4294967296), deadline % 4294967296) .. ARGV[1], 'PX', ARGV[3])
+return {'LEASE'}

@@ -1,0 +1,61 @@
+package guard
+
+import (
+	"crypto/sha1"
+	_ "embed"
+	"encoding/hex"
+)
+
+// A Script is Lua that Redis runs atomically. Redis finds a loaded one by its
+// hash (EVALSHA) and answers NOSCRIPT where it was not loaded.
+type Script struct {
+	Name   string
+	Source string
+	SHA    string
+}
+
+func newScript(name, source string) Script {
+	sum := sha1.Sum([]byte(source))
+	return Script{name, source, hex.EncodeToString(sum[:])}
+}
+
+//go:embed lua/own.lua
+var ownSource string
+
+//go:embed lua/apply.lua
+var applySource string
+
+//go:embed lua/begin.lua
+var beginSource string
+
+//go:embed lua/fill.lua
+var fillSource string
+
+// The scripts of the protocol. Each file in lua/ states its keys, arguments and
+// replies.
+var (
+	Own   = newScript("own", ownSource)
+	Apply = newScript("apply", applySource)
+	Begin = newScript("begin", beginSource)
+	Fill  = newScript("fill", fillSource)
+)
+
+// Replies of Apply.
+const (
+	OK     = "OK"
+	Done   = "DONE"
+	Lost   = "LOST"
+	Fenced = "FENCED"
+)
+
+// Replies of Begin and Fill.
+const (
+	Hit     = "HIT"
+	Wait    = "WAIT"
+	Leased  = "LEASE"
+	Stored  = "STORED"
+	Refused = "REFUSED"
+)
+
+// ApplyFields is the number of arguments of Apply before the keys to drop.
+const ApplyFields = 9

@@ -1,0 +1,267 @@
+package guard
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A Template is the name of an entry's keys: literal text with a {column} where
+// a value goes, and {{ and }} for literal braces (Cluster hash tags).
+//
+// Two rows never share a key and no value can change a key's slot: in a value,
+// '{', '}', '%' and control characters are percent-encoded, and ':' too where
+// the template has several placeholders. Ordinary ids look as one expects:
+// product:101.
+type Template struct {
+	text string
+	// literals[i] stands before placeholder i; the last stands behind all.
+	literals []string
+	columns  []string
+	pattern  *regexp.Regexp
+}
+
+// A TemplateError says what is wrong with a template, and at which byte.
+type TemplateError struct {
+	Offset int
+	Text   string
+	Mend   string
+}
+
+func (e *TemplateError) Error() string { return e.Text + "; " + e.Mend }
+
+// ParseTemplate reads a key template. Its error is always a *TemplateError.
+func ParseTemplate(text string) (*Template, error) {
+	t := &Template{text: text}
+	var literal strings.Builder
+	var starts []int // offset of each placeholder's '{'
+	for i := 0; i < len(text); {
+		switch c := text[i]; {
+		case strings.HasPrefix(text[i:], "{{"), strings.HasPrefix(text[i:], "}}"):
+			literal.WriteByte(c)
+			i += 2
+		case c == '{':
+			length := strings.IndexByte(text[i+1:], '}')
+			if length < 0 {
+				return nil, &TemplateError{i, "a placeholder that does not end", "close it with }, or write {{ for a literal brace"}
+			}
+			column := text[i+1 : i+1+length]
+			if column == "" {
+				return nil, &TemplateError{i, "an empty placeholder", "name a column between { and }"}
+			}
+			if at := strings.IndexByte(column, '{'); at >= 0 {
+				return nil, &TemplateError{i + 1 + at, "a { inside a placeholder", "write {{ for a literal brace"}
+			}
+			if slices.Contains(t.columns, column) {
+				return nil, &TemplateError{i, fmt.Sprintf("column %q twice", column), "once is enough to tell two rows apart"}
+			}
+			t.literals = append(t.literals, literal.String())
+			t.columns = append(t.columns, column)
+			starts = append(starts, i)
+			literal.Reset()
+			i += length + 2
+		case c == '}':
+			return nil, &TemplateError{i, "a } that closes nothing", "write }} for a literal brace"}
+		case c < ' ' || c == 0x7f:
+			return nil, &TemplateError{i, "a control character in a key", "leave it out"}
+		default:
+			literal.WriteByte(c)
+			i++
+		}
+	}
+	t.literals = append(t.literals, literal.String())
+
+	if len(t.columns) == 0 {
+		return nil, &TemplateError{0, "a key without a placeholder", "name the columns that tell two rows apart, such as " + strings.TrimSuffix(text, ":") + ":{id}"}
+	}
+	for i := 1; i < len(t.columns); i++ {
+		if !strings.ContainsAny(t.literals[i], ":{}") {
+			return nil, &TemplateError{starts[i], fmt.Sprintf("nothing divides {%s} from {%s}: two rows could share a key", t.columns[i-1], t.columns[i]), "put a : between them"}
+		}
+	}
+	if strings.HasPrefix(t.literals[0], "unstale:") {
+		return nil, &TemplateError{0, "keys that begin with unstale: are the service's own", "choose another beginning"}
+	}
+	sample := t.Key(slices.Repeat([]string{"x"}, len(t.columns))...)
+	if _, side := DataKey(sample); side {
+		return nil, &TemplateError{0, "keys of this form are the service's own side keys", "choose another ending than :l"}
+	}
+	if _, ok := SideKey(sample); !ok {
+		return nil, &TemplateError{strings.IndexAny(text, "{}"), "a key with a } but no hash tag: its slot can hold no side key", "write {{tag}} for a hash tag, or leave the braces out"}
+	}
+	t.pattern = t.compile()
+	return t, nil
+}
+
+// String returns the template as it was written.
+func (t *Template) String() string { return t.text }
+
+// Columns returns the names of the placeholders, in their order.
+func (t *Template) Columns() []string { return t.columns }
+
+// AppendLiteral appends the literal text before placeholder i; i = len(Columns())
+// is the text behind the last. Together with AppendValue it renders a key
+// without gathering the values first.
+func (t *Template) AppendLiteral(dst []byte, i int) []byte {
+	return append(dst, t.literals[i]...)
+}
+
+// AppendValue appends the encoded value of one placeholder.
+func (t *Template) AppendValue(dst, value []byte) []byte {
+	several := len(t.columns) > 1
+	for i := range value {
+		if encoded(value[i], several) {
+			return t.appendEncoded(append(dst, value[:i]...), value[i:])
+		}
+	}
+	return append(dst, value...)
+}
+
+func (t *Template) appendEncoded(dst, value []byte) []byte {
+	const hex = "0123456789ABCDEF"
+	several := len(t.columns) > 1
+	for _, c := range value {
+		if encoded(c, several) {
+			dst = append(dst, '%', hex[c>>4], hex[c&15])
+		} else {
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+func encoded(c byte, several bool) bool {
+	return c < ' ' || c == '{' || c == '}' || c == '%' || c == 0x7f || several && c == ':'
+}
+
+// Key renders the key of one row: one value for each column, as PostgreSQL
+// prints it. It panics if the number of values is not that of Columns.
+func (t *Template) Key(values ...string) string {
+	if len(values) != len(t.columns) {
+		panic(fmt.Sprintf("key template %q has %d columns, got %d values", t.text, len(t.columns), len(values)))
+	}
+	var key []byte
+	for i, value := range values {
+		key = t.AppendLiteral(key, i)
+		key = t.AppendValue(key, []byte(value))
+	}
+	return string(t.AppendLiteral(key, len(values)))
+}
+
+// Matches reports whether key could be a key of this template.
+func (t *Template) Matches(key string) bool {
+	return strings.HasPrefix(key, t.literals[0]) && t.pattern.MatchString(key)
+}
+
+func (t *Template) compile() *regexp.Regexp {
+	value := `(?:[^\x00-\x1f\x7f{}%]|%[0-9A-F]{2})*`
+	if len(t.columns) > 1 {
+		value = `(?:[^\x00-\x1f\x7f{}%:]|%[0-9A-F]{2})*`
+	}
+	var pattern strings.Builder
+	pattern.WriteString(`\A(?s:`)
+	for i, literal := range t.literals {
+		if i > 0 {
+			pattern.WriteString(value)
+		}
+		pattern.WriteString(regexp.QuoteMeta(literal))
+	}
+	pattern.WriteString(`)\z`)
+	return regexp.MustCompile(pattern.String())
+}
+
+// Alphabet says which characters the text of a column can hold, as far as two
+// templates can be told apart by it.
+type Alphabet uint8
+
+const (
+	// AnyText: every character.
+	AnyText Alphabet = iota
+	// Word: every character but ':'. What can be assumed at best of a column
+	// whose type is not known.
+	Word
+	// Integer: digits and '-'.
+	Integer
+	// UUID: hexadecimal digits and '-'.
+	UUID
+	// Boolean: t and f.
+	Boolean
+)
+
+func (a Alphabet) holds(c byte) bool {
+	switch a {
+	case Word:
+		return c != ':'
+	case Integer:
+		return c == '-' || '0' <= c && c <= '9'
+	case UUID:
+		return c == '-' || '0' <= c && c <= '9' || 'a' <= c && c <= 'f'
+	case Boolean:
+		return c == 't' || c == 'f'
+	}
+	return true
+}
+
+// Collide reports whether a key of t could be a key of other. alphabet gives
+// the alphabet of a column of either. It may err towards true.
+func (t *Template) Collide(other *Template, alphabet, otherAlphabet func(column string) Alphabet) bool {
+	a, b := t.elements(alphabet), other.elements(otherAlphabet)
+	// reach[j]: the elements a[:i] and b[:j] can spell the same text.
+	seen := make([][]bool, len(a)+1)
+	for i := range seen {
+		seen[i] = make([]bool, len(b)+1)
+	}
+	var meet func(i, j int) bool
+	meet = func(i, j int) bool {
+		if seen[i][j] {
+			return false
+		}
+		seen[i][j] = true
+		if i == len(a) && j == len(b) {
+			return true
+		}
+		// A placeholder may spell nothing more.
+		if i < len(a) && a[i].any != nil && meet(i+1, j) || j < len(b) && b[j].any != nil && meet(i, j+1) {
+			return true
+		}
+		if i == len(a) || j == len(b) {
+			return false
+		}
+		switch x, y := a[i], b[j]; {
+		case x.any == nil && y.any == nil:
+			return x.char == y.char && meet(i+1, j+1)
+		case x.any != nil && y.any == nil:
+			return x.any(y.char) && meet(i, j+1)
+		case x.any == nil && y.any != nil:
+			return y.any(x.char) && meet(i+1, j)
+		}
+		return false
+	}
+	return meet(0, 0)
+}
+
+// element of a template: one literal character, or any number of characters
+// for which any is true.
+type element struct {
+	char byte
+	any  func(byte) bool
+}
+
+func (t *Template) elements(alphabet func(string) Alphabet) []element {
+	var elements []element
+	several := len(t.columns) > 1
+	for i, literal := range t.literals {
+		if i > 0 {
+			letters := alphabet(t.columns[i-1])
+			elements = append(elements, element{any: func(c byte) bool {
+				// '%' begins an encoded character of a free text.
+				return c == '%' && letters <= Word || !encoded(c, several) && letters.holds(c)
+			}})
+		}
+		for j := range len(literal) {
+			elements = append(elements, element{char: literal[j]})
+		}
+	}
+	return elements
+}
