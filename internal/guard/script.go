@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	_ "embed"
 	"encoding/hex"
+	"errors"
 )
 
 // A Script is Lua that Redis runs atomically. Redis finds a loaded one by its
@@ -59,3 +60,11 @@ const (
 
 // ApplyFields is the number of arguments of Apply before the keys to drop.
 const ApplyFields = 9
+
+var (
+	// ErrLost says that a master is not where this owner left it: it lost
+	// writes. The stream must be taken over again, from what is there.
+	ErrLost = errors.New("redis lost writes that it had confirmed")
+	// ErrFenced says that another owner has taken the stream over.
+	ErrFenced = errors.New("another instance has taken the stream over")
+)

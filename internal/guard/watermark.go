@@ -125,3 +125,6 @@ func encode(v any) string {
 	}
 	return string(text)
 }
+
+// Swept counts one pass of a sweep.
+type Swept struct{ Scanned, Dropped int }

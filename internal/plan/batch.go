@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
 )
 
 // Limits of a batch. A batch is one script, and Redis serves nobody else while
@@ -19,6 +20,11 @@ const (
 type Batch struct {
 	// End is where the stream resumes once the batch is applied.
 	End change.Position
+	// Settled is the position up to which nothing will be outstanding then. It
+	// and Note are for who writes the batch; planning leaves them alone.
+	Settled change.Position
+	// Note, if not nil, is what the watermark says beyond positions from then on.
+	Note *guard.Note
 	// XIDs are the transactions that must be visible before the batch may be
 	// applied.
 	XIDs []uint32
@@ -67,7 +73,7 @@ func NewBatch() *Batch { return &Batch{seed: maphash.MakeSeed()} }
 
 // Reset empties the batch.
 func (b *Batch) Reset() {
-	b.End = change.Position{}
+	b.End, b.Settled, b.Note = change.Position{}, change.Position{}, nil
 	b.XIDs, b.CommittedAt, b.Sweeps = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0]
 	b.Changes, b.Drops = 0, 0
 	b.keys, b.ends = b.keys[:0], b.ends[:0]

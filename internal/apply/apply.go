@@ -1,0 +1,187 @@
+// Package apply is the loop: it takes changes from a source, has them planned,
+// waits until they are visible on the primary, has them written, and
+// acknowledges to the source what the sink holds durably.
+//
+//	read ──▶ gate ──▶ write ──▶ confirm
+//	                   ▲
+//	        sweep ─────┘
+//
+// The stages overlap; between them stand short queues, so a slow Redis slows
+// the source down and memory stays bounded. Nothing overtakes: batches are
+// written in the order in which their changes were committed.
+//
+// When a server is away the loop holds, says so once and goes on where it was.
+// It never skips a change: what it cannot apply it widens to a sweep.
+package apply
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// A Source is a stream of changes in commit order.
+type Source interface {
+	// Attach takes the stream over, ending an earlier attachment.
+	Attach(ctx context.Context) (change.Attachment, error)
+	// Next returns the next change, which is valid until the next call.
+	Next(ctx context.Context) (*change.Change, error)
+	// Pending reports whether Next will return without waiting.
+	Pending() bool
+	// Confirm says that everything up to p is durable: the source need not send
+	// it again. It may be called beside Next.
+	Confirm(p change.Position)
+	// Close tells the server what was confirmed last and ends the attachment.
+	Close(ctx context.Context) error
+}
+
+// A Gate tells which transactions are visible on the primary.
+type Gate interface {
+	// Expect names the server that the answers must come from.
+	Expect(o change.Origin)
+	// Snapshot fills s. It returns change.ErrOriginChanged if the primary is not
+	// the expected server any more.
+	Snapshot(ctx context.Context, s *change.Snapshot) error
+}
+
+// A Catalog tells what the entries' values are made of.
+type Catalog interface {
+	// Plan returns today's fingerprints.
+	Plan(ctx context.Context) (guard.Plan, error)
+}
+
+// A Sink holds the cache.
+type Sink interface {
+	// Own takes the stream over: whoever owned it before can write no more. It
+	// returns the watermark that each master had.
+	Own(ctx context.Context, stream string) ([]guard.Watermark, error)
+	// Write applies batches in order and returns how many are in. Behind an
+	// error, the rest may be given again, unchanged: a batch that had been
+	// applied after all is not applied twice. guard.ErrLost and guard.ErrFenced
+	// call for Own.
+	Write(ctx context.Context, batches []*plan.Batch) (written int, err error)
+	// Probe returns guard.ErrLost or guard.ErrFenced as Write would, without
+	// writing.
+	Probe(ctx context.Context) error
+	// Sweep drops every key of the templates, once over the keyspace.
+	Sweep(ctx context.Context, templates []*guard.Template) (Swept, error)
+	// RunID changes when a master has restarted: a sweep under way is void then.
+	RunID(ctx context.Context) (string, error)
+	// DurableAfter is how long a confirmed write may still be lost.
+	DurableAfter(ctx context.Context) (time.Duration, error)
+}
+
+// Swept counts one pass of a sweep.
+type Swept = guard.Swept
+
+// An Observer is told what happens, for metrics. Its methods must not block and
+// may be called from several goroutines.
+type Observer interface {
+	// Written: a batch is in Redis. latencies are from each commit to now.
+	Written(b *plan.Batch, latencies []time.Duration)
+	// Gated: a group of batches waited for visibility, with so many snapshots.
+	Gated(waited time.Duration, snapshots int)
+	// Held: a server refused or did not answer; the loop tries again.
+	Held(server string)
+	// Gap: changes may be missing; the entries are swept.
+	Gap(cause string)
+	// Swept: one pass of a sweep has ended.
+	Swept(s Swept)
+	// Sweep: an entry is to be swept.
+	Sweep(entry string, cause plan.Cause)
+}
+
+// Options of a Loop. Zero values mean the defaults.
+type Options struct {
+	Logger   *slog.Logger
+	Observer Observer // required
+	// ShutdownTimeout bounds how long a stopped loop goes on to write what it
+	// has read. What is left is delivered again at the next start. Default 10 s.
+	ShutdownTimeout time.Duration
+}
+
+const (
+	queueBatches     = 4                                    // between two stages
+	groupBatchesMax  = 16                                   // gated by one snapshot, written in one round trip
+	batchesMax       = queueBatches + 3*groupBatchesMax + 4 // the queue, three groups, one at each stage, one for a note
+	idleWriteEvery   = 10 * time.Millisecond                // at most, while only positions move
+	probeEvery       = time.Second                          // is our watermark still there, while nothing is written
+	catalogEvery     = 5 * time.Second
+	confirmEvery     = 100 * time.Millisecond
+	gateAgainMin     = 200 * time.Microsecond
+	gateAgainMax     = time.Millisecond
+	backoffMin       = 50 * time.Millisecond
+	backoffMax       = 5 * time.Second
+	sweepLeaseMargin = time.Second // beyond the longest lease, before the second pass
+)
+
+// A Loop keeps one cache coherent with one stream.
+type Loop struct {
+	source   Source
+	planner  *plan.Planner
+	gate     Gate
+	catalog  Catalog
+	sink     Sink
+	observer Observer
+	logger   *slog.Logger
+	options  Options
+
+	status   status
+	attached bool // once, at least
+}
+
+// New returns a loop. Run starts it.
+func New(source Source, planner *plan.Planner, gate Gate, catalog Catalog, sink Sink, options Options) *Loop {
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if options.ShutdownTimeout == 0 {
+		options.ShutdownTimeout = 10 * time.Second
+	}
+	l := &Loop{
+		source: source, planner: planner, gate: gate, catalog: catalog, sink: sink,
+		observer: options.Observer, logger: options.Logger, options: options,
+	}
+	l.status.set(func(s *Status) { s.State = StateStarting })
+	return l
+}
+
+// Run keeps the cache coherent until ctx ends; then it writes what it has read,
+// acknowledges and returns nil. It returns an error only for what a person must
+// mend before it can begin at all: later outages are held through.
+func (l *Loop) Run(ctx context.Context) error {
+	outages := &outages{loop: l}
+	for {
+		err := l.session(ctx, outages)
+		if ctx.Err() != nil {
+			return l.close()
+		}
+		if change.IsRefusal(err) && !l.attached {
+			return errors.Join(err, l.close())
+		}
+		l.status.set(func(s *Status) { s.State = StateHolding; s.CaughtUp = false })
+		if errors.Is(err, guard.ErrLost) || errors.Is(err, guard.ErrFenced) || errors.Is(err, change.ErrOriginChanged) {
+			l.logger.Warn("taking the stream over again", "err", err)
+			if !sleep(ctx, backoffMin) {
+				return l.close()
+			}
+			continue
+		}
+		if outages.hold(ctx, serverOf(err), err) != nil {
+			return l.close()
+		}
+	}
+}
+
+func (l *Loop) close() error {
+	// The context of Run has ended, and closing must be bounded all the same.
+	ctx, cancel := context.WithTimeout(context.Background(), l.options.ShutdownTimeout)
+	defer cancel()
+	l.status.set(func(s *Status) { s.State = StateStopped })
+	return l.source.Close(ctx)
+}

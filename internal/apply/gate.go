@@ -1,0 +1,129 @@
+package apply
+
+import (
+	"context"
+	"time"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// gateAll holds batches back until every transaction in them is visible on the
+// primary. A change reaches us when its commit is flushed, which is before
+// others can see it: a reader that loads in between, after we have dropped its
+// key, would put the old row back.
+func (s *session) gateAll(ctx context.Context, outages *outages) error {
+	defer close(s.gated)
+	var snapshot change.Snapshot
+	var lastIdle time.Time
+	for {
+		var g group
+		select {
+		case <-ctx.Done():
+			return nil
+		case b, ok := <-s.planned:
+			if !ok {
+				return nil
+			}
+			g.batches = append(g.batches, b)
+		}
+		s.gather(ctx, &g, lastIdle)
+		if idle(g.batches) {
+			lastIdle = time.Now()
+		}
+
+		began, snapshots := time.Now(), 0
+		for wait := gateAgainMin; !visible(&snapshot, g.batches); wait = min(2*wait, gateAgainMax) {
+			if snapshots > 0 && !sleep(ctx, wait) {
+				return nil
+			}
+			if err := s.snapshot(ctx, outages, &snapshot); err != nil {
+				return err
+			}
+			snapshots++
+		}
+		g.at = time.Now()
+		s.observer.Gated(g.at.Sub(began), snapshots)
+		select {
+		case s.gated <- g:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// gather adds what is planned already. While only positions move it waits, so
+// that a busy database whose changes do not concern us costs Redis little.
+func (s *session) gather(ctx context.Context, g *group, lastIdle time.Time) {
+	for len(g.batches) < groupBatchesMax {
+		var b *plan.Batch
+		var ok bool
+		if wait := time.Until(lastIdle.Add(idleWriteEvery)); wait > 0 && idle(g.batches) {
+			select {
+			case b, ok = <-s.planned:
+			case <-time.After(wait):
+				return
+			case <-ctx.Done():
+				return
+			}
+		} else {
+			select {
+			case b, ok = <-s.planned:
+			default:
+				return
+			}
+		}
+		if !ok {
+			return // closed; the caller's next receive sees it
+		}
+		if last := len(g.batches) - 1; idle(g.batches[last:]) {
+			s.free <- g.batches[last]
+			g.batches = g.batches[:last]
+		}
+		g.batches = append(g.batches, b)
+	}
+}
+
+// idle reports whether the batches move the position and nothing else.
+func idle(batches []*plan.Batch) bool {
+	for _, b := range batches {
+		if b.Changes > 0 || len(b.CommittedAt) > 0 || len(b.Sweeps) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func visible(snapshot *change.Snapshot, batches []*plan.Batch) bool {
+	for _, b := range batches {
+		for _, xid := range b.XIDs {
+			if !snapshot.Visible(xid) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (s *session) snapshot(ctx context.Context, outages *outages, snapshot *change.Snapshot) error {
+	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
+		s.asking.Lock()
+		defer s.asking.Unlock()
+		return s.gate.Snapshot(ctx, snapshot)
+	})
+	if err != nil {
+		return err
+	}
+	s.lag.sample(time.Now(), snapshot.InsertLSN)
+	return nil
+}
+
+// sleep reports whether the whole time has passed.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

@@ -1,0 +1,121 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+)
+
+// The servers that the loop waits for, as logs and metrics name them.
+const (
+	serverSource   = "source"
+	serverDatabase = "database"
+	serverRedis    = "redis"
+)
+
+// A serverError says whose error it is.
+type serverError struct {
+	server string
+	err    error
+}
+
+func (e *serverError) Error() string { return e.err.Error() }
+func (e *serverError) Unwrap() error { return e.err }
+
+func of(server string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &serverError{server, err}
+}
+
+func serverOf(err error) string {
+	if e, ok := errors.AsType[*serverError](err); ok {
+		return e.server
+	}
+	return serverSource
+}
+
+// outages holds the loop while servers are away: it says so once, waits with
+// backoff and jitter, and says when the server is back.
+type outages struct {
+	loop    *Loop
+	mu      sync.Mutex
+	servers map[string]*outage
+}
+
+type outage struct {
+	since time.Time
+	wait  time.Duration
+}
+
+// hold waits before the next try. It returns an error only if ctx has ended.
+func (o *outages) hold(ctx context.Context, server string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	wait := o.failed(server, err)
+	o.loop.observer.Held(server)
+	o.loop.status.held(server, err)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(wait):
+		return nil
+	}
+}
+
+// failed says what the first failure of an outage was, and returns how long to
+// wait before the next try.
+func (o *outages) failed(server string, err error) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.servers == nil {
+		o.servers = map[string]*outage{}
+	}
+	out := o.servers[server]
+	if out == nil {
+		out = &outage{since: time.Now(), wait: backoffMin}
+		o.servers[server] = out
+		o.loop.logger.Warn("holding: nothing is lost, and work goes on when this is over", "server", server, "err", err)
+	}
+	// Half of the wait is jitter, so that many instances do not come at once.
+	wait := out.wait/2 + rand.N(out.wait/2)
+	out.wait = min(2*out.wait, backoffMax)
+	return wait
+}
+
+// over says that a server answers again.
+func (o *outages) over(server string) {
+	o.mu.Lock()
+	out := o.servers[server]
+	delete(o.servers, server)
+	o.mu.Unlock()
+	if out == nil {
+		return
+	}
+	o.loop.status.held(server, nil)
+	o.loop.logger.Info("going on", "server", server, "held", time.Since(out.since).Round(time.Millisecond))
+}
+
+// persist calls do until it works. What another try cannot mend is returned.
+func (o *outages) persist(ctx context.Context, server string, do func(context.Context) error) error {
+	for {
+		err := do(ctx)
+		switch {
+		case err == nil:
+			o.over(server)
+			return nil
+		case errors.Is(err, guard.ErrLost), errors.Is(err, guard.ErrFenced), errors.Is(err, change.ErrOriginChanged), change.IsRefusal(err):
+			return of(server, err)
+		}
+		if stopped := o.hold(ctx, server, err); stopped != nil {
+			return stopped
+		}
+	}
+}

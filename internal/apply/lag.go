@@ -1,0 +1,87 @@
+package apply
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/unstale/unstale/internal/change"
+)
+
+// lag tells how far behind a position is, by samples of the primary's insert
+// position: no clock but ours is asked, since commit timestamps may carry
+// another server's.
+type lag struct {
+	mu      sync.Mutex
+	samples []insertSample // ascending
+}
+
+type insertSample struct {
+	at  time.Time
+	lsn uint64
+}
+
+const (
+	lagSamplesMax = 512
+	lagEvery      = 100 * time.Millisecond // between two samples, at least
+	lagWatchEvery = time.Second
+	// pageHeader: an insert position can stand behind a page header that no
+	// commit's end ever reaches.
+	pageHeader = 40
+)
+
+func (l *lag) sample(at time.Time, lsn uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.samples); n > 0 && at.Sub(l.samples[n-1].at) < lagEvery {
+		return
+	}
+	if len(l.samples) == lagSamplesMax {
+		// Twice as coarse, as far back as before.
+		kept := l.samples[:0]
+		for i, s := range l.samples {
+			if i%2 == 0 {
+				kept = append(kept, s)
+			}
+		}
+		l.samples = kept
+	}
+	l.samples = append(l.samples, insertSample{at, lsn})
+}
+
+// behind forgets the samples that lsn has passed, and returns how many bytes
+// and how long ago the primary stood where lsn is.
+func (l *lag) behind(now time.Time, lsn uint64) (bytes uint64, age time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	passed := 0
+	for passed < len(l.samples) && l.samples[passed].lsn <= lsn+pageHeader {
+		passed++
+	}
+	if passed == len(l.samples) {
+		l.samples = l.samples[max(0, passed-1):]
+		return 0, 0
+	}
+	// The newest sample that was passed says how old our state is; without one
+	// the oldest known is a lower bound.
+	l.samples = l.samples[max(0, passed-1):]
+	return l.samples[len(l.samples)-1].lsn - lsn, now.Sub(l.samples[0].at)
+}
+
+// watchLag samples while nothing passes the gate, so that a lag is seen to grow
+// while Redis is away.
+func (s *session) watchLag(ctx context.Context, outages *outages) error {
+	var snapshot change.Snapshot
+	for sleep(ctx, lagWatchEvery) {
+		if err := s.snapshot(ctx, outages, &snapshot); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		s.Loop.status.set(func(status *Status) {
+			status.LagBytes, status.Lag = s.lag.behind(time.Now(), status.Position.LSN)
+		})
+	}
+	return nil
+}

@@ -1,0 +1,327 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// A session is one attachment of the source under one ownership of the sink.
+// Whatever breaks either ends it, and the next one starts from what the sink
+// and the source then say: there is one way to resume, after a crash as after a
+// lost write.
+type session struct {
+	*Loop
+	origin change.Origin
+	// resume is where the sink stood: what lies before it is done.
+	resume  change.Position
+	target  uint64 // the primary's insert position when the session began
+	durable time.Duration
+
+	planned chan *plan.Batch
+	gated   chan group
+	free    chan *plan.Batch
+	replans chan guard.Plan
+	noteDue chan struct{} // a sweep has ended: the watermark is to say so
+	sweeps  sweeps
+	asking  sync.Mutex // the gate answers one at a time
+	lag     lag
+
+	// The writer's own.
+	written     change.Position
+	lastWrite   time.Time
+	plan        guard.Plan
+	unconfirmed []checkpoint
+	latencies   []time.Duration
+	// saidUnapplied has the reason that was logged last, by entry.
+	saidUnapplied map[string]string
+}
+
+// group is what one snapshot has shown to be visible.
+type group struct {
+	batches []*plan.Batch
+	at      time.Time
+}
+
+// session runs until ctx ends, and then writes what it has read, or until
+// something breaks.
+func (l *Loop) session(ctx context.Context, outages *outages) error {
+	at, err := l.source.Attach(ctx)
+	if err != nil {
+		return of(serverSource, err)
+	}
+	outages.over(serverSource)
+	l.gate.Expect(at.Origin)
+	s := &session{
+		Loop:    l,
+		origin:  at.Origin,
+		planned: make(chan *plan.Batch, queueBatches),
+		gated:   make(chan group, 1),
+		free:    make(chan *plan.Batch, batchesMax),
+		replans: make(chan guard.Plan),
+		noteDue: make(chan struct{}, 1),
+		sweeps:  sweeps{due: make(chan struct{}, 1)},
+
+		saidUnapplied: map[string]string{},
+	}
+	for range cap(s.free) {
+		s.free <- plan.NewBatch()
+	}
+
+	// What has been read is still written after ctx has ended, for a while.
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(l.options.ShutdownTimeout, func() { cancel(context.DeadlineExceeded) })
+		context.AfterFunc(work, func() { timer.Stop() })
+	})()
+
+	first, err := s.takeOver(ctx, outages, at)
+	if err != nil {
+		return err
+	}
+	l.attached = true
+
+	// The stages end in their order: the reader closes the gate's queue, the
+	// gate the writer's. What runs beside them ends with the writer.
+	stages, stagesCtx := errgroup.WithContext(work)
+	besideCtx, endBeside := context.WithCancel(stagesCtx)
+	stages.Go(func() error { return s.read(ctx, stagesCtx) })
+	stages.Go(func() error { return s.gateAll(stagesCtx, outages) })
+	stages.Go(func() error {
+		defer endBeside()
+		return s.writeAll(stagesCtx, outages, first)
+	})
+	stages.Go(func() error { return s.sweepAll(besideCtx, outages) })
+	stages.Go(func() error { return s.watchCatalog(besideCtx, outages) })
+	stages.Go(func() error { return s.watchLag(besideCtx, outages) })
+	return stages.Wait()
+}
+
+// takeOver reads where the sink stands, finds gaps and pending sweeps, and
+// returns the batch that notes all that in the watermark.
+func (s *session) takeOver(ctx context.Context, outages *outages, at change.Attachment) (*plan.Batch, error) {
+	var snapshot change.Snapshot
+	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
+		var err error
+		if s.plan, err = s.catalog.Plan(ctx); err != nil {
+			return err
+		}
+		return s.gate.Snapshot(ctx, &snapshot)
+	})
+	if err != nil {
+		return nil, err
+	}
+	gatedAt := time.Now()
+	s.target = snapshot.InsertLSN
+
+	var marks []guard.Watermark
+	err = outages.persist(ctx, serverRedis, func(ctx context.Context) error {
+		if marks, err = s.sink.Own(ctx, at.Stream); err != nil {
+			return err
+		}
+		s.durable, err = s.sink.DurableAfter(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	lowest := marks[0]
+	for _, mark := range marks[1:] {
+		if mark.Lo.Compare(lowest.Lo) < 0 {
+			lowest.Lo = mark.Lo
+		}
+		if mark.Settled.Compare(lowest.Settled) < 0 {
+			lowest.Settled = mark.Settled
+		}
+	}
+	templates := s.pendingSweeps(marks)
+	s.resume = lowest.Lo
+	cause, reason := findGap(at, marks, lowest.Lo)
+	if cause != "" {
+		s.observer.Gap(cause)
+		s.logger.Warn("gap: changes may be missing, so every entry is swept before this instance is ready", "cause", cause, "reason", reason)
+		s.Loop.status.set(func(now *Status) { now.Gaps++; now.LastGap = reason })
+		templates = s.everyTemplate(marks)
+		s.resume = change.Position{}
+	}
+
+	first := <-s.free
+	first.Reset()
+	first.End = at.Confirmed
+	if s.resume.Compare(first.End) > 0 {
+		first.End = s.resume
+	}
+	if len(templates) > 0 {
+		s.sweeps.request(templates, lowest.Settled, gatedAt)
+	}
+	first.Note = s.note()
+	s.Loop.status.set(func(now *Status) {
+		now.State, now.CaughtUp, now.Stream = StateStreaming, false, at.Stream
+		now.Position, now.Confirmed = first.End, at.Confirmed
+		now.Sweeping = s.sweeps.pending()
+	})
+	return first, nil
+}
+
+// The causes of a gap, as metrics name them.
+const (
+	gapSource     = "source"
+	gapFirstStart = "first_start"
+	gapSlotAhead  = "slot_ahead"
+	gapOrigin     = "origin"
+)
+
+// findGap reports why changes may be missing between what the sink holds and
+// what the source will send; cause is empty if none are.
+func findGap(at change.Attachment, marks []guard.Watermark, lo change.Position) (cause, reason string) {
+	if lo.IsZero() {
+		reason = "no watermark of this stream in Redis: it is new, or was emptied"
+		if at.Gap != "" {
+			reason += "; " + at.Gap
+		}
+		return gapFirstStart, reason
+	}
+	if at.Gap != "" {
+		return gapSource, at.Gap
+	}
+	for _, mark := range marks {
+		if mark.Origin != at.Origin.String() {
+			return gapOrigin, fmt.Sprintf("the primary has restarted or is another one: readers may have seen commits that no stream delivers (was %s, is %s)", mark.Origin, at.Origin)
+		}
+	}
+	if at.Confirmed.Compare(lo) > 0 {
+		return gapSlotAhead, fmt.Sprintf("the source has forgotten what Redis does not have: it resumes at %s, Redis stands at %s", at.Confirmed, lo)
+	}
+	return "", ""
+}
+
+// pendingSweeps returns the templates that an earlier owner had not finished,
+// and those of every entry that is not what it was: by its old name and by its
+// new.
+func (s *session) pendingSweeps(marks []guard.Watermark) []string {
+	var templates []string
+	for _, mark := range marks {
+		templates = append(templates, mark.Sweeps...)
+		if !mark.Lo.IsZero() {
+			templates = append(templates, changedTemplates(mark.Plan, s.plan)...)
+		}
+	}
+	return templates
+}
+
+func (s *session) everyTemplate(marks []guard.Watermark) []string {
+	var templates []string
+	for _, mark := range marks {
+		templates = append(templates, mark.Sweeps...)
+		for _, entry := range mark.Plan {
+			templates = append(templates, entry.Key)
+		}
+	}
+	for _, entry := range s.plan {
+		templates = append(templates, entry.Key)
+	}
+	return templates
+}
+
+// changedTemplates returns the templates, old and new, of the entries that
+// differ.
+func changedTemplates(before, after guard.Plan) []string {
+	var templates []string
+	for name, entry := range before {
+		if after[name] != entry {
+			templates = append(templates, entry.Key)
+		}
+	}
+	for name, entry := range after {
+		if before[name] != entry {
+			templates = append(templates, entry.Key)
+		}
+	}
+	slices.Sort(templates)
+	return slices.Compact(templates)
+}
+
+func (s *session) note() *guard.Note {
+	return &guard.Note{Origin: s.origin.String(), Plan: s.plan, Sweeps: s.sweeps.pending()}
+}
+
+// watchCatalog finds what no stream tells: a rewritten table, a truncated
+// partition, a renamed enum label.
+func (s *session) watchCatalog(ctx context.Context, outages *outages) error {
+	tick := time.NewTicker(catalogEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		var now guard.Plan
+		err := outages.persist(ctx, serverDatabase, func(ctx context.Context) (err error) {
+			now, err = s.catalog.Plan(ctx)
+			return err
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case s.replans <- now:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// read has changes planned into batches and hands a batch on when it is full or
+// when the source has nothing more at hand. It returns when stop or ctx ends.
+func (s *session) read(stop, ctx context.Context) error {
+	defer close(s.planned)
+	reading, cancel := context.WithCancel(stop)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	batch := <-s.free
+	batch.Reset()
+	for {
+		c, err := s.source.Next(reading)
+		if err != nil {
+			if stop.Err() != nil || ctx.Err() != nil {
+				return nil
+			}
+			return of(serverSource, err)
+		}
+		// A transaction that the sink holds wholly is skipped. One that it holds
+		// in part is applied again from its first row: its rows stand at the
+		// LSN of a commit that the sink has not passed.
+		if c.Position.LSN < s.resume.LSN && c.Position.Timeline == s.resume.Timeline {
+			continue
+		}
+		s.planner.Plan(c, batch)
+		if !batch.Full() && s.source.Pending() {
+			continue
+		}
+		select {
+		case s.planned <- batch:
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case batch = <-s.free:
+			batch.Reset()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package apply
+
+import (
+	"sync"
+	"time"
+
+	"github.com/unstale/unstale/internal/change"
+)
+
+// State of a loop.
+type State string
+
+const (
+	StateStarting  State = "starting"
+	StateStreaming State = "streaming"
+	StateHolding   State = "holding" // a server is away
+	StateStopped   State = "stopped"
+)
+
+// Status is what a loop is doing.
+type Status struct {
+	State  State
+	Stream string
+	// Position is what Redis holds, Settled what it holds with nothing
+	// outstanding, Confirmed what the source need not send again.
+	Position, Settled, Confirmed change.Position
+	// LagBytes is the log between Position and the primary's insert position;
+	// Lag is how long ago the primary stood at Position.
+	LagBytes uint64
+	Lag      time.Duration
+	CaughtUp bool // once since the stream was attached
+	// Sweeping lists the key templates that are being swept.
+	Sweeping []string
+	// Holding has, for each server that is away, what it said first.
+	Holding map[string]string
+	Gaps    int
+	LastGap string
+}
+
+// Ready reports whether the cache can be trusted: caught up once, and swept.
+func (s *Status) Ready() bool {
+	return s.State == StateStreaming && s.CaughtUp && len(s.Sweeping) == 0
+}
+
+type status struct {
+	mu  sync.Mutex
+	now Status
+}
+
+func (s *status) set(update func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	update(&s.now)
+}
+
+func (s *status) held(server string, err error) {
+	s.set(func(now *Status) {
+		holding := map[string]string{}
+		for other, text := range now.Holding {
+			holding[other] = text
+		}
+		if err == nil {
+			delete(holding, server)
+		} else if holding[server] == "" {
+			holding[server] = err.Error()
+		}
+		now.Holding = holding
+	})
+}
+
+// Status returns what the loop is doing now. It may be called beside Run.
+func (l *Loop) Status() Status {
+	l.status.mu.Lock()
+	defer l.status.mu.Unlock()
+	return l.status.now
+}

@@ -1,0 +1,194 @@
+package apply
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+)
+
+// sweeps are the sweeps that have not ended. They run in generations: what is
+// asked for while one runs becomes the next one, since the running one may have
+// passed those keys already. So settled moves at the end of each generation,
+// however often sweeps are asked for.
+type sweeps struct {
+	mu          sync.Mutex
+	generations []*generation // oldest first; the first may be running
+	due         chan struct{} // wakes the sweeper
+}
+
+type generation struct {
+	templates []string // sorted, distinct
+	// before is where settled stands until the generation has ended.
+	before change.Position
+	// gatedAt is when what caused it was known to be visible.
+	gatedAt time.Time
+	running bool
+}
+
+// request asks for a sweep of templates. settled is where settled stands if
+// nothing but this is outstanding.
+func (s *sweeps) request(templates []string, settled change.Position, gatedAt time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var g *generation
+	if n := len(s.generations); n > 0 && !s.generations[n-1].running {
+		g = s.generations[n-1]
+	} else {
+		g = &generation{before: settled}
+		s.generations = append(s.generations, g)
+	}
+	g.templates = append(g.templates, templates...)
+	slices.Sort(g.templates)
+	g.templates = slices.Compact(g.templates)
+	g.gatedAt = gatedAt
+}
+
+// wake lets the sweeper look for a generation. It is called when the watermark
+// says that the sweep is pending.
+func (s *sweeps) wake() {
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
+
+// settled returns the position up to which nothing is outstanding, if
+// everything up to written has been applied.
+func (s *sweeps) settled(written change.Position) change.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.generations) > 0 {
+		return s.generations[0].before
+	}
+	return written
+}
+
+// pending returns the templates of all sweeps that have not ended.
+func (s *sweeps) pending() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	templates := []string{}
+	for _, g := range s.generations {
+		templates = append(templates, g.templates...)
+	}
+	slices.Sort(templates)
+	return slices.Compact(templates)
+}
+
+// next marks the oldest generation as running and returns it; nil if there is
+// none.
+func (s *sweeps) next() *generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.generations) == 0 {
+		return nil
+	}
+	s.generations[0].running = true
+	return s.generations[0]
+}
+
+func (s *sweeps) ended() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generations = s.generations[1:]
+}
+
+// sweepAll runs the sweeps, one generation after the other.
+func (s *session) sweepAll(ctx context.Context, outages *outages) error {
+	for {
+		g := s.sweeps.next()
+		if g == nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.sweeps.due:
+			}
+			continue
+		}
+		if err := s.sweep(ctx, outages, g); err != nil {
+			if ctx.Err() != nil {
+				return nil // the watermark still says that it is pending
+			}
+			return err
+		}
+		s.sweeps.ended()
+		select {
+		case s.noteDue <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// sweep goes over the keyspace twice. A reader that began to load before the
+// sweep's cause was visible may fill behind the first pass; when the second
+// starts, every such lease has met its deadline.
+func (s *session) sweep(ctx context.Context, outages *outages, g *generation) error {
+	var templates []*guard.Template
+	for _, text := range g.templates {
+		t, err := guard.ParseTemplate(text)
+		if err != nil {
+			// It was written down by a release with other rules: nobody can say
+			// which keys it named.
+			s.logger.Error("a sweep of keys that this release cannot name: delete them by hand", "keys", text, "err", err)
+			continue
+		}
+		templates = append(templates, t)
+	}
+	secondPass := g.gatedAt.Add(s.leaseMax() + sweepLeaseMargin)
+	for {
+		before, err := s.runID(ctx, outages)
+		if err != nil {
+			return err
+		}
+		if err := s.pass(ctx, outages, templates); err != nil {
+			return err
+		}
+		if !sleep(ctx, time.Until(secondPass)) {
+			return ctx.Err()
+		}
+		if err := s.pass(ctx, outages, templates); err != nil {
+			return err
+		}
+		after, err := s.runID(ctx, outages)
+		if err != nil {
+			return err
+		}
+		if before == after {
+			return nil
+		}
+		// A restart in between may have brought keys back, and a cursor over
+		// the keyspace does not survive it.
+		secondPass = time.Now().Add(s.leaseMax() + sweepLeaseMargin)
+	}
+}
+
+func (s *session) pass(ctx context.Context, outages *outages, templates []*guard.Template) error {
+	return outages.persist(ctx, serverRedis, func(ctx context.Context) error {
+		swept, err := s.sink.Sweep(ctx, templates)
+		if err == nil {
+			s.observer.Swept(swept)
+		}
+		return err
+	})
+}
+
+func (s *session) runID(ctx context.Context, outages *outages) (id string, err error) {
+	err = outages.persist(ctx, serverRedis, func(ctx context.Context) (err error) {
+		id, err = s.sink.RunID(ctx)
+		return err
+	})
+	return id, err
+}
+
+// leaseMax is the longest time that any reader may take to load.
+func (s *session) leaseMax() time.Duration {
+	longest := guard.Lease
+	for _, e := range s.planner.Entries() {
+		longest = max(longest, e.Lease)
+	}
+	return longest
+}

@@ -1,0 +1,195 @@
+package apply
+
+import (
+	"context"
+	"time"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// writeAll writes what the gate lets through, in order, beginning with first.
+// It owns the watermark: position, settled, note, and what is confirmed.
+func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Batch) error {
+	if err := s.write(ctx, outages, group{[]*plan.Batch{first}, time.Now()}); err != nil {
+		return err
+	}
+	s.sweeps.wake()
+	tick := time.NewTicker(confirmEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case g, ok := <-s.gated:
+			if !ok {
+				return s.finish(ctx)
+			}
+			if err := s.write(ctx, outages, g); err != nil {
+				return err
+			}
+		case <-s.noteDue:
+			if err := s.writeNote(ctx, outages); err != nil {
+				return err
+			}
+		case now := <-s.replans:
+			changed := changedTemplates(s.plan, now)
+			if len(changed) == 0 {
+				continue
+			}
+			s.logger.Info("the catalog changed without row changes: sweeping", "keys", changed)
+			s.sweeps.request(changed, s.sweeps.settled(s.written), time.Now())
+			s.plan = now
+			if err := s.writeNote(ctx, outages); err != nil {
+				return err
+			}
+			s.sweeps.wake()
+		case now := <-tick.C:
+			s.confirm(now)
+			// Writes would notice that the watermark is gone. Without any,
+			// someone has to look.
+			if now.Sub(s.lastWrite) > probeEvery {
+				s.lastWrite = now
+				if err := outages.persist(ctx, serverRedis, s.sink.Probe); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+func (s *session) writeNote(ctx context.Context, outages *outages) error {
+	b := <-s.free
+	b.Reset()
+	b.End, b.Note = s.written, s.note()
+	return s.write(ctx, outages, group{[]*plan.Batch{b}, time.Now()})
+}
+
+// write writes one group, trying again until it is in.
+func (s *session) write(ctx context.Context, outages *outages, g group) error {
+	sweeping := false
+	for _, b := range g.batches {
+		if len(b.Sweeps) > 0 {
+			s.requestSweeps(b, g.at)
+			sweeping = true
+		}
+		// A transaction that was applied in part before is applied again from
+		// its start; the watermark never goes back.
+		if b.End.Compare(s.written) < 0 {
+			b.End = s.written
+		}
+		s.written = b.End
+		b.Settled = s.sweeps.settled(b.End)
+	}
+
+	batches := g.batches
+	err := outages.persist(ctx, serverRedis, func(ctx context.Context) error {
+		n, err := s.sink.Write(ctx, batches)
+		s.observe(batches[:n])
+		batches = batches[n:]
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	s.lastWrite = now
+	s.checkpoint(now)
+	settled := s.sweeps.settled(s.written)
+	pending := s.sweeps.pending()
+	s.Loop.status.set(func(status *Status) {
+		status.Position, status.Settled = s.written, settled
+		status.LagBytes, status.Lag = s.lag.behind(now, s.written.LSN)
+		status.CaughtUp = status.CaughtUp || s.written.LSN+pageHeader >= s.target
+		status.Sweeping = pending
+	})
+	for _, b := range g.batches {
+		s.free <- b
+	}
+	if sweeping {
+		s.sweeps.wake()
+	}
+	return nil
+}
+
+// requestSweeps notes the sweeps of b as pending. The same script that moves
+// the watermark past b writes that down, so a crash does not forget them.
+func (s *session) requestSweeps(b *plan.Batch, gatedAt time.Time) {
+	entries := s.planner.Entries()
+	var templates []string
+	for _, sweep := range b.Sweeps {
+		entry := entries[sweep.Entry]
+		s.observer.Sweep(entry.Name, sweep.Cause)
+		if sweep.Cause == plan.Unknown {
+			s.unapplied(entry, sweep.Reason)
+		}
+		templates = append(templates, entry.Key.String())
+	}
+	s.sweeps.request(templates, s.sweeps.settled(s.written), gatedAt)
+	b.Note = s.note()
+}
+
+// unapplied says once an entry and reason that a change could not be applied.
+func (s *session) unapplied(entry plan.Entry, reason string) {
+	if s.saidUnapplied[entry.Name] == reason {
+		return
+	}
+	s.saidUnapplied[entry.Name] = reason
+	s.logger.Warn("a change whose keys are unknown: the entry is swept, now and whenever this happens again",
+		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", reason)
+}
+
+func (s *session) observe(batches []*plan.Batch) {
+	now := time.Now().UnixMicro()
+	for _, b := range batches {
+		s.latencies = s.latencies[:0]
+		for _, committed := range b.CommittedAt {
+			s.latencies = append(s.latencies, time.Duration(now-committed)*time.Microsecond)
+		}
+		s.observer.Written(b, s.latencies)
+	}
+}
+
+// checkpoint is a position and when it was written.
+type checkpoint struct {
+	at       time.Time
+	position change.Position
+}
+
+// checkpoint remembers that Redis has confirmed s.written. One in confirmEvery
+// is enough, so a few dozen at most wait to become durable.
+func (s *session) checkpoint(now time.Time) {
+	n := len(s.unconfirmed)
+	if n > 1 && now.Sub(s.unconfirmed[n-2].at) < confirmEvery {
+		s.unconfirmed[n-1] = checkpoint{now, s.written}
+		return
+	}
+	s.unconfirmed = append(s.unconfirmed, checkpoint{now, s.written})
+}
+
+// confirm acknowledges what can no longer be lost to the source.
+func (s *session) confirm(now time.Time) {
+	durable := -1
+	for i, c := range s.unconfirmed {
+		if now.Sub(c.at) >= s.durable {
+			durable = i
+		}
+	}
+	if durable < 0 {
+		return
+	}
+	position := s.unconfirmed[durable].position
+	s.unconfirmed = append(s.unconfirmed[:0], s.unconfirmed[durable+1:]...)
+	s.source.Confirm(position)
+	s.Loop.status.set(func(status *Status) { status.Confirmed = position })
+}
+
+// finish acknowledges what was written last. It waits until that is durable,
+// but no longer than that takes; a source that was not told sends again.
+func (s *session) finish(ctx context.Context) error {
+	if n := len(s.unconfirmed); n > 0 {
+		sleep(ctx, time.Until(s.unconfirmed[n-1].at.Add(s.durable)))
+		s.confirm(time.Now())
+	}
+	return nil
+}
