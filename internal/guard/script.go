@@ -32,13 +32,17 @@ var beginSource string
 //go:embed lua/fill.lua
 var fillSource string
 
+//go:embed lua/release.lua
+var releaseSource string
+
 // The scripts of the protocol. Each file in lua/ states its keys, arguments and
 // replies.
 var (
-	Own   = newScript("own", ownSource)
-	Apply = newScript("apply", applySource)
-	Begin = newScript("begin", beginSource)
-	Fill  = newScript("fill", fillSource)
+	Own     = newScript("own", ownSource)
+	Apply   = newScript("apply", applySource)
+	Begin   = newScript("begin", beginSource)
+	Fill    = newScript("fill", fillSource)
+	Release = newScript("release", releaseSource)
 )
 
 // Replies of Apply.
