@@ -110,3 +110,6 @@ type OnChange string
 
 // Invalidate drops the key; the next reader loads it.
 const Invalidate OnChange = "invalidate"
+
+// Path is the path of one of the entry's settings, for [Config.Problem].
+func (e Entry) Path(setting string) string { return "entries." + e.Name + "." + setting }

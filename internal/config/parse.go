@@ -1,38 +1,633 @@
 package config
 
-// fileSizeMax bounds the configuration file, in bytes.
-const fileSizeMax = 1 << 20
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
 
-type document struct{ file string }
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+const (
+	// fileSizeMax bounds the configuration file, in bytes.
+	fileSizeMax = 1 << 20
+	// passwordSizeMax bounds a password file, in bytes.
+	passwordSizeMax = 64 << 10
+	// aliasHopsMax bounds a chain of aliases: it can be a circle.
+	aliasHopsMax = 16
+)
 
 // Parse reads a configuration from text. The name is for problems, and files
 // that the configuration names are relative to its directory. getenv is
-// usually [os.LookupEnv].
+// usually [os.LookupEnv]. The Config is there even where the error is
+// [Problems].
 func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Config, error) {
-	return &Config{document: &document{file: name}}, nil
+	if len(text) > fileSizeMax {
+		return nil, fmt.Errorf("%s is larger than %d bytes: is it the configuration?", name, fileSizeMax)
+	}
+	// The YAML parser counts a line twice where it ends in CR LF.
+	plain := strings.TrimPrefix(strings.ReplaceAll(string(text), "\r\n", "\n"), "\ufeff")
+	r := &reader{
+		document:  newDocument(name, plain),
+		directory: filepath.Dir(name),
+		getenv:    getenv,
+		anchors:   make(map[string]ast.Node),
+	}
+	r.config = &Config{document: r.document}
+	for i := range settings {
+		if s := &settings[i]; !s.inEntry() {
+			r.fillDefault(s, nil)
+		}
+	}
+	if body := r.body(plain); body != nil {
+		r.document.parsed = true
+		r.value("", root, body, nil)
+		r.agree()
+	}
+	return r.config, r.problems.Err()
 }
 
 // File is the name that the configuration was read under.
 func (c *Config) File() string { return c.document.file }
 
 // Problem describes something wrong with the value at path, like
-// "entries.product.key", in the form of the parser's own problems.
+// "entries.product.key", in the form of the parser's own problems. Of a path
+// that the file does not have, the nearest mapping around it is shown.
 func (c *Config) Problem(path, text, mend string) Problem {
 	return c.ProblemAt(path, 0, text, mend)
 }
 
 // ProblemAt is Problem with the caret under the byte at offset of the value.
 func (c *Config) ProblemAt(path string, offset int, text, mend string) Problem {
-	return Problem{File: c.document.file, Line: 1, Column: 1, Path: path, Text: text, Mend: mend}
+	return c.document.problem(c.document.find(path).at(offset), path, text, mend)
 }
 
-// Effective is the configuration with every default filled in and every secret
-// hidden, as text that Parse accepts.
-func (c *Config) Effective() string { return "" }
+// A reader turns the nodes of a document into a Config.
+type reader struct {
+	document  *document
+	directory string
+	getenv    func(string) (string, bool)
+	config    *Config
+	anchors   map[string]ast.Node
+	problems  Problems
+}
 
-// ConnString is what a PostgreSQL driver parses: the URL with password, TLS
-// files and timeout in it. It is not for printing.
-func (d Database) ConnString() string { return string(d.URL) }
+func (r *reader) add(at spot, path, text, mend string) {
+	r.problems = append(r.problems, r.document.problem(at, path, text, mend))
+}
 
-// ReplicationConnString is ConnString for the replication connection.
-func (c *Config) ReplicationConnString() string { return c.Database.ConnString() }
+func (r *reader) addAt(path string, text, mend string) {
+	r.problems = append(r.problems, r.config.Problem(path, text, mend))
+}
+
+// body parses the text. It is nil if the text is not YAML.
+func (r *reader) body(text string) ast.Node {
+	file, err := parseYAML(text)
+	if err != nil {
+		var syntax *yaml.SyntaxError
+		if !errors.As(err, &syntax) {
+			r.add(spot{}, "", "is no YAML: "+firstLine(err.Error()), "")
+			return nil
+		}
+		at := r.document.spotOf(syntax.Token)
+		r.add(at, "", "is no YAML: "+firstLine(syntax.Message), syntaxMend(syntax.Message, r.document.lines[at.line]))
+		return nil
+	}
+	var body ast.Node = &ast.NullNode{}
+	for i, doc := range file.Docs {
+		if doc.Body == nil {
+			continue
+		}
+		if i > 0 {
+			r.add(spot{line: r.document.spotOf(doc.Body.GetToken()).line}, "", "is a second YAML document", "write one document: take out the ---")
+			break
+		}
+		body = doc.Body
+	}
+	return body
+}
+
+// parseYAML keeps what the YAML parser does with strange input from ending the
+// process: an operator must get a problem, not a stack trace.
+func parseYAML(text string) (file *ast.File, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the YAML parser gave up: %v", p)
+		}
+	}()
+	return parser.ParseBytes([]byte(text), 0, parser.AllowDuplicateMapKey())
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
+// syntaxMend guesses from the line what breaks YAML most often in this file.
+func syntaxMend(message, line string) string {
+	_, value, _ := strings.Cut(line, ": ")
+	value = strings.TrimSpace(value)
+	switch {
+	case strings.Contains(message, "-quoted text"):
+		return "close the quote"
+	case strings.Contains(line, "\t"):
+		return "indent with spaces: YAML allows no tabs"
+	case strings.HasPrefix(value, "{"):
+		return `put quotes around a value with braces inside a { } mapping, or that begins with one: key: "product:{id}"`
+	case strings.HasPrefix(value, "@"), strings.HasPrefix(value, "*"), strings.HasPrefix(value, "%"), strings.HasPrefix(value, "`"):
+		return "put single quotes around the whole value"
+	case strings.Contains(value, ": "):
+		return "put quotes around a value that has a colon and a space in it"
+	}
+	return "look at the indentation here and in the line above: the keys of one mapping begin in the same column"
+}
+
+// value reads the node as what s describes. It records the place of the value
+// at path, whether it is right or not.
+func (r *reader) value(path string, s *setting, node ast.Node, e *Entry) {
+	node, ok := r.resolve(path, node)
+	if !ok {
+		return
+	}
+	if s.at == nil {
+		r.mapping(path, s, node, e)
+		return
+	}
+	text, isText := scalar(node)
+	if _, isNull := node.(*ast.NullNode); isNull {
+		r.addAt(path, "has no value", s.writeExample())
+		return
+	}
+	if !isText {
+		mend := s.writeExample()
+		if m, isMapping := node.(*ast.MappingNode); isMapping && m.IsFlowStyle && s.path == "entries.*.key" {
+			mend = `put quotes around a value that begins with a brace: "{id}:name"`
+		}
+		r.addAt(path, fmt.Sprintf("is %s, not a single value", kindOf(node)), mend)
+		return
+	}
+	where := r.document.places[path]
+	if s.isSecret(text) {
+		r.document.hideValue(node, where)
+	}
+	value, from, faults := expand(text, r.getenv)
+	for _, f := range faults {
+		r.add(where.at(f.offset), path, f.text, f.mend)
+	}
+	if len(faults) > 0 {
+		return
+	}
+	if where.from != nil {
+		spots := make([]spot, len(from))
+		for i, f := range from {
+			spots[i] = where.from[min(f, len(where.from)-1)]
+		}
+		where.from = spots
+		r.document.places[path] = where
+	}
+	if f := r.set(s, value, e); f != nil {
+		r.add(where.at(f.offset), path, f.text, f.mend)
+	}
+}
+
+// resolve looks through tags, anchors and aliases, and records where the value
+// stands.
+func (r *reader) resolve(path string, node ast.Node) (ast.Node, bool) {
+	for range aliasHopsMax {
+		switch n := node.(type) {
+		case *ast.TagNode:
+			node = n.Value
+		case *ast.AnchorNode:
+			r.anchors[n.Name.String()] = n.Value
+			node = n.Value
+		case *ast.AliasNode:
+			target, ok := r.anchors[n.Value.String()]
+			if !ok {
+				r.add(r.document.spotOf(n.GetToken()), path, fmt.Sprintf("refers to &%s, which is not set above", n.Value), "write the value itself")
+				return nil, false
+			}
+			node = target
+		default:
+			if node == nil {
+				node = &ast.NullNode{}
+			}
+			r.place(path, node)
+			return node, true
+		}
+	}
+	r.addAt(path, "refers to itself", "write the value itself")
+	return nil, false
+}
+
+// place records where the node stands.
+func (r *reader) place(path string, node ast.Node) {
+	switch n := node.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		// The key shows a mapping better than its first brace or colon.
+	case *ast.NullNode:
+	case *ast.LiteralNode:
+		r.document.places[path] = place{start: r.document.spotOf(n.Start)}
+	default:
+		text, _ := scalar(node)
+		r.document.places[path] = r.document.locate(node.GetToken(), text)
+	}
+}
+
+// scalar is the text of a plain value. Numbers and truth values keep the form
+// that they were written in: a password of 0123 is not 83.
+func scalar(node ast.Node) (string, bool) {
+	switch n := node.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.LiteralNode:
+		return strings.TrimSuffix(n.Value.Value, "\n"), true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return n.GetToken().Value, true
+	}
+	return "", false
+}
+
+func kindOf(node ast.Node) string {
+	switch node.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.NullNode:
+		return "nothing"
+	}
+	return "a single value"
+}
+
+// mapping reads the keys of a mapping.
+func (r *reader) mapping(path string, s *setting, node ast.Node, e *Entry) {
+	var pairs []*ast.MappingValueNode
+	switch n := node.(type) {
+	case *ast.MappingNode:
+		pairs = n.Values
+	case *ast.MappingValueNode:
+		pairs = []*ast.MappingValueNode{n}
+	case *ast.NullNode:
+		// All keys of an optional mapping may be commented out.
+	default:
+		if _, isText := scalar(node); isText && s.short != "" {
+			r.value(path, s.child(s.short), node, e)
+			return
+		}
+		want := "a mapping"
+		if s.short != "" {
+			want = "a URL or a mapping"
+		}
+		r.addAt(path, fmt.Sprintf("is %s, not %s", kindOf(node), want), s.writeExample())
+		return
+	}
+	if s.path == "entries" && len(pairs) == 0 {
+		r.addAt(path, "is empty: there is nothing to keep coherent", s.writeExample())
+	}
+	seen := make(map[string]int)
+	for _, pair := range pairs {
+		r.pair(path, s, pair, e, seen)
+	}
+	for _, c := range s.children() {
+		if _, ok := seen[c.name()]; c.required && !ok {
+			r.addAt(join(path, c.name()), "is missing", c.writeExample())
+		}
+	}
+}
+
+// pair reads one key and its value.
+func (r *reader) pair(path string, s *setting, pair *ast.MappingValueNode, e *Entry, seen map[string]int) {
+	name := pair.Key.GetToken().Value
+	at := r.document.spotOf(pair.Key.GetToken())
+	full := join(path, name)
+	switch pair.Key.(type) {
+	case *ast.MergeKeyNode:
+		r.add(at, full, "merging of mappings is not supported", "write the keys out")
+		return
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.NullNode:
+	default:
+		r.add(at, path, "has a key that is not a plain word", "write a plain word")
+		return
+	}
+	if line, twice := seen[name]; twice {
+		r.add(at, full, fmt.Sprintf("is there already, in line %d", line), "keep one of them")
+		return
+	}
+	seen[name] = at.line + 1
+	c := s.child(name)
+	if c == nil {
+		r.unknown(at, full, name, s, pair.Value)
+		return
+	}
+	r.document.places[full] = place{start: at}
+	if c.path == "entries.*" {
+		if !entryNamePattern.MatchString(name) {
+			r.add(at, path, fmt.Sprintf("%s is no name of an entry", quote(name)), "write 1 to 63 letters, digits, _ and -")
+			return
+		}
+		e = r.newEntry(name)
+	}
+	r.value(full, c, pair.Value, e)
+	if e != nil && c.path == "entries.*" {
+		r.config.Entries = append(r.config.Entries, *e)
+	}
+}
+
+// unknown reports a key that s does not have.
+func (r *reader) unknown(at spot, full, name string, s *setting, value ast.Node) {
+	var names []string
+	for _, c := range s.children() {
+		names = append(names, c.name())
+	}
+	mend := "the keys here are " + strings.Join(names, ", ")
+	if near := nearest(name, names); near != "" {
+		mend = fmt.Sprintf("did you mean %s? The keys here are %s", near, strings.Join(names, ", "))
+	}
+	// A password under a misspelt key is still a password.
+	if value != nil {
+		text, isText := scalar(value)
+		if isText && (looksSecret(text) || secretName.MatchString(name)) {
+			r.document.hideValue(value, r.document.locate(value.GetToken(), text))
+		}
+	}
+	r.add(at, full, "unknown key", mend)
+}
+
+// newEntry is an entry with every default filled in.
+func (r *reader) newEntry(name string) *Entry {
+	e := &Entry{Name: name}
+	for i := range settings {
+		if s := &settings[i]; s.inEntry() {
+			r.fillDefault(s, e)
+		}
+	}
+	return e
+}
+
+func (r *reader) fillDefault(s *setting, e *Entry) {
+	if s.initial == "" {
+		return
+	}
+	if f := r.set(s, s.initial, e); f != nil {
+		panic(fmt.Sprintf("default of %s: %s %s", s.path, s.initial, f.text))
+	}
+}
+
+// set stores the text of a value.
+func (r *reader) set(s *setting, text string, e *Entry) *fault {
+	if s.check != nil {
+		var f *fault
+		if text, f = s.check(text); f != nil {
+			return f
+		}
+	}
+	if len(s.enum) > 0 && !slices.Contains(s.enum, text) {
+		return s.notInEnum(text)
+	}
+	switch at := s.at(r.config, e).(type) {
+	case *string:
+		if text == "" && s.check == nil {
+			return &fault{text: "is empty", mend: s.writeExample()}
+		}
+		if s.file {
+			return r.setFile(at, text)
+		}
+		*at = text
+	case *Secret:
+		if text == "" {
+			return &fault{text: "is empty", mend: s.writeExample()}
+		}
+		*at = Secret(text)
+	case *URL:
+		*at = URL(text)
+	case *OnChange:
+		*at = OnChange(text)
+	case tableName:
+		schema, name, f := parseTable(text)
+		if f != nil {
+			return f
+		}
+		*at.schema, *at.name = schema, name
+	case *bool:
+		switch text {
+		case "true", "false":
+			*at = text == "true"
+		default:
+			return &fault{text: fmt.Sprintf("%s is neither true nor false", quote(text)), mend: "write true or false"}
+		}
+	case *int:
+		n, f := s.number(text)
+		if f != nil {
+			return f
+		}
+		*at = int(n)
+	case *time.Duration:
+		d, f := s.duration(text)
+		if f != nil {
+			return f
+		}
+		*at = d
+	default:
+		panic(fmt.Sprintf("%s is held by a %T", s.path, at))
+	}
+	return nil
+}
+
+func (s *setting) notInEnum(text string) *fault {
+	mend := "write " + oneOf(s.enum)
+	if near := nearest(text, s.enum); near != "" {
+		mend = fmt.Sprintf("did you mean %s? Write %s", near, oneOf(s.enum))
+	}
+	f := &fault{text: fmt.Sprintf("%s is not known here", quote(text)), mend: mend}
+	if s.path == "entries.*.on_change" && slices.Contains([]string{"update", "warm", "refresh"}, text) {
+		f.text = fmt.Sprintf("%s is not in this version: it only invalidates", quote(text))
+		f.mend = "write invalidate, or leave on_change out"
+	}
+	return f
+}
+
+func (s *setting) number(text string) (int64, *fault) {
+	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
+	if errors.Is(err, strconv.ErrSyntax) {
+		return 0, &fault{text: fmt.Sprintf("%s is no whole number", quote(text)),
+			mend: fmt.Sprintf("write a number from %d to %d", s.min, s.max)}
+	}
+	if err != nil || n < s.min || n > s.max {
+		return 0, &fault{text: fmt.Sprintf("%s is out of range", quote(text)),
+			mend: fmt.Sprintf("write a number from %d to %d", s.min, s.max)}
+	}
+	return n, nil
+}
+
+func (s *setting) duration(text string) (time.Duration, *fault) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		f := &fault{text: fmt.Sprintf("%s is no duration", quote(text)), mend: "write a number and ms, s, m or h, like " + s.initial}
+		if _, err := strconv.ParseFloat(text, 64); err == nil {
+			f.text = fmt.Sprintf("%s has no unit", quote(text))
+			f.mend = fmt.Sprintf("write %ss, if seconds are meant, or ms, m or h", text)
+		}
+		return 0, f
+	}
+	if int64(d) < s.min || int64(d) > s.max {
+		return 0, &fault{text: fmt.Sprintf("%s is out of range", quote(text)),
+			mend: fmt.Sprintf("write %s to %s", brief(time.Duration(s.min)), brief(time.Duration(s.max)))}
+	}
+	return d, nil
+}
+
+// brief prints a duration without units that are zero: 10m, not 10m0s.
+func brief(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+func (r *reader) setFile(at *string, path string) *fault {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(r.directory, path)
+	}
+	const mend = "write the path of a file that this user may read; it is relative to the configuration file"
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		// A pipe or a device could keep us waiting for ever.
+		return &fault{text: fmt.Sprintf("%s is no regular file", path), mend: mend}
+	}
+	if err == nil {
+		var file *os.File
+		if file, err = os.Open(path); err == nil {
+			file.Close()
+		}
+	}
+	if err != nil {
+		return &fault{text: err.Error(), mend: mend}
+	}
+	*at = path
+	return nil
+}
+
+// agree checks what concerns several settings, and reads the password files.
+func (r *reader) agree() {
+	c := r.config
+	r.passwordFile("database.password_file", c.Database.PasswordFile, c.Database.URL, &c.Database.Password)
+	if c.Redis.Password != "" && hasPassword(c.Redis.URL) {
+		r.addAt("redis.password", "redis.url has a password too", "keep one of them")
+	}
+	if c.Redis.Password != "" && c.Redis.PasswordFile != "" {
+		r.addAt("redis.password_file", "there is a password already", "keep password or password_file")
+	} else {
+		r.passwordFile("redis.password_file", c.Redis.PasswordFile, c.Redis.URL, &c.Redis.Password)
+	}
+	r.pairOfFiles("database.tls")
+	r.pairOfFiles("redis.tls")
+	if c.Redis.TLS != (TLS{}) && strings.HasPrefix(string(c.Redis.URL), "redis://") {
+		r.addAt("redis.tls", "the URL says to connect without TLS", "write rediss:// in redis.url, or take tls out")
+	}
+	for _, p := range c.Database.parameters() {
+		if p.path != "" && hasParameter(string(c.Database.URL), p.name) {
+			r.addAt(p.path, fmt.Sprintf("database.url has %s too", p.name), "keep one of them")
+		}
+	}
+}
+
+func (r *reader) passwordFile(path, file string, url URL, password *Secret) {
+	if file == "" {
+		return
+	}
+	if hasPassword(url) {
+		r.addAt(path, "the URL has a password too", "keep one of them")
+		return
+	}
+	text, err := readPassword(file)
+	switch {
+	case err != nil:
+		r.addAt(path, err.Error(), "")
+	case text == "":
+		r.addAt(path, file+" is empty", "write the password into it")
+	default:
+		*password = Secret(text)
+	}
+}
+
+func readPassword(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if info.Size() > passwordSizeMax {
+		return "", fmt.Errorf("%s is larger than %d bytes", path, passwordSizeMax)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if !utf8.ValidString(password) || strings.ContainsRune(password, 0) {
+		return "", fmt.Errorf("%s is no text", path)
+	}
+	return password, nil
+}
+
+// pairOfFiles goes by what is written: a file that cannot be read is given all
+// the same, and its problem is told already.
+func (r *reader) pairOfFiles(path string) {
+	given, missing := "cert_file", "key_file"
+	_, hasCert := r.document.places[join(path, given)]
+	_, hasKey := r.document.places[join(path, missing)]
+	if hasCert == hasKey {
+		return
+	}
+	if hasKey {
+		given, missing = missing, given
+	}
+	r.addAt(join(path, given), "needs "+missing, "write both, or neither")
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// inEntry reports whether the setting belongs to each entry.
+func (s *setting) inEntry() bool { return strings.HasPrefix(s.path, "entries.*.") }
+
+// writeExample says how the setting is written.
+func (s *setting) writeExample() string {
+	if s.at == nil && s.example == "" {
+		var names []string
+		for _, c := range s.children() {
+			names = append(names, c.name())
+		}
+		if s.path == "" || s.path == "entries.*" {
+			return "the keys here are " + strings.Join(names, ", ")
+		}
+		return fmt.Sprintf("write %s with its keys indented below: %s", s.name(), strings.Join(names, ", "))
+	}
+	example := s.example
+	if example == "" {
+		example = s.initial
+	}
+	return fmt.Sprintf("write %s: %s", s.name(), example)
+}
+
+func oneOf(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}

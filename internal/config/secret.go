@@ -1,11 +1,13 @@
 package config
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -52,47 +54,106 @@ func (u URL) MarshalJSON() ([]byte, error) { return json.Marshal(u.String()) }
 func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
 // passwordAssignment is password=... of a connection string or of a URL's
-// query, and "password: ..." of a YAML line.
-var passwordAssignment = regexp.MustCompile(`(?i)(password["']?\s*[=:]\s*)('(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|[^&\s]+)`)
+// query; keyed is password: ... of a YAML line.
+var (
+	passwordAssignment = regexp.MustCompile(`(?i)password\s*=\s*('(?:[^'\\]|\\.)*'?|[^&\s"']+)`)
+	passwordKeyed      = regexp.MustCompile(`(?i)(?:pass|secret|token|pwd)[a-z]*["']?\s*:\s+(.+)$`)
+	secretName         = regexp.MustCompile(`(?i)pas?s|pas?w|secret|token|pwd|auth`)
+)
 
-// hidePasswords replaces the passwords in text that holds a connection string
-// by ***. It does not parse: a URL that is too broken to be parsed has a
-// password to hide as well.
-func hidePasswords(text string) string {
-	head, rest, isURL := strings.Cut(text, "://")
-	if isURL {
-		rest = hideUserinfo(rest)
-		text = head + "://" + rest
-	}
-	return passwordAssignment.ReplaceAllString(text, "${1}"+hidden)
+// looksSecret reports whether text is a connection string that is too broken to
+// find the password in it.
+func looksSecret(text string) bool {
+	return strings.Contains(text, "\n") ||
+		strings.Contains(text, "@") && !strings.Contains(text, "://") && !strings.Contains(text, "=")
 }
 
-// hideUserinfo hides the password in what follows "://".
-func hideUserinfo(rest string) string {
-	end := strings.IndexAny(rest, "/?#")
+// hidePasswords replaces the passwords in a connection string by ***.
+func hidePasswords(text string) string {
+	shown, _ := hideSpans(text, passwordSpans(text), 0)
+	return shown
+}
+
+// A span is a range of bytes.
+type span struct{ from, to int }
+
+// hideSpans replaces each span by *** and tells where the byte at offset has
+// moved to.
+func hideSpans(text string, spans []span, offset int) (shown string, moved int) {
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	var b strings.Builder
+	done, found := 0, false
+	keep := func(to int) {
+		if !found && offset < to {
+			moved, found = b.Len()+max(0, offset-done), true
+		}
+		b.WriteString(text[done:to])
+		done = to
+	}
+	for _, s := range spans {
+		if s.to <= done {
+			continue
+		}
+		if s.from > done {
+			keep(s.from)
+		}
+		if !found && offset < s.to {
+			moved, found = b.Len(), true
+		}
+		b.WriteString(hidden)
+		done = s.to
+	}
+	keep(len(text))
+	if !found {
+		moved = b.Len()
+	}
+	return b.String(), moved
+}
+
+// passwordSpans finds passwords in text that holds connection strings. It does
+// not parse them: one that is too broken to be parsed has a password to hide
+// as well.
+func passwordSpans(text string) []span {
+	var spans []span
+	for start := 0; ; {
+		i := strings.Index(text[start:], "://")
+		if i < 0 {
+			break
+		}
+		start += i + len("://")
+		if from, to := userinfoPassword(text[start:]); from < to {
+			spans = append(spans, span{start + from, start + to})
+		}
+	}
+	for _, m := range passwordAssignment.FindAllStringSubmatchIndex(text, -1) {
+		spans = append(spans, span{m[2], m[3]})
+	}
+	return spans
+}
+
+// userinfoPassword finds the password in what follows "://".
+func userinfoPassword(rest string) (from, to int) {
+	end := strings.IndexAny(rest, "/?#\"'{}, \t")
 	if end < 0 {
 		end = len(rest)
 	}
 	at := strings.LastIndexByte(rest[:end], '@')
-	if at < 0 && !hostsOnly(rest[:end]) {
-		// A password with a bare /, ? or # in it: everything up to the last @,
-		// or to the end, may be part of it.
-		at = strings.LastIndexByte(rest, '@')
-		if at < 0 {
+	if at < 0 && !hostAndPort.MatchString(rest[:end]) {
+		// A password with a bare / or the like in it: whatever stands before
+		// the last @ may be part of it, and without one everything may.
+		if at = strings.LastIndexByte(rest, '@'); at < 0 {
 			at = len(rest)
 		}
 	}
 	if at < 0 {
-		return rest
+		return 0, 0
 	}
-	user, _, found := strings.Cut(rest[:at], ":")
-	if !found {
-		return rest
+	colon := strings.IndexByte(rest[:at], ':')
+	if colon < 0 {
+		return 0, 0
 	}
-	return user + ":" + hidden + rest[at:]
+	return colon + 1, at
 }
 
-var hostList = regexp.MustCompile(`^(\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(:[0-9]*)?(,(\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(:[0-9]*)?)*$`)
-
-// hostsOnly reports whether text is host[:port] or several of them.
-func hostsOnly(text string) bool { return hostList.MatchString(text) }
+// hostAndPort is what stands between :// and / where there is no user.
+var hostAndPort = regexp.MustCompile(`^(\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(:[0-9]*)?$`)

@@ -1,0 +1,135 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A parameter of a PostgreSQL connection string.
+type parameter struct {
+	name, value string
+	path        string // the setting that it comes from; empty: a default
+}
+
+// parameters are what the settings beside the URL add to it.
+func (d Database) parameters() []parameter {
+	var ps []parameter
+	add := func(name, value, path string) {
+		if value != "" {
+			ps = append(ps, parameter{name, value, path})
+		}
+	}
+	mode, modePath := d.TLS.Mode, "database.tls.mode"
+	if mode == "" && d.TLS.CAFile != "" {
+		mode, modePath = "verify-full", ""
+	}
+	add("password", string(d.Password), "")
+	add("sslmode", mode, modePath)
+	add("sslrootcert", d.TLS.CAFile, "database.tls.ca_file")
+	add("sslcert", d.TLS.CertFile, "database.tls.cert_file")
+	add("sslkey", d.TLS.KeyFile, "database.tls.key_file")
+	if d.ConnectTimeout > 0 {
+		seconds := (d.ConnectTimeout + time.Second - 1) / time.Second
+		add("connect_timeout", strconv.FormatInt(int64(seconds), 10), "")
+	}
+	return ps
+}
+
+// ConnString is what a PostgreSQL driver parses: the URL with the password, the
+// TLS files and the timeout in it, where the URL does not have its own.
+// TLS.ServerName is not in it: connection strings have no word for it. It is
+// not for printing.
+func (d Database) ConnString() string { return d.connString(string(d.URL)) }
+
+// ReplicationConnString is ConnString for the replication connection, without
+// the replication parameter itself.
+func (c *Config) ReplicationConnString() string {
+	if u := c.Source.Postgres.URL; u != "" {
+		d := c.Database
+		if hasPassword(u) {
+			d.Password = ""
+		}
+		return d.connString(string(u))
+	}
+	return c.Database.ConnString()
+}
+
+func (d Database) connString(text string) string {
+	isURL := isDatabaseURL(text)
+	for _, p := range d.parameters() {
+		switch {
+		case hasParameter(text, p.name):
+		case isURL:
+			separator := "?"
+			if strings.Contains(text, "?") {
+				separator = "&"
+			}
+			text += separator + p.name + "=" + strings.ReplaceAll(url.QueryEscape(p.value), "+", "%20")
+		default:
+			value := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(p.value)
+			text += fmt.Sprintf(" %s='%s'", p.name, value)
+		}
+	}
+	return text
+}
+
+func isDatabaseURL(text string) bool {
+	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
+}
+
+// hasParameter reports whether the connection string sets the parameter.
+func hasParameter(text, name string) bool {
+	if isDatabaseURL(text) {
+		_, query, _ := strings.Cut(text, "?")
+		values, err := url.ParseQuery(query)
+		return err == nil && values.Has(name)
+	}
+	found, err := regexp.MatchString(`(?:^|\s)`+regexp.QuoteMeta(name)+`\s*=`, text)
+	return err == nil && found
+}
+
+func hasPassword(u URL) bool {
+	_, rest, isURL := strings.Cut(string(u), "://")
+	if from, to := userinfoPassword(rest); isURL && from < to {
+		return true
+	}
+	return hasParameter(string(u), "password")
+}
+
+// TLSConfig is how to connect to Redis; nil without TLS.
+func (r Redis) TLSConfig() (*tls.Config, error) {
+	if !strings.HasPrefix(string(r.URL), "rediss://") {
+		return nil, nil
+	}
+	result := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: r.TLS.ServerName}
+	if result.ServerName == "" {
+		if u, err := url.Parse(string(r.URL)); err == nil {
+			result.ServerName = u.Hostname()
+		}
+	}
+	if r.TLS.CAFile != "" {
+		pem, err := os.ReadFile(r.TLS.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read redis.tls.ca_file: %w", err)
+		}
+		result.RootCAs = x509.NewCertPool()
+		if !result.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("redis.tls.ca_file: no PEM certificate in %s", r.TLS.CAFile)
+		}
+	}
+	if r.TLS.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(r.TLS.CertFile, r.TLS.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("redis.tls.cert_file and key_file: %w", err)
+		}
+		result.Certificates = []tls.Certificate{pair}
+	}
+	return result, nil
+}

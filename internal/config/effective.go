@@ -1,0 +1,117 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Effective is the configuration with every default filled in and every secret
+// hidden, as text that Parse accepts.
+func (c *Config) Effective() string {
+	var b strings.Builder
+	c.print(&b, root, nil, 0)
+	return b.String()
+}
+
+// print writes the keys below s.
+func (c *Config) print(b *strings.Builder, s *setting, e *Entry, depth int) {
+	indent := strings.Repeat("  ", depth)
+	for _, child := range s.children() {
+		if child.path == "entries.*" {
+			for i := range c.Entries {
+				fmt.Fprintf(b, "%s%s:\n", indent, c.Entries[i].Name)
+				c.print(b, child, &c.Entries[i], depth+1)
+			}
+			continue
+		}
+		if child.at == nil {
+			var inner strings.Builder
+			c.print(&inner, child, e, depth+1)
+			if inner.Len() > 0 {
+				fmt.Fprintf(b, "%s%s:\n%s", indent, child.name(), inner.String())
+			}
+			continue
+		}
+		if text, ok := c.written(child, e); ok {
+			fmt.Fprintf(b, "%s%s: %s\n", indent, child.name(), scalarYAML(text))
+		}
+	}
+}
+
+// written is the value as it would be written, secrets hidden; false if there
+// is none.
+func (c *Config) written(s *setting, e *Entry) (string, bool) {
+	var text string
+	switch at := s.at(c, e).(type) {
+	case *string:
+		text = *at
+		if text == "" && s.path == "admin.listen" {
+			text = "off"
+		}
+	case *Secret:
+		if c.Redis.PasswordFile == "" {
+			text = at.String()
+		}
+	case *URL:
+		text = at.String()
+	case *OnChange:
+		text = string(*at)
+	case tableName:
+		if *at.name != "" {
+			text = sqlName(*at.name)
+		}
+		if *at.schema != "" {
+			text = sqlName(*at.schema) + "." + text
+		}
+	case *bool:
+		text = strconv.FormatBool(*at)
+	case *int:
+		text = strconv.Itoa(*at)
+	case *time.Duration:
+		text = brief(*at)
+	default:
+		panic(fmt.Sprintf("%s is held by a %T", s.path, at))
+	}
+	return text, text != ""
+}
+
+// sqlName writes a name as parseTable reads it.
+func sqlName(name string) string {
+	if _, length, f := parseIdentifier(name); f == nil && length == len(name) && !strings.ContainsAny(name, `"`) && !hasUpper(name) {
+		return name
+	}
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}
+
+func hasUpper(name string) bool {
+	return strings.ContainsFunc(name, func(r rune) bool { return 'A' <= r && r <= 'Z' })
+}
+
+var plainYAML = regexp.MustCompile(`^[A-Za-z0-9_/.]([A-Za-z0-9_/.:@?=&%+*$,{}-]*[A-Za-z0-9_/@?=&%+*$}-])?$`)
+
+// scalarYAML writes a value so that it is read back as it is.
+func scalarYAML(text string) string {
+	text = strings.ReplaceAll(text, "$", "$$")
+	if plainYAML.MatchString(text) && !slices.Contains([]string{"null", "Null", "NULL"}, text) {
+		return text
+	}
+	// JSON's strings are YAML's double-quoted scalars.
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(text); err != nil {
+		panic(fmt.Sprintf("encode %q: %v", text, err))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// Format prints the effective configuration, whatever the verb. The text of the
+// file, which may hold secrets, is inside a Config and would come out with it.
+func (c Config) Format(f fmt.State, _ rune) { io.WriteString(f, c.Effective()) }

@@ -1,0 +1,378 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// A setting is one key of the file. What the setting holds follows from the
+// type that at points to; a setting without at is a mapping.
+type setting struct {
+	// path is the keys from the top, joined by dots; * is a name that the user
+	// gives. A mapping stands before its keys.
+	path string
+	// doc says what the setting does, in one or more sentences.
+	doc string
+	// initial is the default, as it would be written. Empty: none.
+	initial  string
+	example  string
+	required bool
+	enum     []string
+	// min and max bound a number; nanoseconds for a duration.
+	min, max int64
+	// file: the value is the path of a file, relative to the configuration.
+	file bool
+	// short names the key that a plain value stands for where a mapping could
+	// stand.
+	short string
+	// check reads a text that has rules of its own.
+	check func(value string) (string, *fault)
+	// at is the place of the value. The entry is nil outside entries.
+	at func(*Config, *Entry) any
+}
+
+// A fault is something wrong at a byte of a value.
+type fault struct {
+	offset     int
+	text, mend string
+}
+
+// tableName is where the two parts of a table's name go.
+type tableName struct{ schema, name *string }
+
+// settings is the configuration file: every key in the order in which it is
+// documented and printed.
+var settings = []setting{
+	{
+		path:     "database",
+		doc:      "The primary: a postgres:// URL, a key=value connection string, or a mapping. Not a standby, and not a pooler unless source.postgres.url names the server itself.",
+		example:  "${DATABASE_URL}",
+		required: true,
+		short:    "url",
+	},
+	{
+		path:     "database.url",
+		doc:      "postgres:// URL or key=value connection string. Everything that libpq's connection strings know for TLS and hosts works here too.",
+		example:  "postgres://unstale@db.example.com:5432/shop",
+		required: true,
+		check:    checkDatabaseURL,
+		at:       func(c *Config, _ *Entry) any { return &c.Database.URL },
+	},
+	{
+		path:    "database.password_file",
+		doc:     "File that holds the password; one newline at its end is cut.",
+		example: "/run/secrets/database-password",
+		file:    true,
+		at:      func(c *Config, _ *Entry) any { return &c.Database.PasswordFile },
+	},
+	{
+		path: "database.tls",
+		doc:  "TLS to the database. Left out: what the URL says, else TLS if the server offers it.",
+	},
+	{
+		path:    "database.tls.mode",
+		doc:     "libpq's sslmode. Default: verify-full where ca_file is given, else that of the URL, else prefer.",
+		example: "verify-full",
+		enum:    []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"},
+		at:      func(c *Config, _ *Entry) any { return &c.Database.TLS.Mode },
+	},
+	{
+		path:    "database.tls.ca_file",
+		doc:     "PEM file of the authorities that may have signed the server's certificate.",
+		example: "ca.pem",
+		file:    true,
+		at:      func(c *Config, _ *Entry) any { return &c.Database.TLS.CAFile },
+	},
+	{
+		path:    "database.tls.cert_file",
+		doc:     "PEM file of the client's certificate; needs key_file.",
+		example: "client.pem",
+		file:    true,
+		at:      func(c *Config, _ *Entry) any { return &c.Database.TLS.CertFile },
+	},
+	{
+		path:    "database.tls.key_file",
+		doc:     "PEM file of the key of the client's certificate; needs cert_file.",
+		example: "client.key",
+		file:    true,
+		at:      func(c *Config, _ *Entry) any { return &c.Database.TLS.KeyFile },
+	},
+	{
+		path:    "database.tls.server_name",
+		doc:     "Name that the server's certificate must have, where it is not the host of the URL.",
+		example: "db.example.com",
+		at:      func(c *Config, _ *Entry) any { return &c.Database.TLS.ServerName },
+	},
+	{
+		path:    "database.connect_timeout",
+		doc:     "How long one attempt to connect may take; rounded up to whole seconds.",
+		initial: "10s",
+		min:     int64(time.Second),
+		max:     int64(10 * time.Minute),
+		at:      func(c *Config, _ *Entry) any { return &c.Database.ConnectTimeout },
+	},
+	{
+		path:     "redis",
+		doc:      "The cache: a redis:// or rediss:// (TLS) URL, or a mapping.",
+		example:  "${REDIS_URL}",
+		required: true,
+		short:    "url",
+	},
+	{
+		path:     "redis.url",
+		doc:      "redis://[user[:password]@]host[:port][/database]; rediss:// for TLS.",
+		example:  "rediss://cache.example.com:6379",
+		required: true,
+		check:    checkRedisURL,
+		at:       func(c *Config, _ *Entry) any { return &c.Redis.URL },
+	},
+	{
+		path:    "redis.username",
+		doc:     "ACL user. Default: that of the URL, else Redis's default user.",
+		example: "unstale",
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.Username },
+	},
+	{
+		path:    "redis.password",
+		doc:     "Password; better taken from the environment or from a file.",
+		example: "${REDIS_PASSWORD}",
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.Password },
+	},
+	{
+		path:    "redis.password_file",
+		doc:     "File that holds the password; one newline at its end is cut.",
+		example: "/run/secrets/redis-password",
+		file:    true,
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.PasswordFile },
+	},
+	{
+		path: "redis.tls",
+		doc:  "TLS to Redis; needs a rediss:// URL. Left out: the authorities of the system are trusted.",
+	},
+	{
+		path:    "redis.tls.ca_file",
+		doc:     "PEM file of the authorities that may have signed the server's certificate.",
+		example: "ca.pem",
+		file:    true,
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.TLS.CAFile },
+	},
+	{
+		path:    "redis.tls.cert_file",
+		doc:     "PEM file of the client's certificate; needs key_file.",
+		example: "client.pem",
+		file:    true,
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.TLS.CertFile },
+	},
+	{
+		path:    "redis.tls.key_file",
+		doc:     "PEM file of the key of the client's certificate; needs cert_file.",
+		example: "client.key",
+		file:    true,
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.TLS.KeyFile },
+	},
+	{
+		path:    "redis.tls.server_name",
+		doc:     "Name that the server's certificate must have, where it is not the host of the URL.",
+		example: "cache.example.com",
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.TLS.ServerName },
+	},
+	{
+		path:    "redis.dial_timeout",
+		doc:     "How long one attempt to connect may take.",
+		initial: "5s",
+		min:     int64(time.Millisecond),
+		max:     int64(10 * time.Minute),
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.DialTimeout },
+	},
+	{
+		path:    "redis.read_timeout",
+		doc:     "How long to wait for a reply before the connection is given up and the batch is sent again.",
+		initial: "3s",
+		min:     int64(time.Millisecond),
+		max:     int64(10 * time.Minute),
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.ReadTimeout },
+	},
+	{
+		path:    "redis.write_timeout",
+		doc:     "How long sending may block before the connection is given up and the batch is sent again.",
+		initial: "3s",
+		min:     int64(time.Millisecond),
+		max:     int64(10 * time.Minute),
+		at:      func(c *Config, _ *Entry) any { return &c.Redis.WriteTimeout },
+	},
+	{
+		path: "source",
+		doc:  "Where changes come from. Left out: PostgreSQL, with the defaults below.",
+	},
+	{
+		path: "source.postgres",
+		doc:  "A logical replication slot of the database itself.",
+	},
+	{
+		path:    "source.postgres.slot",
+		doc:     "Replication slot; created if it is not there. One for each deployment: two services on one slot take it from each other.",
+		initial: "unstale",
+		check:   checkSlot,
+		at:      func(c *Config, _ *Entry) any { return &c.Source.Postgres.Slot },
+	},
+	{
+		path:    "source.postgres.publication",
+		doc:     "Publication; created if it is not there, with the tables that the entries need.",
+		initial: "unstale",
+		check:   checkPublication,
+		at:      func(c *Config, _ *Entry) any { return &c.Source.Postgres.Publication },
+	},
+	{
+		path:    "source.postgres.url",
+		doc:     "Connection for replication, where it differs from database: replication does not go through a pooler. The password, TLS files and timeout of database hold for it too.",
+		example: "postgres://unstale@db-primary:5432/shop",
+		check:   checkDatabaseURL,
+		at:      func(c *Config, _ *Entry) any { return &c.Source.Postgres.URL },
+	},
+	{
+		path:    "source.postgres.failover",
+		doc:     "Create the slot so that standbys keep a copy of it (PostgreSQL 17 and later; ignored before).",
+		initial: "true",
+		at:      func(c *Config, _ *Entry) any { return &c.Source.Postgres.Failover },
+	},
+	{
+		path: "entries",
+		doc: "The cached keys, a family of them under each name. A name is letters, digits, _ and -, at most 63 of them; " +
+			"metrics, logs and plans show it.",
+		example:  "{product: {key: \"product:{id}\", table: products}}",
+		required: true,
+	},
+	{
+		path: "entries.*",
+		doc:  "One family of keys.",
+	},
+	{
+		path:     "entries.*.key",
+		doc:      "Key template. {column} is the row's value; {{ and }} are literal braces. Quote a template that begins with a brace.",
+		example:  "product:{id}",
+		required: true,
+		check:    checkKey,
+		at:       func(_ *Config, e *Entry) any { return &e.Key },
+	},
+	{
+		path: "entries.*.table",
+		doc: "Table, as in SQL: products, shop.products, or '\"Weird Table\"' with quotes of YAML around those of SQL. " +
+			"Without a schema, the search_path of the connection decides.",
+		example:  "products",
+		required: true,
+		at:       func(_ *Config, e *Entry) any { return tableName{&e.Schema, &e.Table} },
+	},
+	{
+		path:    "entries.*.on_change",
+		doc:     "What a change of the row does to its key. invalidate drops it: the next reader loads it.",
+		initial: "invalidate",
+		enum:    []string{string(Invalidate)},
+		at:      func(_ *Config, e *Entry) any { return &e.OnChange },
+	},
+	{
+		path:    "entries.*.lease",
+		doc:     "How long one reader may take to load and fill a missing key before another may try. Longer than the slowest load.",
+		initial: "3s",
+		min:     int64(100 * time.Millisecond),
+		max:     int64(30 * time.Second),
+		at:      func(_ *Config, e *Entry) any { return &e.Lease },
+	},
+	{
+		path: "apply",
+		doc:  "How changes are written to Redis.",
+	},
+	{
+		path: "apply.batch_keys_max",
+		doc: "Keys in one batch. A batch is one script, and Redis runs nothing else meanwhile: 256 keys stay under a " +
+			"millisecond.",
+		initial: "256",
+		min:     1,
+		max:     4096,
+		at:      func(c *Config, _ *Entry) any { return &c.Apply.BatchKeysMax },
+	},
+	{
+		path: "sweep",
+		doc:  "What a sweep (every key of an entry is dropped: at the first start, after a TRUNCATE or a gap) may cost Redis.",
+	},
+	{
+		path:    "sweep.keys_per_second",
+		doc:     "Keys of the whole Redis that a sweep looks at in a second.",
+		initial: "100000",
+		min:     100,
+		max:     100_000_000,
+		at:      func(c *Config, _ *Entry) any { return &c.Sweep.KeysPerSecond },
+	},
+	{
+		path: "admin",
+		doc:  "The HTTP server for /healthz, /readyz, /metrics and /status.",
+	},
+	{
+		path:    "admin.listen",
+		doc:     "Address as host:port; off turns the server off. It has no authentication: keep it on loopback or in a private network.",
+		initial: "127.0.0.1:9187",
+		check:   checkListen,
+		at:      func(c *Config, _ *Entry) any { return &c.Admin.Listen },
+	},
+	{
+		path: "log",
+		doc:  "The log, on standard error.",
+	},
+	{
+		path:    "log.level",
+		doc:     "The least level that is logged. Normal operation is silent at info.",
+		initial: "info",
+		enum:    []string{"debug", "info", "warn", "error"},
+		at:      func(c *Config, _ *Entry) any { return &c.Log.Level },
+	},
+	{
+		path:    "log.format",
+		doc:     "text for people, json for machines.",
+		initial: "text",
+		enum:    []string{"text", "json"},
+		at:      func(c *Config, _ *Entry) any { return &c.Log.Format },
+	},
+}
+
+// root is the file as a whole.
+var root = &setting{path: ""}
+
+// name is the last key of the path.
+func (s *setting) name() string { return s.path[strings.LastIndexByte(s.path, '.')+1:] }
+
+// children are the keys of a mapping, in order.
+func (s *setting) children() []*setting {
+	var found []*setting
+	prefix := s.path
+	if prefix != "" {
+		prefix += "."
+	}
+	for i := range settings {
+		name, ok := strings.CutPrefix(settings[i].path, prefix)
+		if ok && name != "" && !strings.Contains(name, ".") {
+			found = append(found, &settings[i])
+		}
+	}
+	return found
+}
+
+// child is the key of that name, or the one that takes any name.
+func (s *setting) child(name string) *setting {
+	for _, c := range s.children() {
+		if n := c.name(); n == name || n == "*" {
+			return c
+		}
+	}
+	return nil
+}
+
+// isSecret reports whether nothing of the text may be shown. Of a URL only the
+// password is hidden, unless it is too broken to find that.
+func (s *setting) isSecret(text string) bool {
+	switch s.at(new(Config), new(Entry)).(type) {
+	case *Secret:
+		return true
+	case *URL:
+		return looksSecret(text)
+	}
+	return false
+}
