@@ -39,14 +39,12 @@ type Redis struct {
 	bus      *port // of the cluster bus; nil if it is no cluster
 }
 
-// redisClusterVersion brought cluster-port and CLUSTER ADDSLOTSRANGE.
-const redisClusterVersion = 7
-
 // Redis starts a Redis: it looks for an installed one, fetches one if there is
 // none, and returns when it answers; a cluster when all its slots are served,
 // which takes Redis two seconds after every start of a master.
 func (s *Stack) Redis(ctx context.Context, options RedisOptions) (*Redis, error) {
 	if options.Old && options.Cluster {
+		// cluster-port and CLUSTER ADDSLOTSRANGE came with 7.
 		return nil, errors.New("a cluster needs a Redis of version 7 or later")
 	}
 	if err := s.open(); err != nil {
