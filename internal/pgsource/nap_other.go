@@ -1,0 +1,7 @@
+//go:build !linux
+
+package pgsource
+
+import "time"
+
+func nap() { time.Sleep(napFor) }

@@ -1,0 +1,198 @@
+// Package pgsource reads changes from PostgreSQL's log by logical replication.
+//
+// It owns the publication, the slot, the replication connection and its status
+// updates, and it decodes pgoutput: a row is read in place, only the columns
+// that the plan wants, without an allocation. It promises changes in commit
+// order with positions at which the stream can resume, memory bounded by its
+// limits whatever the server sends, and that the server is never told more
+// than what was confirmed. It refuses to start where changes would be missing
+// without anybody noticing.
+package pgsource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/unstale/unstale/internal/change"
+)
+
+// Defaults of Options.
+const (
+	// BufferBytes holds any ordinary message whole. Longer ones are read through
+	// it.
+	BufferBytes = 1 << 20
+	// ValueBytesMax is far longer than any key of a cache.
+	ValueBytesMax = 64 << 10
+	// RelationsMax and RelationBytesMax bound what is kept about tables.
+	RelationsMax     = 100_000
+	RelationBytesMax = 256 << 20
+)
+
+// bufferBytesMin leaves room for the longest message that is no row: a
+// relation of 1600 columns.
+const bufferBytesMin = 256 << 10
+
+// closeMax is how long the server gets to end the stream before the connection
+// is cut.
+const closeMax = 2 * time.Second
+
+// A Table that the publication must publish.
+type Table struct{ Schema, Name string }
+
+// Options of a Source.
+type Options struct {
+	Slot, Publication string
+	// Tables must be published. Others may be: their changes come too.
+	Tables []Table
+	// Failover makes the slot one that standbys keep up with. It is ignored
+	// before PostgreSQL 17.
+	Failover bool
+	// Compile is called once for each new relation and returns the indexes of
+	// the columns that the plan reads, ascending.
+	Compile func(*change.Relation) (wanted []int)
+	// Origin is what the database connection, by which changes are gated and
+	// readers load, sees as its server.
+	Origin func(context.Context) (change.Origin, error)
+	Logger *slog.Logger
+
+	// Limits; zero means the default of the same name.
+	BufferBytes      int
+	ValueBytesMax    int
+	RelationsMax     int
+	RelationBytesMax int
+}
+
+// Source is one replication slot. Confirm may be called from anywhere; all
+// else from one goroutine at a time.
+type Source struct {
+	config  *pgconn.Config
+	options Options
+
+	relations *relations
+	stream    *stream
+	conn      net.Conn
+	// replaceSlot: the stream said that the slot reaches back to before its
+	// publication, from where it can never be read.
+	replaceSlot bool
+
+	mu       sync.Mutex // guards reporter, for Confirm
+	reporter *reporter
+}
+
+// errDetached is what Next returns while there is no attachment.
+var errDetached = errors.New("not attached to a stream")
+
+// New returns a source that is not attached yet. config is of the primary.
+func New(config *pgconn.Config, options Options) *Source {
+	orDefault := func(n *int, value int) {
+		if *n == 0 {
+			*n = value
+		}
+	}
+	orDefault(&options.BufferBytes, BufferBytes)
+	orDefault(&options.ValueBytesMax, ValueBytesMax)
+	orDefault(&options.RelationsMax, RelationsMax)
+	orDefault(&options.RelationBytesMax, RelationBytesMax)
+	options.BufferBytes = max(options.BufferBytes, bufferBytesMin)
+	return &Source{
+		config:    config.Copy(),
+		options:   options,
+		relations: newRelations(options.Compile, options.RelationsMax, options.RelationBytesMax),
+	}
+}
+
+// Next blocks until there is a change and returns it. It is valid until the
+// next call. After an error of the stream, not of ctx, only Attach helps.
+func (s *Source) Next(ctx context.Context) (*change.Change, error) {
+	if s.stream == nil {
+		return nil, errDetached
+	}
+	c, err := s.stream.next(ctx)
+	if err != nil {
+		return nil, s.streamError(ctx, err)
+	}
+	if c.Position.Row == 0 {
+		s.reporter.delivered.Store(c.Position.LSN)
+	}
+	return c, nil
+}
+
+// Pending reports whether Next will return without waiting for the network.
+func (s *Source) Pending() bool { return s.stream == nil || s.stream.pending() }
+
+// Confirm says that everything up to p is durable where it was to go. The
+// server is told soon, and forgets what lies before p.
+func (s *Source) Confirm(p change.Position) {
+	s.mu.Lock()
+	reporter := s.reporter
+	s.mu.Unlock()
+	if reporter != nil {
+		reporter.confirm(p)
+	}
+}
+
+// Close tells the server what is confirmed and ends the stream.
+func (s *Source) Close(ctx context.Context) error {
+	if err := s.detach(ctx); err != nil {
+		return fmt.Errorf("end the stream of slot %s: %w", s.options.Slot, err)
+	}
+	return nil
+}
+
+// streamError says what an error of the stream is about.
+func (s *Source) streamError(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return err
+	}
+	// Where updates cannot be sent the connection was closed under the reader:
+	// why is in the reporter.
+	if broken := s.reporter.broken(); broken != nil {
+		err = broken
+	}
+	if publicationMissing(err, s.options.Publication) {
+		s.replaceSlot = true
+	}
+	return fmt.Errorf("read the stream of slot %s: %w", s.options.Slot, err)
+}
+
+// detach ends the attachment, if there is one. The server is told what is
+// confirmed, and gets the time to say good-bye: a connection that is cut with
+// bytes unread takes the last update with it.
+func (s *Source) detach(ctx context.Context) error {
+	if s.stream == nil {
+		return nil
+	}
+	stream, reporter, conn := s.stream, s.reporter, s.conn
+	s.stream, s.conn = nil, nil
+	s.mu.Lock()
+	s.reporter = nil
+	s.mu.Unlock()
+
+	stream.wire.unwatch()
+	reporter.close()
+	defer conn.Close()
+	if stream.broken != nil || reporter.broken() != nil {
+		return nil // there is nobody to say it to
+	}
+	deadline := time.Now().Add(closeMax)
+	if until, ok := ctx.Deadline(); ok && until.Before(deadline) {
+		deadline = until
+	}
+	if err := reporter.send(); err != nil {
+		return err
+	}
+	_ = conn.SetDeadline(deadline)
+	if _, err := conn.Write(append([]byte{'c', 0, 0, 0, 4}, 'X', 0, 0, 0, 4)); err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, conn)
+	return nil
+}
