@@ -1,0 +1,142 @@
+// Package admin shows what a running service does: health, readiness, metrics
+// and status over HTTP. It only looks; nothing can be changed through it.
+package admin
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/unstale/unstale/internal/apply"
+)
+
+// Metrics counts what a loop does. It is the loop's observer.
+type Metrics struct {
+	registry  *prometheus.Registry
+	changes   prometheus.Counter
+	effects   *prometheus.CounterVec
+	keys      prometheus.Counter
+	batchKeys prometheus.Histogram
+	gateWait  prometheus.Histogram
+	snapshots prometheus.Counter
+	latency   prometheus.Histogram
+	retries   *prometheus.CounterVec
+	gaps      *prometheus.CounterVec
+	sweeps    *prometheus.CounterVec
+	scanned   prometheus.Counter
+	swept     prometheus.Counter
+}
+
+var _ apply.Observer = (*Metrics)(nil)
+
+// NewMetrics returns metrics that are all zero.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		changes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "unstale_changes_total", Help: "Row changes applied."}),
+		effects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unstale_effects_total", Help: "Effects of changes by kind, before drops of one key conflate."}, []string{"kind"}),
+		keys: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "unstale_keys_dropped_total", Help: "Keys dropped in Redis, cached or not, sweeps apart."}),
+		batchKeys: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "unstale_batch_keys", Help: "Keys of a batch that has any.", Buckets: prometheus.ExponentialBuckets(1, 2, 10)}),
+		gateWait: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "unstale_gate_wait_seconds", Help: "Time until the changes of a batch were visible on the primary.", Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18)}),
+		snapshots: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "unstale_gate_snapshots_total", Help: "Snapshots asked of the primary by the gate."}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "unstale_commit_to_redis_seconds", Help: "Time from a transaction's commit, by the database's clock, until Redis had confirmed it.", Buckets: prometheus.ExponentialBuckets(100e-6, 2, 20)}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unstale_errors_total", Help: "Errors that were held through, by server; each is followed by another try."}, []string{"server"}),
+		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unstale_gaps_total", Help: "Times that changes may have been missing, by cause; each is healed by a sweep."}, []string{"cause"}),
+		sweeps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unstale_sweeps_total", Help: "Sweeps that changes caused, by entry and cause; cause unknown is a change that could not be applied."}, []string{"entry", "cause"}),
+		scanned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "unstale_sweep_scanned_keys_total", Help: "Keys that sweeps have looked at."}),
+		swept: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "unstale_sweep_dropped_keys_total", Help: "Keys that sweeps have dropped."}),
+	}
+	m.registry.MustRegister(m.changes, m.effects, m.keys, m.batchKeys, m.gateWait, m.snapshots, m.latency,
+		m.retries, m.gaps, m.sweeps, m.scanned, m.swept)
+	for _, kind := range []string{"drop", "sweep"} {
+		m.effects.WithLabelValues(kind)
+	}
+	for _, server := range []string{"source", "database", "redis"} {
+		m.retries.WithLabelValues(server)
+	}
+	return m
+}
+
+// watch adds what the loop knows at the time of asking.
+func (m *Metrics) watch(status func() apply.Status) {
+	gauge := func(name, help string, value func(apply.Status) float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
+			func() float64 { return value(status()) }))
+	}
+	gauge("unstale_lag_bytes", "Bytes of the primary's log that are not applied yet.",
+		func(s apply.Status) float64 { return float64(s.LagBytes) })
+	gauge("unstale_lag_seconds", "How long ago the primary stood where Redis is; 0 when nothing is outstanding.",
+		func(s apply.Status) float64 { return s.Lag.Seconds() })
+	gauge("unstale_ready", "1 when the cache has caught up once and is swept.",
+		func(s apply.Status) float64 { return number(s.Ready()) })
+	gauge("unstale_holding", "1 while a server is away.",
+		func(s apply.Status) float64 { return number(len(s.Holding) > 0) })
+	gauge("unstale_sweeping_entries", "Key templates that are being swept.",
+		func(s apply.Status) float64 { return float64(len(s.Sweeping)) })
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Written implements apply.Observer.
+func (m *Metrics) Written(changes, drops, keys int, latencies []time.Duration) {
+	m.changes.Add(float64(changes))
+	m.effects.WithLabelValues("drop").Add(float64(drops))
+	m.keys.Add(float64(keys))
+	if keys > 0 {
+		m.batchKeys.Observe(float64(keys))
+	}
+	for _, latency := range latencies {
+		m.latency.Observe(latency.Seconds())
+	}
+}
+
+// Gated implements apply.Observer.
+func (m *Metrics) Gated(waited time.Duration, snapshots int) {
+	m.gateWait.Observe(waited.Seconds())
+	m.snapshots.Add(float64(snapshots))
+}
+
+// Held implements apply.Observer.
+func (m *Metrics) Held(server string) { m.retries.WithLabelValues(server).Inc() }
+
+// Gap implements apply.Observer.
+func (m *Metrics) Gap(cause string) { m.gaps.WithLabelValues(cause).Inc() }
+
+// Sweep implements apply.Observer.
+func (m *Metrics) Sweep(entry, cause string) {
+	m.effects.WithLabelValues("sweep").Inc()
+	m.sweeps.WithLabelValues(entry, cause).Inc()
+}
+
+// Swept implements apply.Observer.
+func (m *Metrics) Swept(scanned, dropped int) {
+	m.scanned.Add(float64(scanned))
+	m.swept.Add(float64(dropped))
+}
+
+// total reads a counter back.
+func (m *Metrics) total(c prometheus.Counter) uint64 {
+	var value dto.Metric
+	if err := c.Write(&value); err != nil {
+		return 0
+	}
+	return uint64(value.GetCounter().GetValue())
+}

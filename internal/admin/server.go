@@ -1,0 +1,135 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/unstale/unstale/internal/apply"
+)
+
+// Status is what /status answers and `unstale status` prints.
+type Status struct {
+	Version   string            `json:"version"`
+	State     apply.State       `json:"state"`
+	Ready     bool              `json:"ready"`
+	Stream    string            `json:"stream"`
+	Position  string            `json:"position"`
+	Settled   string            `json:"settled"`
+	Confirmed string            `json:"confirmed"`
+	LagBytes  uint64            `json:"lag_bytes"`
+	LagSecs   float64           `json:"lag_seconds"`
+	Sweeping  []string          `json:"sweeping"`
+	Holding   map[string]string `json:"holding"`
+	Gaps      int               `json:"gaps"`
+	LastGap   string            `json:"last_gap,omitempty"`
+	Changes   uint64            `json:"changes"`
+	Keys      uint64            `json:"keys_dropped"`
+	UpSecs    float64           `json:"up_seconds"`
+}
+
+// A Server answers on one address.
+type Server struct {
+	status  func() apply.Status
+	metrics *Metrics
+	version string
+	started time.Time
+}
+
+// NewServer returns a server that shows status and metrics.
+func NewServer(version string, status func() apply.Status, metrics *Metrics) *Server {
+	metrics.watch(status)
+	return &Server{status: status, metrics: metrics, version: version, started: time.Now()}
+}
+
+// Run answers on listener until ctx ends.
+func (s *Server) Run(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := server.Shutdown(shutdown); err != nil {
+		server.Close()
+	}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	// Alive: the process answers. A server that is away is no reason to restart
+	// this one.
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		status := s.status()
+		if !status.Ready() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, notReady(status))
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		_ = encoder.Encode(s.report()) // the client may have gone
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func notReady(s apply.Status) string {
+	switch {
+	case len(s.Holding) > 0:
+		servers := make([]string, 0, len(s.Holding))
+		for server := range s.Holding {
+			servers = append(servers, server)
+		}
+		return "not ready: holding for " + strings.Join(servers, ", ")
+	case len(s.Sweeping) > 0:
+		return "not ready: sweeping " + strings.Join(s.Sweeping, ", ")
+	case s.State == apply.StateStreaming:
+		return fmt.Sprintf("not ready: catching up, %d bytes behind", s.LagBytes)
+	}
+	return "not ready: " + string(s.State)
+}
+
+func (s *Server) report() Status {
+	now := s.status()
+	return Status{
+		Version:   s.version,
+		State:     now.State,
+		Ready:     now.Ready(),
+		Stream:    now.Stream,
+		Position:  now.Position.String(),
+		Settled:   now.Settled.String(),
+		Confirmed: now.Confirmed.String(),
+		LagBytes:  now.LagBytes,
+		LagSecs:   now.Lag.Seconds(),
+		Sweeping:  append([]string{}, now.Sweeping...),
+		Holding:   now.Holding,
+		Gaps:      now.Gaps,
+		LastGap:   now.LastGap,
+		Changes:   s.metrics.total(s.metrics.changes),
+		Keys:      s.metrics.total(s.metrics.keys),
+		UpSecs:    time.Since(s.started).Seconds(),
+	}
+}
