@@ -69,31 +69,30 @@ type Sink interface {
 	// writing.
 	Probe(ctx context.Context) error
 	// Sweep drops every key of the templates, once over the keyspace.
-	Sweep(ctx context.Context, templates []*guard.Template) (Swept, error)
+	Sweep(ctx context.Context, templates []*guard.Template) (scanned, dropped int, err error)
 	// RunID changes when a master has restarted: a sweep under way is void then.
 	RunID(ctx context.Context) (string, error)
 	// DurableAfter is how long a confirmed write may still be lost.
 	DurableAfter(ctx context.Context) (time.Duration, error)
 }
 
-// Swept counts one pass of a sweep.
-type Swept = guard.Swept
-
 // An Observer is told what happens, for metrics. Its methods must not block and
 // may be called from several goroutines.
 type Observer interface {
-	// Written: a batch is in Redis. latencies are from each commit to now.
-	Written(b *plan.Batch, latencies []time.Duration)
+	// Written: a batch is in Redis: so many row changes, so many drops before
+	// those of one key conflated, so many keys. latencies are from each commit
+	// to now.
+	Written(changes, drops, keys int, latencies []time.Duration)
 	// Gated: a group of batches waited for visibility, with so many snapshots.
 	Gated(waited time.Duration, snapshots int)
 	// Held: a server refused or did not answer; the loop tries again.
 	Held(server string)
 	// Gap: changes may be missing; the entries are swept.
 	Gap(cause string)
-	// Swept: one pass of a sweep has ended.
-	Swept(s Swept)
-	// Sweep: an entry is to be swept.
-	Sweep(entry string, cause plan.Cause)
+	// Sweep: an entry is to be swept, for a cause as plan.Cause has it.
+	Sweep(entry, cause string)
+	// Swept: one pass of a sweep has looked at and dropped so many keys.
+	Swept(scanned, dropped int)
 }
 
 // Options of a Loop. Zero values mean the defaults.

@@ -168,9 +168,9 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 
 func (s *session) pass(ctx context.Context, outages *outages, templates []*guard.Template) error {
 	return outages.persist(ctx, serverRedis, func(ctx context.Context) error {
-		swept, err := s.sink.Sweep(ctx, templates)
+		scanned, dropped, err := s.sink.Sweep(ctx, templates)
 		if err == nil {
-			s.observer.Swept(swept)
+			s.observer.Swept(scanned, dropped)
 		}
 		return err
 	})

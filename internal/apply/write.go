@@ -119,7 +119,7 @@ func (s *session) requestSweeps(b *plan.Batch, gatedAt time.Time) {
 	var templates []string
 	for _, sweep := range b.Sweeps {
 		entry := entries[sweep.Entry]
-		s.observer.Sweep(entry.Name, sweep.Cause)
+		s.observer.Sweep(entry.Name, sweep.Cause.String())
 		if sweep.Cause == plan.Unknown {
 			s.unapplied(entry, sweep.Reason)
 		}
@@ -146,7 +146,7 @@ func (s *session) observe(batches []*plan.Batch) {
 		for _, committed := range b.CommittedAt {
 			s.latencies = append(s.latencies, time.Duration(now-committed)*time.Microsecond)
 		}
-		s.observer.Written(b, s.latencies)
+		s.observer.Written(b.Changes, b.Drops, b.Len(), s.latencies)
 	}
 }
 

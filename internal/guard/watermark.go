@@ -125,6 +125,3 @@ func encode(v any) string {
 	}
 	return string(text)
 }
-
-// Swept counts one pass of a sweep.
-type Swept struct{ Scanned, Dropped int }

@@ -1,7 +1,6 @@
 package redissink
 
 import (
-
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
@@ -52,4 +51,3 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 	}
 	return a.values[values:len(a.values):len(a.values)]
 }
-

@@ -14,33 +14,34 @@ const scanKeys = 1000
 // Sweep goes once over the keyspace and drops the data keys and side keys of
 // the templates. It is safe beside everything else: it only drops. A key that
 // is there from beginning to end is seen (SCAN's guarantee).
-func (s *Sink) Sweep(ctx context.Context, templates []*guard.Template) (guard.Swept, error) {
-	var swept guard.Swept
+func (s *Sink) Sweep(ctx context.Context, templates []*guard.Template) (scanned, dropped int, err error) {
 	var cursor uint64
 	began := time.Now()
 	for {
 		keys, next, err := s.client.Scan(ctx, cursor, "", scanKeys).Result()
 		if err != nil {
-			return swept, fmt.Errorf("scan for keys to sweep: %w", err)
+			return scanned, dropped, fmt.Errorf("scan for keys to sweep: %w", err)
 		}
-		swept.Scanned += scanKeys
-		if err := s.dropMatching(ctx, keys, templates, &swept); err != nil {
-			return swept, err
+		scanned += scanKeys
+		n, err := s.dropMatching(ctx, keys, templates)
+		if err != nil {
+			return scanned, dropped, err
 		}
+		dropped += n
 		if next == 0 {
-			return swept, nil
+			return scanned, dropped, nil
 		}
 		cursor = next
-		pause := time.Until(began.Add(time.Duration(swept.Scanned) * time.Second / time.Duration(s.options.SweepRate)))
+		pause := time.Until(began.Add(time.Duration(scanned) * time.Second / time.Duration(s.options.SweepRate)))
 		select {
 		case <-ctx.Done():
-			return swept, ctx.Err()
+			return scanned, dropped, ctx.Err()
 		case <-time.After(pause):
 		}
 	}
 }
 
-func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []*guard.Template, swept *guard.Swept) error {
+func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []*guard.Template) (dropped int, err error) {
 	pipe := s.client.Pipeline()
 	for _, key := range keys {
 		data := key
@@ -54,12 +55,11 @@ func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []*gua
 			}
 		}
 	}
-	swept.Dropped += pipe.Len()
-	if pipe.Len() == 0 {
-		return nil
+	if dropped = pipe.Len(); dropped == 0 {
+		return 0, nil
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("drop swept keys: %w", err)
+		return 0, fmt.Errorf("drop swept keys: %w", err)
 	}
-	return nil
+	return dropped, nil
 }
