@@ -396,3 +396,66 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Whatever a value is made of, printing it and reading it back gives it again.
+func FuzzEffectiveIsReadBack(f *testing.F) {
+	f.Add("product:{id}", "products", "unstale")
+	f.Add("$${x}: #'\"\\", `a"b`, "null")
+	f.Add("~", "ÄÖ", " \t\u2028\x7f\u0085")
+	f.Fuzz(func(t *testing.T, key, table, publication string) {
+		quoted := func(s string) string {
+			text, err := json.Marshal(strings.ReplaceAll(s, "$", "$$"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+		text := fmt.Sprintf("database: host=x\nredis: redis://x\nsource:\n  postgres:\n    publication: %s\nentries:\n  e:\n    key: %s\n    table: %s\n",
+			quoted(publication), quoted(key), quoted(`"`+strings.ReplaceAll(table, `"`, `""`)+`"`))
+		first, err := config.Parse("unstale.yaml", []byte(text), none)
+		if err != nil {
+			return
+		}
+		second, err := config.Parse("unstale.yaml", []byte(first.Effective()), none)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, first.Effective())
+		}
+		if diff := cmp.Diff(first.Entries, second.Entries); diff != "" {
+			t.Errorf("entries (-first +second):\n%s", diff)
+		}
+		if diff := cmp.Diff(first.Source, second.Source); diff != "" {
+			t.Errorf("source (-first +second):\n%s", diff)
+		}
+	})
+}
+
+// No password gets into a problem, wherever it was put and whatever is wrong
+// beside it.
+func FuzzPasswordsStayOutOfProblems(f *testing.F) {
+	for _, p := range []string{"hunter2hunter2", "p@ss:w/rd?x#y", "two words more", "quo'te\"d&x=y", "back\\slash\\", "{brace}s}", "://://x", "a: b, c: d", "#hash hash"} {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, password string) {
+		const around = 8 // shorter ones occur in the rest of the text
+		if len(password) < around || strings.ContainsAny(password, "\n\r$*") || strings.ContainsFunc(password, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return
+		}
+		quoted := "'" + strings.ReplaceAll(password, "'", "''") + "'"
+		for _, form := range []string{
+			"redis: {password: %s, dial_timeout: 5}\n",
+			"redis: {pasword: %s, dial_timeout: 5}\n",
+			"redis:\n  dial_timeout: 5\n  password: %s\n  password: 3\n",
+			"redis: {dial_timeout: 5, password: &p %s, username: [*p]}\n",
+		} {
+			_, err := config.Parse("unstale.yaml", fmt.Appendf(nil, form, quoted), none)
+			if err == nil {
+				t.Fatal("no problem")
+			}
+			for _, shown := range []string{password, strings.ReplaceAll(password, "'", "''")} {
+				if strings.Contains(err.Error(), shown) {
+					t.Errorf("%s\nshows %s", err, shown)
+				}
+			}
+		}
+	})
+}

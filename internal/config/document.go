@@ -91,7 +91,11 @@ func (d *document) problem(at spot, path, text, mend string) Problem {
 func (d *document) hideValue(node ast.Node, p place) {
 	line := p.start.line
 	if p.from != nil {
-		d.hide[line] = append(d.hide[line], span{p.start.offset, p.from[len(p.from)-1].offset})
+		end := p.from[len(p.from)-1].offset
+		if quote := d.lines[line][p.start.offset]; quote == '\'' || quote == '"' {
+			end++
+		}
+		d.hide[line] = append(d.hide[line], span{p.start.offset, end})
 		return
 	}
 	// It runs over several lines.

@@ -52,7 +52,11 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 		r.value("", root, body, nil)
 		r.agree()
 	}
-	return r.config, r.problems.Err()
+	var problems Problems
+	for _, f := range r.found {
+		problems = append(problems, r.document.problem(f.at, f.path, f.text, f.mend))
+	}
+	return r.config, problems.Err()
 }
 
 // File is the name that the configuration was read under.
@@ -77,15 +81,23 @@ type reader struct {
 	getenv    func(string) (string, bool)
 	config    *Config
 	anchors   map[string]ast.Node
-	problems  Problems
+	found     []finding
+}
+
+// A finding is a problem before its line is shown. That has to wait for the
+// end: a secret further on in the same line is not known before.
+type finding struct {
+	at               spot
+	path, text, mend string
 }
 
 func (r *reader) add(at spot, path, text, mend string) {
-	r.problems = append(r.problems, r.document.problem(at, path, text, mend))
+	r.found = append(r.found, finding{at, path, text, mend})
 }
 
-func (r *reader) addAt(path string, text, mend string) {
-	r.problems = append(r.problems, r.config.Problem(path, text, mend))
+// addAt adds a problem with the value at path as a whole.
+func (r *reader) addAt(path, text, mend string) {
+	r.add(r.document.find(path).at(0), path, text, mend)
 }
 
 // body parses the text. It is nil if the text is not YAML.
