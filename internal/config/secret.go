@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,9 +28,6 @@ func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 // MarshalText hides the secret from JSON and YAML.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// MarshalJSON does the same without HTML escaping in the way.
-func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
-
 // LogValue hides the secret from logs.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
@@ -46,9 +42,6 @@ func (u URL) Format(f fmt.State, _ rune) { io.WriteString(f, u.String()) }
 
 // MarshalText hides the passwords from JSON and YAML.
 func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
-
-// MarshalJSON does the same without HTML escaping in the way.
-func (u URL) MarshalJSON() ([]byte, error) { return json.Marshal(u.String()) }
 
 // LogValue hides the passwords from logs.
 func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }
