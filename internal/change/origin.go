@@ -55,3 +55,8 @@ type Attachment struct {
 	// is new, it was lost); empty if it knows of none.
 	Gap string
 }
+
+// ErrOriginChanged says that the primary is not, or no longer, the server that
+// the stream comes from, or that it restarted. The stream must be attached
+// again: what lies between is a gap.
+var ErrOriginChanged = errors.New("the database is not the server that the stream comes from")

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// parseTemplates reads the key templates of all entries, in their order.
+func parseTemplates(c *config.Config) ([]*guard.Template, config.Problems) {
+	var problems config.Problems
+	templates := make([]*guard.Template, len(c.Entries))
+	for i, entry := range c.Entries {
+		t, err := guard.ParseTemplate(entry.Key)
+		if wrong, ok := errors.AsType[*guard.TemplateError](err); ok {
+			problems = append(problems, c.ProblemAt(entry.Path("key"), wrong.Offset, wrong.Text, wrong.Mend))
+			continue
+		}
+		templates[i] = t
+	}
+	// What two free texts could spell is judged when the columns are known.
+	words := func(string) guard.Alphabet { return guard.Word }
+	return templates, append(problems, collisions(c, templates, func(int) func(string) guard.Alphabet { return words })...)
+}
+
+// collisions finds entries that could name the same key: a change to a row of
+// one would leave the key of the other, or drop it for nothing.
+func collisions(c *config.Config, templates []*guard.Template, alphabet func(entry int) func(column string) guard.Alphabet) config.Problems {
+	var problems config.Problems
+	for i, a := range templates {
+		for j := range i {
+			b := templates[j]
+			if a == nil || b == nil || !a.Collide(b, alphabet(i), alphabet(j)) {
+				continue
+			}
+			problems = append(problems, c.Problem(c.Entries[i].Path("key"),
+				fmt.Sprintf("a key of this entry could also be one of entry %q (%s)", c.Entries[j].Name, b),
+				fmt.Sprintf("begin one of them otherwise, such as %s:%s", c.Entries[i].Name, strings.TrimLeft(a.String(), ":"))))
+		}
+	}
+	return problems
+}
+
+// An examination is what a look at the database tells about a configuration.
+type examination struct {
+	entries []plan.Entry
+	tables  []database.Table // one for each entry
+	// problems are the database's: what ought to be changed there.
+	problems []database.Problem
+}
+
+// examine looks the tables of all entries up and has the database diagnosed. The
+// error holds, at once, everything that is wrong with the configuration itself.
+func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examination, error) {
+	templates, wrong := parseTemplates(c)
+	needs := database.Needs{
+		Slot:            c.Source.Postgres.Slot,
+		Publication:     c.Source.Postgres.Publication,
+		Failover:        c.Source.Postgres.Failover,
+		ApplicationName: applicationName,
+	}
+	names := make([]database.Name, len(c.Entries))
+	for i, entry := range c.Entries {
+		names[i] = database.Name{Schema: entry.Schema, Table: entry.Table}
+		need := database.TableNeed{Entry: entry.Name, Name: names[i]}
+		if templates[i] != nil {
+			need.KeyColumns = templates[i].Columns()
+		}
+		needs.Tables = append(needs.Tables, need)
+	}
+	found, err := database.Diagnose(ctx, conn, needs)
+	if err != nil {
+		return nil, fmt.Errorf("diagnose the database: %w", err)
+	}
+	x := &examination{}
+	for _, p := range found {
+		if p.Entry == "" {
+			x.problems = append(x.problems, p)
+			continue
+		}
+		wrong = append(wrong, entryProblem(c, p))
+	}
+	if x.tables, err = database.Tables(ctx, conn, names); err != nil {
+		return nil, fmt.Errorf("look up the tables: %w", err)
+	}
+	if len(wrong) > 0 {
+		return x, wrong.Err()
+	}
+	for i, entry := range c.Entries {
+		table := x.tables[i].Name
+		x.entries = append(x.entries, plan.Entry{Name: entry.Name, Key: templates[i], Schema: table.Schema, Table: table.Table, Lease: entry.Lease})
+	}
+	return x, collisions(c, templates, func(entry int) func(string) guard.Alphabet {
+		return func(column string) guard.Alphabet { return alphabets[x.tables[entry].Column(column).Alphabet()] }
+	}).Err()
+}
+
+// entryProblem gives a problem of the database that only the configuration can
+// mend its place there.
+func entryProblem(c *config.Config, p database.Problem) config.Problem {
+	mend := strings.Join(append(slices.Clone(p.Mend), p.Then), "; ")
+	i := slices.IndexFunc(c.Entries, func(e config.Entry) bool { return e.Name == p.Entry })
+	if p.Column == "" {
+		return c.Problem(c.Entries[i].Path("table"), p.Text, mend)
+	}
+	return c.ProblemAt(c.Entries[i].Path("key"), strings.Index(c.Entries[i].Key, "{"+p.Column+"}"), p.Text, mend)
+}
+
+var alphabets = map[database.Alphabet]guard.Alphabet{
+	database.AnyText: guard.AnyText,
+	database.Integer: guard.Integer,
+	database.UUID:    guard.UUID,
+	database.Boolean: guard.Boolean,
+}
+
+// distinctTables lists each table once.
+func distinctTables(tables []database.Table) []database.Name {
+	var names []database.Name
+	for i := range tables {
+		if !slices.Contains(names, tables[i].Name) {
+			names = append(names, tables[i].Name)
+		}
+	}
+	return names
+}

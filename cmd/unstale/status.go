@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/unstale/unstale/internal/admin"
+)
+
+// statusTimeout is how long a running instance may take to answer.
+const statusTimeout = 5 * time.Second
+
+func newStatus() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show positions, lag and counts of a running instance",
+		Long: `Status asks the running instance that the configuration's admin.listen names, or
+the one at --address. Exit code 1: it does not answer, or is not ready.`,
+		Example: `  unstale status
+  unstale status --address 127.0.0.1:9187 --json`,
+		Args: noArgs,
+	}
+	address := cmd.Flags().String("address", "", "host:port of the instance (default: admin.listen of the configuration)")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *address == "" {
+			c, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			if *address = c.Admin.Listen; *address == "" {
+				return fmt.Errorf("admin.listen is off in %s: set it, or give --address", c.File())
+			}
+		}
+		status, err := askStatus(cmd.Context(), *address)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			encoder := json.NewEncoder(cmd.OutOrStdout())
+			encoder.SetIndent("", "  ")
+			if err := encoder.Encode(status); err != nil {
+				return err
+			}
+		} else {
+			printStatus(cmd.OutOrStdout(), status)
+		}
+		if !status.Ready {
+			return errSaid
+		}
+		return nil
+	}
+	return cmd
+}
+
+func askStatus(ctx context.Context, address string) (*admin.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("%w\n  is unstale running, and is this its admin.listen?", err)
+	}
+	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET http://%s/status: %s: is this unstale?", address, reply.Status)
+	}
+	var status admin.Status
+	if err := json.NewDecoder(io.LimitReader(reply.Body, 1<<20)).Decode(&status); err != nil {
+		return nil, fmt.Errorf("read the answer of http://%s/status: %w", address, err)
+	}
+	return &status, nil
+}
+
+func printStatus(w io.Writer, s *admin.Status) {
+	line := func(name, format string, values ...any) {
+		fmt.Fprintf(w, "%-10s "+format+"\n", append([]any{name}, values...)...)
+	}
+	ready := "ready"
+	if !s.Ready {
+		ready = "not ready"
+	}
+	line("state", "%s, %s, up %s", s.State, ready, (time.Duration(s.UpSecs) * time.Second).String())
+	line("stream", "%s", s.Stream)
+	line("position", "%s", s.Position)
+	line("settled", "%s", s.Settled)
+	line("confirmed", "%s", s.Confirmed)
+	line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSecs)
+	line("changes", "%d, %d keys dropped", s.Changes, s.Keys)
+	if len(s.Sweeping) > 0 {
+		line("sweeping", "%s", strings.Join(s.Sweeping, ", "))
+	}
+	for _, server := range slices.Sorted(maps.Keys(s.Holding)) {
+		line("holding", "%s: %s", server, s.Holding[server])
+	}
+	line("gaps", "%d", s.Gaps)
+	if s.LastGap != "" {
+		line("last gap", "%s", s.LastGap)
+	}
+}
