@@ -87,7 +87,8 @@ func (g *Gate) Close() {
 	g.verified = false
 }
 
-// Origin identifies the server as it is now. A standby is ErrOriginChanged.
+// Origin identifies the server as it is now. A standby is
+// change.ErrOriginChanged.
 //
 // Read it while the stream is connected: a restart before would have broken the
 // stream, and one after is noticed against what this returned.
@@ -107,8 +108,8 @@ func (g *Gate) Origin(ctx context.Context) (change.Origin, error) {
 }
 
 // Snapshot reads into s what is visible now. After an error nothing is visible
-// in s. ErrOriginChanged says that waiting will not help: attach again. Any
-// other error is the world's and may pass.
+// in s. change.ErrOriginChanged says that waiting will not help: attach again.
+// Any other error is the world's and may pass.
 func (g *Gate) Snapshot(ctx context.Context, s *change.Snapshot) error {
 	ctx, cancel := context.WithTimeout(ctx, g.timeout)
 	defer cancel()
@@ -131,7 +132,7 @@ func (g *Gate) Snapshot(ctx context.Context, s *change.Snapshot) error {
 func (g *Gate) ask(ctx context.Context, question func() error) error {
 	kept := g.conn != nil && !g.conn.IsClosed()
 	err := g.attempt(ctx, question)
-	if err != nil && kept && g.conn == nil && ctx.Err() == nil && !errors.Is(err, ErrOriginChanged) {
+	if err != nil && kept && g.conn == nil && ctx.Err() == nil && !errors.Is(err, change.ErrOriginChanged) {
 		err = g.attempt(ctx, question)
 	}
 	return err
@@ -203,14 +204,14 @@ func (g *Gate) read(ctx context.Context, s *change.Snapshot) error {
 func (g *Gate) scan(row [][]byte, s *change.Snapshot) error {
 	snapshot, lsn, walfile, backend := row[0], row[1], row[2], row[3]
 	if lsn == nil || walfile == nil {
-		return fmt.Errorf("%w: it is a standby (pg_is_in_recovery)", ErrOriginChanged)
+		return fmt.Errorf("%w: it is a standby (pg_is_in_recovery)", change.ErrOriginChanged)
 	}
 	timeline, err := parseTimeline(walfile)
 	if err != nil {
 		return fmt.Errorf("ask the gate: %w", err)
 	}
 	if timeline != g.expected.Timeline {
-		return fmt.Errorf("%w: it is on timeline %d, not %d", ErrOriginChanged, timeline, g.expected.Timeline)
+		return fmt.Errorf("%w: it is on timeline %d, not %d", change.ErrOriginChanged, timeline, g.expected.Timeline)
 	}
 	if string(backend) != g.backend {
 		// A pooler has moved us to a session that may be of a server restarted

@@ -13,11 +13,6 @@ import (
 	"github.com/unstale/unstale/internal/change"
 )
 
-// ErrOriginChanged says that the server is not, or not in the same run of its
-// processes, the one that the stream was attached to: readers may have loaded
-// commits that the stream will never deliver. The caller attaches again.
-var ErrOriginChanged = errors.New("the database is not the primary that the stream comes from")
-
 // originStatement reads what identifies a run of a server.
 //
 // backend_start of the checkpointer is the sign of a restart: the postmaster
@@ -66,7 +61,7 @@ func readIdentity(ctx context.Context, conn *pgconn.PgConn) (identity, error) {
 		row[i] = string(value)
 	}
 	if row[2] == "" {
-		return identity{}, fmt.Errorf("%w: it is a standby (pg_is_in_recovery)", ErrOriginChanged)
+		return identity{}, fmt.Errorf("%w: it is a standby (pg_is_in_recovery)", change.ErrOriginChanged)
 	}
 
 	id := identity{checkpointer: row[3] != "", role: row[6], backend: row[7]}
@@ -92,7 +87,7 @@ func readIdentity(ctx context.Context, conn *pgconn.PgConn) (identity, error) {
 	return id, nil
 }
 
-// differs returns nil, or ErrOriginChanged with everything that is different.
+// differs returns nil, or change.ErrOriginChanged with everything that is different.
 func differs(got, want change.Origin) error {
 	var what []string
 	if got.System != want.System {
@@ -110,7 +105,7 @@ func differs(got, want change.Origin) error {
 	if len(what) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", ErrOriginChanged, strings.Join(what, ", "))
+	return fmt.Errorf("%w: %s", change.ErrOriginChanged, strings.Join(what, ", "))
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }

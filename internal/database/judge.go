@@ -1,0 +1,676 @@
+package database
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// judge says what is wrong with s, in the order in which it ought to be mended.
+// synchronous_standby_names comes first, because every statement behind it
+// would wait for a standby that is not there; what a publication must send
+// comes before a replica identity that relies on it; replica identities come
+// before a table is added, because UPDATE and DELETE would fail in between.
+func judge(s *server, needs Needs) []Problem {
+	if s.Version < versionMin {
+		return []Problem{{
+			Severity: Wrong, Subject: "server",
+			Text: fmt.Sprintf("it is PostgreSQL %d; Unstale needs %d or later", s.Version/10000, versionMin/10000),
+			Then: "upgrade the server",
+		}}
+	}
+	if s.Standby {
+		return []Problem{{
+			Severity: Wrong, Subject: "server",
+			Text: "it is a standby: there transactions that still run look finished, so no change could wait until it is visible",
+			Then: "give `database` the address of the primary",
+		}}
+	}
+	j := &judgement{server: s, needs: needs}
+	j.standbys()
+	j.walLevel()
+	j.capacity()
+	j.roles()
+	j.group()
+	j.publicationOptions()
+	for _, t := range j.tables {
+		j.table(t)
+	}
+	j.publicationTables()
+	j.slot()
+	j.keepSize()
+	return j.problems
+}
+
+// versionMin is server_version_num of the oldest PostgreSQL that is supported.
+const versionMin = 140000
+
+type judgement struct {
+	*server
+	needs    Needs
+	problems []Problem
+	tables   []*wanted
+}
+
+// wanted is one table and what all entries together want of it.
+type wanted struct {
+	inspected
+	keys []string // key columns that exist
+}
+
+func (j *judgement) add(p Problem) { j.problems = append(j.problems, p) }
+
+func (j *judgement) standbys() {
+	value := j.Settings["synchronous_standby_names"].Value
+	configured := parseStandbys(value)
+	if !configured.includes(j.needs.ApplicationName) {
+		return
+	}
+	after := configured.without(j.needs.ApplicationName, j.Standbys).String()
+	p := j.alter("synchronous_standby_names", after, "")
+	p.Text = fmt.Sprintf("%s makes Unstale's stream a synchronous standby: COMMIT would wait for Unstale, and Unstale for the commit to become visible", literal(value))
+	if after == "" && slices.Contains(configured.names, "*") {
+		p.Text += "; no other standby is connected that could be named instead"
+	}
+	if j.Unnamed > 0 {
+		p.Text += fmt.Sprintf("; role %s cannot see the names of %d more WAL senders: name those that are standbys", j.Asking, j.Unnamed)
+	}
+	j.add(p)
+}
+
+func (j *judgement) walLevel() {
+	level := j.Settings["wal_level"]
+	if level.Value == "logical" {
+		return
+	}
+	p := j.alter("wal_level", "logical", "restart")
+	p.Text = fmt.Sprintf("it is %s: the log does not carry the changes of rows", level.Value)
+	switch j.Managed {
+	case "rds_superuser":
+		p.Mend, p.Then = nil, "set rds.logical_replication = 1 in the parameter group of the instance, then reboot it"
+	case "cloudsqlsuperuser":
+		p.Mend, p.Then = nil, "set the flag cloudsql.logical_decoding = on, then restart the instance"
+	}
+	j.add(p)
+}
+
+func (j *judgement) capacity() {
+	if j.ourSlot() == nil {
+		if most := j.number("max_replication_slots"); len(j.Slots) >= most {
+			p := j.alter("max_replication_slots", strconv.Itoa(len(j.Slots)+5), "restart")
+			p.Text = fmt.Sprintf("all %d replication slots are taken and Unstale needs one", most)
+			var idle []string
+			for _, slot := range j.Slots {
+				if !slot.Active {
+					idle = append(idle, slot.Name)
+				}
+			}
+			if len(idle) > 0 {
+				p.Text += "; nobody reads " + list(idle, "and") + " now"
+			}
+			j.add(p)
+		}
+	}
+	running := j.ourSlot() != nil && j.ourSlot().Active
+	if most := j.number("max_wal_senders"); !running && j.Senders >= most {
+		p := j.alter("max_wal_senders", strconv.Itoa(j.Senders+5), "restart")
+		p.Text = fmt.Sprintf("all %d WAL senders are taken and Unstale needs one", most)
+		j.add(p)
+	}
+}
+
+func (j *judgement) keepSize() {
+	if j.Settings["max_slot_wal_keep_size"].Value != "-1" {
+		return
+	}
+	p := j.alter("max_slot_wal_keep_size", "10GB", "")
+	p.Severity = Advice
+	p.Text = "it is unlimited: as long as Unstale is away the server keeps its log, until the disk is full; set what the disk can spare, beyond which Unstale sweeps its keys instead"
+	j.add(p)
+}
+
+func (j *judgement) roles() {
+	if !j.Replication {
+		p := Problem{
+			Severity: Wrong, Subject: "role " + j.Role,
+			Text: "it may not stream changes: it lacks REPLICATION",
+			Mend: []string{"ALTER ROLE " + quote(j.Role) + " REPLICATION;"},
+		}
+		if j.Managed == "rds_superuser" {
+			p.Text = "it may not stream changes: it is no member of rds_replication"
+			p.Mend = []string{"GRANT rds_replication TO " + quote(j.Role) + ";"}
+		}
+		j.add(p)
+	}
+	if !j.ControlSystem {
+		j.add(Problem{
+			Severity: Wrong, Subject: "role " + j.Asking,
+			Text: "it may not read which server this is",
+			Mend: []string{"GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO " + quote(j.Asking) + ";"},
+		})
+	}
+	if !j.ReadAllStats {
+		unnoticed := "a server that restarted by itself after a process crashed, and may have lost commits that readers have seen, would not be noticed"
+		if j.Version >= 150000 {
+			unnoticed = "whether the server restarted by itself after a process crashed is guessed from its statistics, so that resetting those costs a sweep"
+		}
+		j.add(Problem{
+			Severity: Advice, Subject: "role " + j.Asking,
+			Text: "it may not see when the server's processes started: " + unnoticed,
+			Mend: []string{grantStats(quote(j.Asking))},
+		})
+	}
+}
+
+// group gathers what the entries want, table by table, and says what is wrong
+// with the entries themselves.
+func (j *judgement) group() {
+	byOID := map[uint32]*wanted{}
+	for _, need := range j.needs.Tables {
+		found, ok := j.Tables[need.Name]
+		if !ok {
+			j.add(Problem{
+				Severity: Wrong, Subject: "table " + need.Name.String(), Entry: need.Entry,
+				Text: "there is no such table" + inPath(need.Name),
+				Then: j.suggestTable(need.Name),
+			})
+			continue
+		}
+		if p, ok := unfit(&found); ok {
+			p.Entry = need.Entry
+			j.add(p)
+			continue
+		}
+		t := byOID[found.OID]
+		if t == nil {
+			t = &wanted{inspected: found}
+			byOID[found.OID] = t
+			j.tables = append(j.tables, t)
+		}
+		for i, name := range slices.Concat(need.KeyColumns, need.Columns) {
+			column := found.Column(name)
+			if column == nil {
+				j.add(Problem{
+					Severity: Wrong, Subject: subject(&found), Entry: need.Entry, Column: name,
+					Text: fmt.Sprintf("it has no column %s", name),
+					Then: suggestColumn(name, found.Columns),
+				})
+				continue
+			}
+			isKey := i < len(need.KeyColumns)
+			if isKey && !j.keyColumn(&found, need.Entry, column) {
+				continue
+			}
+			if isKey && !slices.Contains(t.keys, name) {
+				t.keys = append(t.keys, name)
+			}
+		}
+	}
+}
+
+func inPath(name Name) string {
+	if name.Schema == "" {
+		return " in the search_path"
+	}
+	return ""
+}
+
+// unfit says why a table cannot have entries at all.
+func unfit(t *inspected) (Problem, bool) {
+	p := Problem{Severity: Wrong, Subject: subject(t)}
+	var inherit []string
+	for _, below := range t.Below {
+		switch {
+		case below.Kind == KindForeign:
+			p.Text = fmt.Sprintf("its partition %s is a foreign table: changes to it are not in this server's log", below.Name)
+			p.Then = "leave the table out of the configuration"
+			return p, true
+		case !below.Partition:
+			inherit = append(inherit, below.Name.String())
+		}
+	}
+	switch {
+	case t.OID < firstNormalOID:
+		p.Text = "it is a system table: changes to it are never published"
+		p.Then = "leave it out of the configuration"
+	case t.Kind == KindView || t.Kind == KindMaterializedView:
+		p.Text = "it is a view: nothing is logged under its name"
+		p.Then = "name the table that holds the rows"
+	case t.Kind == KindForeign:
+		p.Text = "it is a foreign table: changes to it are not in this server's log"
+		p.Then = "use the database that holds it"
+	case t.Persistence == Temporary:
+		p.Text = "it is a temporary table: changes to it are not logged"
+		p.Then = "leave it out of the configuration"
+	case t.Root != nil:
+		p.Text = fmt.Sprintf("it is a partition of %s, under whose name its changes are published", *t.Root)
+		p.Then = fmt.Sprintf("write table: %s", *t.Root)
+	case len(inherit) > 0:
+		p.Text = fmt.Sprintf("it is inherited: the rows of %s are read through it, but published under another name", list(inherit, "and"))
+		p.Then = "give each of these tables entries of its own, and read it by its own name with ONLY; or make it a partitioned table"
+	default:
+		return Problem{}, false
+	}
+	return p, true
+}
+
+// firstNormalOID is FirstNormalObjectId: what initdb makes is below it.
+const firstNormalOID = 16384
+
+// keyColumn judges a column as part of a key and reports whether it can be one.
+func (j *judgement) keyColumn(t *inspected, entry string, c *Column) bool {
+	p := Problem{Severity: Wrong, Subject: subject(t), Entry: entry, Column: c.Name}
+	switch {
+	case c.Generated != "" && j.Version < 180000:
+		p.Text = fmt.Sprintf("column %s is generated, and the log of PostgreSQL before 18 has no generated columns", c.Name)
+		p.Then = "key the entry by the columns that it is generated from"
+		j.add(p)
+		return false
+	case c.Generated == "v":
+		p.Text = fmt.Sprintf("column %s is generated when it is read, so it is not in the log", c.Name)
+		p.Then = "make it STORED, or key the entry by the columns that it is generated from"
+		j.add(p)
+		return false
+	}
+	return true
+}
+
+// spellings warns of key columns whose text the application may well write in
+// another way than PostgreSQL does.
+func (j *judgement) spellings(t *wanted) {
+	for _, name := range t.keys {
+		c := t.Column(name)
+		if spelling := spelling(c); spelling != "" {
+			j.add(Problem{
+				Severity: Advice, Subject: subject(&t.inspected),
+				Text: fmt.Sprintf("column %s, which is in a key, is %s: the key has %s; an application that spells it in another way reads keys that nothing invalidates", c.Name, c.TypeName, spelling),
+			})
+		}
+	}
+}
+
+// spelling says how PostgreSQL writes a value of the column, where an
+// application might well write it otherwise.
+func spelling(c *Column) string {
+	switch {
+	case c.Base.builtIn("bool"):
+		return "t or f"
+	case c.Base.builtIn("bpchar"):
+		return "it padded with blanks to its length"
+	case c.Base.builtIn("numeric") && c.TypeMod < 0:
+		return "the digits that were stored, 1.50 and 1.5 being two keys of the same number"
+	case c.Base.builtIn("float4", "float8"):
+		return "its shortest digits, such as 0.1 or 1e+20"
+	case c.Base.builtIn("timestamp"):
+		return "it as 2024-02-29 12:00:00.5"
+	case c.Base.builtIn("timestamptz"):
+		return "it in UTC, as 2024-02-29 12:00:00.5+00"
+	case c.Base.builtIn("time", "timetz", "interval", "bytea", "money", "json", "jsonb", "xml", "bit", "varbit", "point", "inet", "cidr", "macaddr"),
+		c.Base.Type == "c", c.Base.Type == "r", c.Base.Type == "m", strings.HasPrefix(c.Base.Name, "_"):
+		return "it as psql prints it"
+	case c.Base.Name == "citext" || !c.Deterministic:
+		return "the letters that were stored, though others count as equal"
+	}
+	return ""
+}
+
+func (j *judgement) table(t *wanted) {
+	for _, r := range append([]Relation{t.Relation}, t.Below...) {
+		if r.Persistence == Unlogged && r.Kind != KindPartitioned {
+			j.add(Problem{
+				Severity: Wrong, Subject: "table " + r.Name.String(),
+				Text: "it is unlogged: changes to it are not in the log",
+				Mend: []string{"ALTER TABLE " + r.Name.SQL() + " SET LOGGED;"},
+			})
+		}
+	}
+	j.identity(t)
+	j.spellings(t)
+}
+
+// identity judges what the log carries of old rows.
+//
+// Of a partitioned table the log has what each partition's own setting says,
+// while the stream describes the rows by the setting of the root: under a root
+// with FULL, the old row of a partition with DEFAULT arrives as if it were
+// whole, with NULL in every column but the key (seen on 15.18). Neither the
+// setting nor a change to it is inherited.
+func (j *judgement) identity(t *wanted) {
+	var why string
+	broken := func(r *Relation) string {
+		it, its := "it", "its log"
+		if r.Partition {
+			it, its = "its partition "+r.Name.String(), "the log of its partition "+r.Name.String()
+		}
+		columns, whole := r.Replica.Columns()
+		switch {
+		case !whole && len(columns) == 0:
+			return it + " has no replica identity: once published, every UPDATE and DELETE on it fails"
+		case whole && j.fullFails(t):
+			return it + " has REPLICA IDENTITY FULL and a virtual generated column: once published, every UPDATE and DELETE on it fails"
+		case !r.Replica.Holds(t.keys):
+			return fmt.Sprintf("%s does not have the old value of %s: the key of the old row would stay", its, list(absent(t.keys, columns), "and"))
+		}
+		return ""
+	}
+	relations := []*Relation{&t.Relation}
+	for i := range t.Below {
+		if t.Below[i].Kind != KindPartitioned {
+			relations = append(relations, &t.Below[i])
+		}
+	}
+	rootColumns, rootWhole := t.Replica.Columns()
+	for _, r := range relations {
+		if why = broken(r); why != "" {
+			break
+		}
+		_, whole := r.Replica.Columns()
+		if rootWhole && !whole || !r.Replica.Holds(rootColumns) {
+			why = fmt.Sprintf("the log of its partition %s has less of an old row than the table's replica identity says: what is missing would be taken for NULL", r.Name)
+			break
+		}
+	}
+	if why == "" {
+		return
+	}
+
+	p := Problem{Severity: Wrong, Subject: subject(&t.inspected), Text: why}
+	target, setting := "DEFAULT", "d"
+	if len(t.Replica.PrimaryKey) == 0 || len(absent(t.keys, t.Replica.PrimaryKey)) > 0 {
+		target, setting = "FULL", "f"
+	}
+	if setting == "f" && j.fullFails(t) {
+		p.Then = "PostgreSQL refuses REPLICA IDENTITY FULL because of the virtual generated column: make that column STORED, or make a unique index over NOT NULL columns that has " +
+			list(t.keys, "and") + " and set REPLICA IDENTITY USING INDEX"
+		j.add(p)
+		return
+	}
+	for i, r := range relations {
+		// A partition that logs more than is needed may do so for another reader.
+		enough := setting == "d" && i > 0 && r.Replica.Holds(t.Replica.PrimaryKey) && broken(r) == ""
+		if r.Replica.Setting != setting && !enough {
+			p.Mend = append(p.Mend, "ALTER TABLE "+r.Name.SQL()+" REPLICA IDENTITY "+target+";")
+		}
+	}
+	if len(relations) > 1 && setting == "f" {
+		p.Then = "do the same with each partition that is made later: the setting is not inherited"
+	}
+	j.add(p)
+}
+
+// fullFails reports whether REPLICA IDENTITY FULL would make UPDATE and DELETE
+// fail whatever the publication says.
+func (j *judgement) fullFails(t *wanted) bool {
+	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Generated == "v" })
+}
+
+// sendsGenerated reports whether the publication must send stored generated
+// columns of t: because a key has one, or because one is part of the replica
+// identity, when an UPDATE would fail otherwise (PostgreSQL 18).
+func (j *judgement) sendsGenerated(t *wanted) bool {
+	if j.Version < 180000 {
+		return false
+	}
+	full := len(t.Replica.PrimaryKey) == 0 || len(absent(t.keys, t.Replica.PrimaryKey)) > 0
+	for _, r := range append([]Relation{t.Relation}, t.Below...) {
+		_, whole := r.Replica.Columns()
+		full = full || whole
+	}
+	for _, c := range t.Columns {
+		if c.Generated == "s" && (full || slices.Contains(t.keys, c.Name) || slices.Contains(t.Replica.PrimaryKey, c.Name) || slices.Contains(t.Replica.Index, c.Name)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (j *judgement) publicationOptions() {
+	p := j.Publication
+	if p == nil || len(j.tables) == 0 {
+		return
+	}
+	set := func(text, option string) {
+		j.add(Problem{
+			Severity: Wrong, Subject: "publication " + j.needs.Publication, Text: text,
+			Mend: []string{"ALTER PUBLICATION " + quote(j.needs.Publication) + " SET (" + option + ");"},
+		})
+	}
+	var silent []string
+	for _, op := range []struct {
+		name string
+		sent bool
+	}{{"insert", p.Insert}, {"update", p.Update}, {"delete", p.Delete}, {"truncate", p.Truncate}} {
+		if !op.sent {
+			silent = append(silent, op.name)
+		}
+	}
+	if len(silent) > 0 {
+		set("it does not publish "+list(silent, "and"), "publish = 'insert, update, delete, truncate'")
+	}
+	if partitioned := j.firstWhere(func(t *wanted) bool { return t.Kind == KindPartitioned }); partitioned != nil && !p.ViaRoot {
+		set(fmt.Sprintf("it publishes the changes of %s under the names of its partitions", partitioned.Name), "publish_via_partition_root = true")
+	}
+	if generated := j.firstWhere(j.sendsGenerated); generated != nil && p.GeneratedColumns != "s" {
+		set(fmt.Sprintf("it does not publish the generated columns of %s, which are part of its replica identity or of a key: UPDATE and DELETE on it would fail", generated.Name), "publish_generated_columns = stored")
+	}
+}
+
+func (j *judgement) publicationTables() {
+	if len(j.tables) == 0 {
+		return
+	}
+	quoted := quote(j.needs.Publication)
+	if j.Publication == nil {
+		var foreign, names []string
+		for _, t := range j.tables {
+			names = append(names, t.Name.SQL())
+			if !t.Owned {
+				foreign = append(foreign, t.Name.String())
+			}
+		}
+		var lacks []string
+		if !j.MayCreate {
+			lacks = append(lacks, "may not create in database "+j.Database)
+		}
+		if len(foreign) > 0 {
+			lacks = append(lacks, "does not own "+list(foreign, "and"))
+		}
+		if j.Superuser || len(lacks) == 0 {
+			return
+		}
+		options := "publish_via_partition_root = true"
+		if j.firstWhere(j.sendsGenerated) != nil {
+			options += ", publish_generated_columns = stored"
+		}
+		j.add(Problem{
+			Severity: Wrong, Subject: "publication " + j.needs.Publication,
+			Text: fmt.Sprintf("it does not exist, and role %s cannot create it: it %s", j.Role, list(lacks, "and")),
+			Mend: []string{"CREATE PUBLICATION " + quoted + " FOR TABLE " + strings.Join(names, ", ") + " WITH (" + options + ");"},
+		})
+		return
+	}
+
+	var missing, sql []string
+	owned := true
+	for _, t := range j.tables {
+		switch {
+		case !t.Published:
+			missing, sql = append(missing, t.Name.String()), append(sql, t.Name.SQL())
+			owned = owned && t.Owned
+		case t.Filtered, t.Listed:
+			text := fmt.Sprintf("it sends only the rows of %s that pass its WHERE: changes to others are missed", t.Name)
+			if t.Listed {
+				text = fmt.Sprintf("it sends only some columns of %s: what a key needs can be missing, and an UPDATE fails where its replica identity is", t.Name)
+			}
+			j.add(Problem{
+				Severity: Wrong, Subject: "publication " + j.needs.Publication, Text: text,
+				Mend: []string{
+					"ALTER PUBLICATION " + quoted + " DROP TABLE " + t.Name.SQL() + ";",
+					"ALTER PUBLICATION " + quoted + " ADD TABLE " + t.Name.SQL() + ";",
+				},
+			})
+		}
+	}
+	if len(missing) > 0 && !(j.Superuser || j.Publication.Owned && owned) {
+		j.add(Problem{
+			Severity: Wrong, Subject: "publication " + j.needs.Publication,
+			Text: fmt.Sprintf("it lacks %s, and role %s may not add to it", list(missing, "and"), j.Role),
+			Mend: []string{"ALTER PUBLICATION " + quoted + " ADD TABLE " + strings.Join(sql, ", ") + ";"},
+		})
+	}
+}
+
+func (j *judgement) ourSlot() *slot {
+	for i := range j.Slots {
+		if j.Slots[i].Name == j.needs.Slot {
+			return &j.Slots[i]
+		}
+	}
+	return nil
+}
+
+func (j *judgement) slot() {
+	slot := j.ourSlot()
+	if slot == nil {
+		return
+	}
+	p := Problem{Severity: Wrong, Subject: "slot " + slot.Name}
+	switch {
+	case slot.Type != "logical":
+		p.Text = "it is a " + slot.Type + " slot, of somebody else"
+		p.Then = "choose another name for source.postgres.slot"
+	case slot.Plugin != "pgoutput":
+		p.Text = "its plugin is " + slot.Plugin + ", not pgoutput: it is somebody else's"
+		p.Then = "choose another name for source.postgres.slot"
+	case slot.Database != j.Database:
+		p.Text = fmt.Sprintf("it belongs to database %s, not to %s", slot.Database, j.Database)
+		p.Then = "choose another name for source.postgres.slot"
+	case slot.WALStatus == "lost":
+		p.Severity = Advice
+		p.Text = "the server has thrown away log that Unstale has not read; when Unstale starts it replaces the slot and sweeps its keys"
+		p.Then = "start Unstale"
+	case slot.WALStatus == "unreserved":
+		p.Severity = Advice
+		p.Text = "it is behind by more than max_slot_wal_keep_size: at its next checkpoint the server throws away what Unstale has not read, which costs a sweep"
+		p.Then = "let Unstale catch up"
+	default:
+		return
+	}
+	j.add(p)
+}
+
+// alter is a problem with a setting that ought to have another value. restart
+// is empty where a reload is enough.
+func (j *judgement) alter(name, value, restart string) Problem {
+	now := j.Settings[name]
+	p := Problem{Severity: Wrong, Subject: "setting " + name}
+	then := ""
+	if restart != "" {
+		then = "then restart PostgreSQL"
+	}
+	switch {
+	case now.Source == "command line":
+		p.Then = fmt.Sprintf("it is set on the server's command line: there set %s = %s, then restart PostgreSQL", name, literal(value))
+	case j.Managed != "":
+		p.Then = fmt.Sprintf("in the settings of the managed service set %s = %s", name, literal(value))
+		if restart != "" {
+			p.Then += ", then restart the instance"
+		}
+	case now.Pending:
+		p.Then = "it was changed already: restart PostgreSQL"
+	default:
+		p.Mend = []string{"ALTER SYSTEM SET " + name + " = " + literal(value) + ";"}
+		if restart == "" {
+			p.Mend = append(p.Mend, "SELECT pg_reload_conf();")
+		}
+		p.Then = then
+	}
+	return p
+}
+
+func (j *judgement) number(setting string) int {
+	n, err := strconv.Atoi(j.Settings[setting].Value)
+	if err != nil {
+		panic(fmt.Sprintf("setting %s is %q, not a number", setting, j.Settings[setting].Value))
+	}
+	return n
+}
+
+func (j *judgement) firstWhere(holds func(*wanted) bool) *wanted {
+	if i := slices.IndexFunc(j.tables, holds); i >= 0 {
+		return j.tables[i]
+	}
+	return nil
+}
+
+func (j *judgement) suggestTable(name Name) string {
+	var elsewhere, candidates []string
+	for _, n := range j.Names {
+		if n.Table == name.Table {
+			elsewhere = append(elsewhere, n.String())
+		}
+		if name.Schema == "" || n.Schema == name.Schema {
+			candidates = append(candidates, n.Table)
+		}
+	}
+	if len(elsewhere) > 0 {
+		return "write table: " + list(elsewhere, "or")
+	}
+	near := nearest(name.Table, candidates)
+	var full []string
+	for _, n := range j.Names {
+		if slices.Contains(near, n.Table) && (name.Schema == "" || n.Schema == name.Schema) {
+			full = append(full, n.String())
+		}
+	}
+	if len(full) == 0 {
+		return "name a table that exists"
+	}
+	return "did you mean " + list(full, "or") + "?"
+}
+
+func suggestColumn(name string, columns []Column) string {
+	var names []string
+	for _, c := range columns {
+		names = append(names, c.Name)
+	}
+	if near := nearest(name, names); len(near) > 0 {
+		return "did you mean " + list(near, "or") + "?"
+	}
+	return "it has " + list(names, "and")
+}
+
+func subject(t *inspected) string { return "table " + t.Name.String() }
+
+// absent returns those of wanted that are not in have.
+func absent(wanted, have []string) []string {
+	var missing []string
+	for _, w := range wanted {
+		if !slices.Contains(have, w) {
+			missing = append(missing, w)
+		}
+	}
+	return missing
+}
+
+// listMax bounds how many names one sentence lists.
+const listMax = 12
+
+// list joins names as a sentence does: a, b and c.
+func list(names []string, conjunction string) string {
+	switch {
+	case len(names) == 0:
+		return "nothing"
+	case len(names) == 1:
+		return names[0]
+	case len(names) > listMax:
+		return fmt.Sprintf("%s %s %d others", strings.Join(names[:listMax-1], ", "), conjunction, len(names)-listMax+1)
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " " + conjunction + " " + names[last]
+}
+
+func literal(text string) string {
+	return "'" + strings.ReplaceAll(text, "'", "''") + "'"
+}
