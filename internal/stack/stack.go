@@ -8,8 +8,8 @@
 // servers end and their data goes.
 //
 // It refuses to install servers into the system, to start system services and
-// to download from anywhere but the package registry that the machine's own
-// pip is set up for. Servers can be started on Linux only.
+// to download from anywhere but the registries that the machine's own pip and
+// apt-get are set up for. Servers can be started on Linux only.
 package stack
 
 import (
