@@ -186,7 +186,7 @@ func (s *session) runID(ctx context.Context, outages *outages) (id string, err e
 
 // leaseMax is the longest time that any reader may take to load.
 func (s *session) leaseMax() time.Duration {
-	longest := guard.Lease
+	var longest time.Duration
 	for _, e := range s.planner.Entries() {
 		longest = max(longest, e.Lease)
 	}

@@ -152,14 +152,23 @@ func (s *Sink) RunID(ctx context.Context) (string, error) {
 	return info["run_id"], nil
 }
 
-// DurableAfter asks how Redis keeps what it has confirmed.
+// DurableAfter asks how Redis keeps what it has confirmed. A Redis without an
+// append-only file and without replicas loses what it has when it ends, however
+// long ago that was written; waiting would gain nothing, and the loss is found.
 func (s *Sink) DurableAfter(ctx context.Context) (time.Duration, error) {
-	info, err := s.info(ctx, "persistence")
+	persistence, err := s.info(ctx, "persistence")
 	if err != nil {
 		return 0, err
 	}
-	if info["aof_enabled"] != "1" {
+	replication, err := s.info(ctx, "replication")
+	if err != nil {
+		return 0, err
+	}
+	if replication["connected_slaves"] != "0" {
 		return durableAfter, nil
+	}
+	if persistence["aof_enabled"] != "1" {
+		return 0, nil
 	}
 	// A role that may not read the configuration gets the careful answer.
 	setting, err := s.client.ConfigGet(ctx, "appendfsync").Result()
