@@ -1,10 +1,12 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Template is the name of an entry's keys: literal text with a {column} where
@@ -34,11 +36,19 @@ func (e *TemplateError) Error() string { return e.Text + "; " + e.Mend }
 // ParseTemplate reads a key template. Its error is always a *TemplateError.
 func ParseTemplate(text string) (*Template, error) {
 	t := &Template{text: text}
+	if !utf8.ValidString(text) {
+		at := strings.IndexFunc(text, func(r rune) bool { return r == utf8.RuneError })
+		return nil, &TemplateError{at, "a key that is not UTF-8", "write it in UTF-8"}
+	}
 	var literal strings.Builder
 	var starts []int // offset of each placeholder's '{'
+	var closes []int // offset of each literal '}'
 	for i := 0; i < len(text); {
 		switch c := text[i]; {
 		case strings.HasPrefix(text[i:], "{{"), strings.HasPrefix(text[i:], "}}"):
+			if c == '}' {
+				closes = append(closes, i)
+			}
 			literal.WriteByte(c)
 			i += 2
 		case c == '{':
@@ -73,7 +83,7 @@ func ParseTemplate(text string) (*Template, error) {
 	t.literals = append(t.literals, literal.String())
 
 	if len(t.columns) == 0 {
-		return nil, &TemplateError{0, "a key without a placeholder", "name the columns that tell two rows apart, such as " + strings.TrimSuffix(text, ":") + ":{id}"}
+		return nil, &TemplateError{0, "a key without a placeholder", "name the columns that tell two rows apart, such as " + cmp.Or(strings.TrimSuffix(text, ":"), "product") + ":{id}"}
 	}
 	for i := 1; i < len(t.columns); i++ {
 		if !strings.ContainsAny(t.literals[i], ":{}") {
@@ -83,12 +93,15 @@ func ParseTemplate(text string) (*Template, error) {
 	if strings.HasPrefix(t.literals[0], "unstale:") {
 		return nil, &TemplateError{0, "keys that begin with unstale: are the service's own", "choose another beginning"}
 	}
+	if meet(t.elements(anyText), watermarks()) {
+		return nil, &TemplateError{0, "a value could make this a key of the service's own (unstale:{...)", "begin with a literal text, such as x:"}
+	}
 	sample := t.Key(slices.Repeat([]string{"x"}, len(t.columns))...)
 	if _, side := DataKey(sample); side {
 		return nil, &TemplateError{0, "keys of this form are the service's own side keys", "choose another ending than :l"}
 	}
 	if _, ok := SideKey(sample); !ok {
-		return nil, &TemplateError{strings.IndexAny(text, "{}"), "a key with a } but no hash tag: its slot can hold no side key", "write {{tag}} for a hash tag, or leave the braces out"}
+		return nil, &TemplateError{closes[0], "a key with a } but no hash tag: its slot can hold no side key", "write {{tag}} for a hash tag, or leave the braces out"}
 	}
 	t.pattern = t.compile()
 	return t, nil
@@ -203,17 +216,27 @@ func (a Alphabet) holds(c byte) bool {
 	return true
 }
 
-// Collide reports whether a key of t could be a key of other. alphabet gives
-// the alphabet of a column of either. It may err towards true.
+// Collide reports whether a key of t could be a key of other, or the key of one
+// the side key of the other. alphabet gives the alphabet of a column of either.
+// It may err towards true.
 func (t *Template) Collide(other *Template, alphabet, otherAlphabet func(column string) Alphabet) bool {
 	a, b := t.elements(alphabet), other.elements(otherAlphabet)
-	// reach[j]: the elements a[:i] and b[:j] can spell the same text.
+	return meet(a, b) || meet(sideElements(a), b) || meet(a, sideElements(b))
+}
+
+// meet reports whether a and b can spell the same text. No elements are no
+// text.
+func meet(a, b []element) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return false
+	}
+	// seen[i][j]: that a[i:] and b[j:] could meet was tried.
 	seen := make([][]bool, len(a)+1)
 	for i := range seen {
 		seen[i] = make([]bool, len(b)+1)
 	}
-	var meet func(i, j int) bool
-	meet = func(i, j int) bool {
+	var from func(i, j int) bool
+	from = func(i, j int) bool {
 		if seen[i][j] {
 			return false
 		}
@@ -222,7 +245,7 @@ func (t *Template) Collide(other *Template, alphabet, otherAlphabet func(column 
 			return true
 		}
 		// A placeholder may spell nothing more.
-		if i < len(a) && a[i].any != nil && meet(i+1, j) || j < len(b) && b[j].any != nil && meet(i, j+1) {
+		if i < len(a) && a[i].any != nil && from(i+1, j) || j < len(b) && b[j].any != nil && from(i, j+1) {
 			return true
 		}
 		if i == len(a) || j == len(b) {
@@ -230,15 +253,15 @@ func (t *Template) Collide(other *Template, alphabet, otherAlphabet func(column 
 		}
 		switch x, y := a[i], b[j]; {
 		case x.any == nil && y.any == nil:
-			return x.char == y.char && meet(i+1, j+1)
+			return x.char == y.char && from(i+1, j+1)
 		case x.any != nil && y.any == nil:
-			return x.any(y.char) && meet(i, j+1)
+			return x.any(y.char) && from(i, j+1)
 		case x.any == nil && y.any != nil:
-			return y.any(x.char) && meet(i+1, j)
+			return y.any(x.char) && from(i+1, j)
 		}
 		return false
 	}
-	return meet(0, 0)
+	return from(0, 0)
 }
 
 // element of a template: one literal character, or any number of characters
@@ -259,9 +282,46 @@ func (t *Template) elements(alphabet func(string) Alphabet) []element {
 				return c == '%' && letters <= Word || !encoded(c, several) && letters.holds(c)
 			}})
 		}
-		for j := range len(literal) {
-			elements = append(elements, element{char: literal[j]})
-		}
+		elements = append(elements, spell(literal)...)
+	}
+	return elements
+}
+
+// sideElements spells the side keys of the keys that elements spells; nil if
+// they have none. Values bring no braces into a key, so a tag is where the
+// literal braces are.
+func sideElements(elements []element) []element {
+	is := func(c byte) func(element) bool {
+		return func(e element) bool { return e.any == nil && e.char == c }
+	}
+	open := slices.IndexFunc(elements, is('{'))
+	length := -1
+	if open >= 0 {
+		length = slices.IndexFunc(elements[open+1:], is('}'))
+	}
+	switch {
+	case length > 0:
+		tag := elements[open+1 : open+1+length]
+		return slices.Concat(spell("{"), tag, spell("}:l:"), elements)
+	case slices.ContainsFunc(elements, is('}')):
+		return nil
+	}
+	return slices.Concat(spell("{"), elements, spell("}:l"))
+}
+
+// watermarks spells what WatermarkKey names, and more.
+func watermarks() []element {
+	tag := element{any: func(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' }}
+	stream := element{any: func(byte) bool { return true }}
+	return slices.Concat(spell("unstale:{"), []element{tag}, spell("}:"), []element{stream})
+}
+
+func anyText(string) Alphabet { return AnyText }
+
+func spell(text string) []element {
+	var elements []element
+	for i := range len(text) {
+		elements = append(elements, element{char: text[i]})
 	}
 	return elements
 }

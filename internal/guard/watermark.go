@@ -41,11 +41,15 @@ type PlanEntry struct {
 	Fingerprint string `json:"fingerprint"` // of the entry and its table
 }
 
-// ParseOwn reads the reply of the Own script.
+// ParseOwn reads the reply of the Own script. A watermark that a newer release
+// wrote is a *change.Refusal.
 func ParseOwn(reply any) (Watermark, error) {
 	fields, ok := reply.([]any)
 	if ok && len(fields) == 2 && fields[0] == "FORMAT" {
-		return Watermark{}, fmt.Errorf("watermark of format %v, this release knows up to %d: run the newer release, or let it empty the cache first", fields[1], Format)
+		return Watermark{}, &change.Refusal{
+			Problem: fmt.Sprintf("the watermark in Redis is of format %v, this release knows up to %d", fields[1], Format),
+			Mend:    "run the release that wrote it, or a newer one",
+		}
 	}
 	if !ok || len(fields) != 6 {
 		return Watermark{}, fmt.Errorf("reply of script own: %v", reply)
