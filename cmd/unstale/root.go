@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +74,7 @@ right: a committed change drops exactly the keys that it makes stale.`,
 	}
 	root.PersistentFlags().StringP("config", "c", "unstale.yaml", "configuration file, - for standard input")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newStatus(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newPlan(), newStatus(), newVersion())
 	return root
 }
 
@@ -91,4 +92,10 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 		return nil, err
 	}
 	return config.Load(path, os.LookupEnv)
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
 }

@@ -46,9 +46,7 @@ the one at --address. Exit code 1: it does not answer, or is not ready.`,
 			return err
 		}
 		if *asJSON {
-			encoder := json.NewEncoder(cmd.OutOrStdout())
-			encoder.SetIndent("", "  ")
-			if err := encoder.Encode(status); err != nil {
+			if err := printJSON(cmd.OutOrStdout(), status); err != nil {
 				return err
 			}
 		} else {

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+func newPlan() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show which change drops which keys",
+		Long: `Plan prints, for each table, what each kind of change does to which keys: like
+EXPLAIN, without doing it. With --change it prints the effects of one change, as
+the log would carry it under the table's replica identity.
+
+The change is JSON: table, op (c or insert, u or update, d or delete, t or
+truncate), before and after.`,
+		Example: `  unstale plan
+  unstale plan --change '{"table":"products","op":"u","before":{"id":7},"after":{"id":8}}'`,
+		Args: noArgs,
+	}
+	one := cmd.Flags().String("change", "", "a change as JSON")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var asked *askedChange
+		if *one != "" {
+			var err error
+			if asked, err = parseChange(*one); err != nil {
+				return usageError{fmt.Errorf("--change: %w", err)}
+			}
+		}
+		c, err := loadConfig(cmd)
+		if err != nil {
+			return err
+		}
+		options, err := databaseConfig(c)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), checkTimeout)
+		defer cancel()
+		conn, err := pgx.ConnectConfig(ctx, options)
+		if err != nil {
+			return fmt.Errorf("database: %w", err)
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+		x, err := examine(ctx, c, conn)
+		if err != nil {
+			return err
+		}
+		planner := plan.New(x.entries)
+		if asked != nil {
+			effects, err := asked.effects(planner, x.tables)
+			if err != nil {
+				return fmt.Errorf("--change: %w", err)
+			}
+			return printEffects(cmd.OutOrStdout(), effects, *asJSON)
+		}
+		return printRules(cmd.OutOrStdout(), planner.Rules(), *asJSON)
+	}
+	return cmd
+}
+
+func printRules(w io.Writer, rules []plan.Rule, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, rules)
+	}
+	table := ""
+	for _, r := range rules {
+		if r.Table != table {
+			if table != "" {
+				fmt.Fprintln(w)
+			}
+			table = r.Table
+			fmt.Fprintln(w, table)
+		}
+		op := r.Op
+		if r.Columns != "" {
+			op += " of " + r.Columns
+		}
+		of := ""
+		if r.Of != "" {
+			of = ", by " + r.Of
+		}
+		fmt.Fprintf(w, "  %-28s %-5s %s%s\n", op, r.Effect, r.Key, of)
+	}
+	return nil
+}
+
+func printEffects(w io.Writer, effects []plan.Effect, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, effects)
+	}
+	for _, e := range effects {
+		reason := ""
+		if e.Reason != "" {
+			reason = "  (" + e.Reason + ")"
+		}
+		fmt.Fprintf(w, "%-5s %s%s\n", e.Effect, e.Key, reason)
+	}
+	if len(effects) == 0 {
+		fmt.Fprintln(w, "no effect")
+	}
+	return nil
+}
+
+// askedChange is what --change says.
+type askedChange struct {
+	Table  string
+	Op     change.Op
+	Before map[string]json.RawMessage
+	After  map[string]json.RawMessage
+}
+
+var opsByName = map[string]change.Op{
+	"c": change.Insert, "i": change.Insert, "insert": change.Insert,
+	"u": change.Update, "update": change.Update,
+	"d": change.Delete, "delete": change.Delete,
+	"t": change.Truncate, "truncate": change.Truncate,
+}
+
+func parseChange(text string) (*askedChange, error) {
+	var asked struct {
+		Table  string                     `json:"table"`
+		Op     string                     `json:"op"`
+		Before map[string]json.RawMessage `json:"before"`
+		After  map[string]json.RawMessage `json:"after"`
+	}
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&asked); err != nil {
+		return nil, err
+	}
+	op := opsByName[strings.ToLower(asked.Op)]
+	switch {
+	case asked.Table == "":
+		return nil, errors.New(`no "table"`)
+	case op == 0:
+		return nil, fmt.Errorf("op %q: want c, u, d or t", asked.Op)
+	case (op == change.Insert || op == change.Update) && asked.After == nil:
+		return nil, fmt.Errorf(`an %s needs "after"`, op)
+	case op == change.Delete && asked.Before == nil:
+		return nil, errors.New(`a delete needs "before"`)
+	}
+	return &askedChange{asked.Table, op, asked.Before, asked.After}, nil
+}
+
+// effects plans the change as the log would carry it.
+func (a *askedChange) effects(planner *plan.Planner, tables []database.Table) ([]plan.Effect, error) {
+	at := slices.IndexFunc(tables, func(t database.Table) bool { return a.names(t.Name) })
+	if at < 0 {
+		var names []string
+		for i := range tables {
+			names = append(names, tables[i].Name.String())
+		}
+		slices.Sort(names)
+		return nil, fmt.Errorf("no entry is over table %q; entries are over %s", a.Table, strings.Join(slices.Compact(names), ", "))
+	}
+	relation := relationOf(&tables[at])
+	relation.Wanted = planner.Compile(relation)
+	c := &change.Change{Op: a.Op, Relation: relation, Position: change.Position{LSN: 1}}
+	var err error
+	if a.Op == change.Insert || a.Op == change.Update {
+		if c.New, err = row(relation, "after", a.After, change.Whole); err != nil {
+			return nil, err
+		}
+	}
+	if a.Op == change.Delete || a.Op == change.Update && a.Before != nil {
+		kind := change.IdentityOnly
+		if relation.Identity == change.IdentityFull {
+			kind = change.Whole
+		}
+		if c.Old, err = row(relation, "before", a.Before, kind); err != nil {
+			return nil, err
+		}
+	}
+	// Under any identity but FULL an update shows its old row only if a column
+	// of the identity has changed.
+	if a.Op == change.Update && c.Old.Kind == change.IdentityOnly && sameIdentity(relation, c.Old, c.New) {
+		c.Old = change.Row{}
+	}
+	return planner.Effects(c), nil
+}
+
+func (a *askedChange) names(name database.Name) bool {
+	return a.Table == name.Table || a.Table == name.String()
+}
+
+func relationOf(t *database.Table) *change.Relation {
+	r := &change.Relation{OID: t.OID, Schema: t.Relation.Name.Schema, Name: t.Relation.Name.Table, Identity: t.Replica.Identity()}
+	identity, whole := t.Replica.Columns()
+	for _, column := range t.Columns {
+		r.Columns = append(r.Columns, change.Column{
+			Name: column.Name, TypeOID: column.TypeOID, TypeMod: column.TypeMod,
+			Identifies: whole || slices.Contains(identity, column.Name),
+		})
+	}
+	return r
+}
+
+// row gives the wanted columns of a row. A column that is not given is an error:
+// the log would carry it.
+func row(r *change.Relation, name string, values map[string]json.RawMessage, kind change.RowKind) (change.Row, error) {
+	made := change.Row{Kind: kind}
+	for _, at := range r.Wanted {
+		column := r.Columns[at]
+		if kind == change.IdentityOnly && !column.Identifies {
+			made.Values = append(made.Values, change.Value{})
+			continue
+		}
+		raw, ok := values[column.Name]
+		if !ok {
+			return made, fmt.Errorf("%q has no %q, which a key needs", name, column.Name)
+		}
+		value, err := valueOf(raw)
+		if err != nil {
+			return made, fmt.Errorf("%q of %q: %w", column.Name, name, err)
+		}
+		made.Values = append(made.Values, value)
+	}
+	return made, nil
+}
+
+// valueOf gives a JSON value the text that PostgreSQL would print.
+func valueOf(raw json.RawMessage) (change.Value, error) {
+	switch text := string(raw); {
+	case text == "null":
+		return change.Value{State: change.Null}, nil
+	case text == "true" || text == "false":
+		return change.Value{State: change.Text, Text: raw[:1]}, nil
+	case strings.HasPrefix(text, `"`):
+		var s string
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return change.Value{}, err
+		}
+		return change.Value{State: change.Text, Text: []byte(s)}, nil
+	}
+	return change.Value{State: change.Text, Text: raw}, nil
+}
+
+func sameIdentity(r *change.Relation, before, after change.Row) bool {
+	for i, at := range r.Wanted {
+		if r.Columns[at].Identifies && (before.Values[i].State != after.Values[i].State || string(before.Values[i].Text) != string(after.Values[i].Text)) {
+			return false
+		}
+	}
+	return true
+}
