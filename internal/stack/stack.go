@@ -200,11 +200,14 @@ func (s *Stack) launch(cmd *exec.Cmd) error {
 
 // The keeper is a shell that outlives us: it waits for its standard input to
 // close, which the kernel does however we end, and then removes the directory.
-// A server that was paused could not react to our death; it is woken first.
+// A PostgreSQL that was paused could not react to our death: it is woken first,
+// its children too, since it waits five seconds for those before it kills them.
 const keeperScript = `
 cat >/dev/null
 for file in "$1"/*/data/postmaster.pid; do
-	[ -f "$file" ] && read -r pid <"$file" && kill -CONT "$pid"
+	[ -f "$file" ] && read -r pid <"$file" || continue
+	# shellcheck disable=SC2046 # one word for each child
+	kill -CONT $(cat "/proc/$pid/task/$pid/children") "$pid"
 done 2>/dev/null
 tries=0
 until rm -rf -- "$1" 2>/dev/null; do
