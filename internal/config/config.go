@@ -18,7 +18,6 @@ type Config struct {
 	Database Database
 	Redis    Redis
 	Source   Source
-	Apply    Apply
 	Sweep    Sweep
 	Admin    Admin
 	Log      Log
@@ -72,11 +71,6 @@ type Postgres struct {
 	Slot        string
 	Publication string
 	Failover    bool // from PostgreSQL 17 on
-}
-
-// Apply bounds what is written to Redis at once.
-type Apply struct {
-	BatchKeysMax int
 }
 
 // Sweep bounds what a sweep may cost Redis.

@@ -278,19 +278,6 @@ var settings = []setting{
 		at:      func(_ *Config, e *Entry) any { return &e.Lease },
 	},
 	{
-		path: "apply",
-		doc:  "How changes are written to Redis.",
-	},
-	{
-		path: "apply.batch_keys_max",
-		doc: "Keys in one batch. A batch is one script, and Redis runs nothing else meanwhile: 256 keys stay under a " +
-			"millisecond.",
-		initial: "256",
-		min:     1,
-		max:     4096,
-		at:      func(c *Config, _ *Entry) any { return &c.Apply.BatchKeysMax },
-	},
-	{
 		path: "sweep",
 		doc:  "What a sweep (every key of an entry is dropped: at the first start, after a TRUNCATE or a gap) may cost Redis.",
 	},

@@ -41,7 +41,7 @@ type Sink struct {
 
 // Options of a Sink. Zero values mean the defaults.
 type Options struct {
-	// SweepRate is how many keys a second a sweep looks at. Default 200,000.
+	// SweepRate is how many keys a second a sweep looks at. Default 100,000.
 	SweepRate int
 }
 
@@ -49,7 +49,7 @@ type Options struct {
 // the loop does, and says so.
 func New(client *redis.Client, options Options) *Sink {
 	if options.SweepRate <= 0 {
-		options.SweepRate = 200_000
+		options.SweepRate = 100_000
 	}
 	return &Sink{client: client, options: options}
 }
