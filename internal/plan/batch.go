@@ -109,12 +109,20 @@ func (b *Batch) Drop(key []byte) {
 
 // Sweep adds a sweep, if the entry has none yet.
 func (b *Batch) Sweep(entry int, cause Cause, reason string) {
+	if !b.sweeps(entry) {
+		b.Sweeps = append(b.Sweeps, Sweep{entry, cause, reason})
+	}
+}
+
+// sweeps reports whether the batch sweeps the entry already. A reason is only
+// put into words if it does not.
+func (b *Batch) sweeps(entry int) bool {
 	for i := range b.Sweeps {
 		if b.Sweeps[i].Entry == entry {
-			return
+			return true
 		}
 	}
-	b.Sweeps = append(b.Sweeps, Sweep{entry, cause, reason})
+	return false
 }
 
 // begin starts a key: what is appended to b.keys until end or abandon.

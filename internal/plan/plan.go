@@ -9,6 +9,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
@@ -103,8 +104,10 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 	}
 	if len(compiled.keys) > 0 {
 		name := tableName{r.Schema, r.Name}
-		before := p.shapes[name]
-		compiled.reshaped = before != nil && !sameShape(before, r)
+		if before := p.shapes[name]; before != nil {
+			// A shape in which no change came is still one that was.
+			compiled.reshaped = p.relations[before.Number].reshaped || !sameShape(before, r)
+		}
 		p.shapes[name] = r
 	}
 	for len(p.relations) <= r.Number {
@@ -144,12 +147,12 @@ func (k *keyProgram) plan(c *change.Change, b *Batch) {
 	case change.Insert:
 		k.drop(c, &c.New, nil, b)
 	case change.Update:
-		k.drop(c, &c.New, &c.Old, b)
 		if c.Old.Kind != change.Absent {
 			k.drop(c, &c.Old, nil, b)
-		} else if !k.identified {
-			b.Sweep(k.entry, Unknown, "an update that shows no old row: "+k.mend(c))
+		} else if !k.identified && !b.sweeps(k.entry) {
+			b.Sweep(k.entry, Unknown, "an update that shows no old row: "+mend(c))
 		}
+		k.drop(c, &c.New, &c.Old, b)
 	case change.Delete:
 		k.drop(c, &c.Old, nil, b)
 	case change.Truncate:
@@ -179,7 +182,9 @@ func (k *keyProgram) drop(c *change.Change, row, other *change.Row, b *Batch) {
 			b.keys = k.template.AppendValue(b.keys, value.Text)
 		default:
 			b.abandon()
-			b.Sweep(k.entry, Unknown, fmt.Sprintf("%s without its %s: %s", c.Op, k.template.Columns()[i], k.mend(c)))
+			if !b.sweeps(k.entry) {
+				b.Sweep(k.entry, Unknown, k.without(c, i))
+			}
 			return
 		}
 	}
@@ -187,8 +192,21 @@ func (k *keyProgram) drop(c *change.Change, row, other *change.Row, b *Batch) {
 	b.end()
 }
 
-func (k *keyProgram) mend(c *change.Change) string {
-	return fmt.Sprintf("ALTER TABLE %q.%q REPLICA IDENTITY FULL", c.Relation.Schema, c.Relation.Name)
+// without says why placeholder i of a key is not known.
+func (k *keyProgram) without(c *change.Change, i int) string {
+	column := k.template.Columns()[i]
+	if k.values[i] < 0 {
+		return fmt.Sprintf("the log does not carry the column %s", column)
+	}
+	return fmt.Sprintf("%s without its %s: %s", c.Op, column, mend(c))
+}
+
+func mend(c *change.Change) string {
+	return fmt.Sprintf("ALTER TABLE %s.%s REPLICA IDENTITY FULL", quote(c.Relation.Schema), quote(c.Relation.Name))
+}
+
+func quote(identifier string) string {
+	return `"` + strings.ReplaceAll(identifier, `"`, `""`) + `"`
 }
 
 func valueAt(row *change.Row, at int) change.Value {
