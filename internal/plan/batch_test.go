@@ -1,0 +1,286 @@
+package plan_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+func keysOf(b *plan.Batch) []string {
+	keys := []string{}
+	for i := range b.Len() {
+		keys = append(keys, string(b.Key(i)))
+	}
+	return keys
+}
+
+// A key that was dropped twice costs Redis twice; one that was forgotten stays
+// stale. Batches are used again and again, so what an earlier one left must not
+// show.
+func TestABatchHoldsEachKeyOnce(t *testing.T) {
+	b := plan.NewBatch()
+	rapid.Check(t, func(t *rapid.T) {
+		b.Reset()
+		want := []string{}
+		seen := map[string]bool{}
+		for _, n := range rapid.SliceOfN(rapid.IntRange(0, 300), 0, 2*plan.BatchKeysMax).Draw(t, "keys") {
+			key := strings.Repeat("k", n%3) + fmt.Sprint(n/3)
+			b.Drop([]byte(key))
+			if !seen[key] {
+				seen[key] = true
+				want = append(want, key)
+			}
+		}
+		if diff := cmp.Diff(want, keysOf(b)); diff != "" {
+			t.Fatalf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// One change may bring more keys than a batch should hold: none is lost then.
+func TestNoKeyIsLostBeyondTheLimit(t *testing.T) {
+	b := plan.NewBatch()
+	var want []string
+	for i := range 20 * plan.BatchKeysMax {
+		key := fmt.Sprint("k", i)
+		b.Drop([]byte(key))
+		want = append(want, key)
+	}
+	if diff := cmp.Diff(want, keysOf(b)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The empty key is a key: "{id}" of an empty text.
+func TestAnEmptyKeyIsAKey(t *testing.T) {
+	b := plan.NewBatch()
+	b.Drop(nil)
+	b.Drop([]byte("a"))
+	b.Drop(nil)
+	if diff := cmp.Diff([]string{"", "a"}, keysOf(b)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestABatchIsFullAtItsLimits(t *testing.T) {
+	commit := &change.Change{Op: change.Commit, Position: change.Position{LSN: 1}}
+	planner, relation := users(t, "user:{id}")
+	same := row(change.Insert, relation, 1, "", "7")
+	for _, test := range []struct {
+		limit string
+		fill  func(b *plan.Batch, i int)
+		max   int
+	}{
+		{"keys", func(b *plan.Batch, i int) { b.Drop(fmt.Append(nil, i)) }, plan.BatchKeysMax},
+		{"bytes", func(b *plan.Batch, i int) { b.Drop(append(make([]byte, 4<<10-4), fmt.Sprintf("%04d", i)...)) }, plan.BatchBytesMax / (4 << 10)},
+		{"changes", func(b *plan.Batch, i int) { planner.Plan(same, b) }, plan.BatchChangesMax},
+		{"transactions", func(b *plan.Batch, i int) { planner.Plan(commit, b) }, plan.BatchChangesMax},
+	} {
+		t.Run(test.limit, func(t *testing.T) {
+			b := plan.NewBatch()
+			for i := range test.max {
+				if b.Full() {
+					t.Fatalf("full with %d of %d", i, test.max)
+				}
+				test.fill(b, i)
+			}
+			if !b.Full() {
+				t.Errorf("not full with %d", test.max)
+			}
+			b.Reset()
+			if b.Full() {
+				t.Error("full after Reset")
+			}
+		})
+	}
+}
+
+func TestResetForgetsEverything(t *testing.T) {
+	planner, relation := users(t, "user:{id}")
+	b := plan.NewBatch()
+	planner.Plan(row(change.Insert, relation, 9, "", "7"), b)
+	planner.Plan(&change.Change{Op: change.Truncate, Relation: relation, XID: 9, Position: change.Position{LSN: 9, Row: 2}}, b)
+	planner.Plan(&change.Change{Op: change.Commit, CommittedAt: 5, Position: change.Position{LSN: 10}}, b)
+	b.Settled, b.Note = b.End, &guard.Note{}
+	if !b.Started() || b.Len() != 1 || len(b.Sweeps) != 1 || len(b.XIDs) != 1 || len(b.CommittedAt) != 1 || b.Changes != 2 || b.Drops != 1 {
+		t.Fatalf("got %+v", b)
+	}
+	b.Reset()
+	if b.Started() || b.Len() != 0 || len(b.Sweeps) != 0 || len(b.XIDs) != 0 || len(b.CommittedAt) != 0 || b.Changes != 0 || b.Drops != 0 || b.Note != nil || !b.Settled.IsZero() {
+		t.Errorf("got %+v", b)
+	}
+}
+
+// The gate asks for every transaction of a batch, and latency is counted for
+// those that end in it. An idle position and the end of a transaction need no
+// gate: what came before them has passed it.
+func TestABatchKnowsItsTransactions(t *testing.T) {
+	planner, relation := users(t, "user:{id}")
+	b := plan.NewBatch()
+	for i, c := range []*change.Change{
+		row(change.Insert, relation, 100, "", "1"),
+		row(change.Insert, relation, 100, "", "2"),
+		{Op: change.Commit, XID: 100, CommittedAt: 11},
+		row(change.Insert, relation, 99, "", "3"),
+		{Op: change.Commit, XID: 99, CommittedAt: 12},
+		{Op: change.Commit, XID: 101, CommittedAt: 13},
+		{Op: change.Idle},
+		row(change.Delete, relation, 102, "1", ""),
+	} {
+		c.Position = change.Position{Timeline: 1, LSN: uint64(100 + i)}
+		planner.Plan(c, b)
+		if b.End != c.Position {
+			t.Fatalf("after change %d the batch ends at %s, want %s", i, b.End, c.Position)
+		}
+	}
+	if diff := cmp.Diff([]uint32{100, 99, 102}, b.XIDs); diff != "" {
+		t.Errorf("transactions (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]int64{11, 12, 13}, b.CommittedAt); diff != "" {
+		t.Errorf("commits (-want +got):\n%s", diff)
+	}
+	if b.Changes != 4 || b.Drops != 4 || b.Len() != 3 {
+		t.Errorf("got %d changes, %d drops, %d keys, want 4, 4, 3", b.Changes, b.Drops, b.Len())
+	}
+}
+
+// users returns a planner of one entry over a table (id, name) whose first
+// column is the primary key.
+func users(t testing.TB, template string) (*plan.Planner, *change.Relation) {
+	key, err := guard.ParseTemplate(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	planner := plan.New([]plan.Entry{{Name: "user", Key: key, Schema: "public", Table: "users"}})
+	relation := &change.Relation{Schema: "public", Name: "users", Identity: change.IdentityDefault, Columns: []change.Column{{Name: "id", Identifies: true}, {Name: "name"}}}
+	relation.Wanted = planner.Compile(relation)
+	return planner, relation
+}
+
+// row is a change whose old and new rows have the id given; none if it is empty.
+func row(op change.Op, relation *change.Relation, xid uint32, before, after string) *change.Change {
+	c := &change.Change{Op: op, Relation: relation, XID: xid, Position: change.Position{Timeline: 1, LSN: 1}}
+	if before != "" {
+		c.Old = change.Row{Kind: change.IdentityOnly, Values: []change.Value{{State: change.Text, Text: []byte(before)}}}
+	}
+	if after != "" {
+		c.New = change.Row{Kind: change.Whole, Values: []change.Value{{State: change.Text, Text: []byte(after)}}}
+	}
+	return c
+}
+
+// Millions of changes a minute pass here.
+func TestPlanningAllocatesNothing(t *testing.T) {
+	planner, relation := users(t, "user:{id}")
+	changes := []*change.Change{
+		row(change.Insert, relation, 7, "", "17"),
+		row(change.Update, relation, 7, "", "17"),
+		row(change.Update, relation, 8, "17", "%18"),
+		row(change.Delete, relation, 8, "%18", ""),
+		{Op: change.Commit, CommittedAt: 1, Position: change.Position{LSN: 3}},
+		{Op: change.Idle, Position: change.Position{LSN: 4}},
+	}
+	b := plan.NewBatch()
+	planAll := func() {
+		for i := range 200 {
+			if b.Full() {
+				b.Reset()
+			}
+			planner.Plan(changes[i%len(changes)], b)
+		}
+		b.Reset()
+	}
+	planAll()
+	if got := testing.AllocsPerRun(100, planAll); got != 0 {
+		t.Errorf("got %v allocations, want none", got)
+	}
+}
+
+// A million updates of a table whose identity does not suffice sweep its entry
+// once a batch, and say why once a batch.
+func TestSweepingAgainAllocatesNothing(t *testing.T) {
+	planner, relation := users(t, "name:{name}")
+	c := row(change.Update, relation, 7, "", "ann")
+	b := plan.NewBatch()
+	planner.Plan(c, b)
+	if len(b.Sweeps) != 1 {
+		t.Fatalf("got %v, want a sweep", b.Sweeps)
+	}
+	again := func() {
+		b.Changes, b.Drops = 0, 0
+		planner.Plan(c, b)
+	}
+	if got := testing.AllocsPerRun(100, again); got != 0 {
+		t.Errorf("got %v allocations, want none", got)
+	}
+}
+
+// Every combination of what a log may say of a row is planned: it drops, it
+// sweeps, or there is no key, but it never passes over a key that it does not
+// know.
+func TestWhatIsNotKnownIsSwept(t *testing.T) {
+	states := []change.ValueState{change.Missing, change.Null, change.Unchanged, change.Text}
+	for _, identifies := range []bool{false, true} {
+		for _, old := range []change.RowKind{change.Absent, change.IdentityOnly, change.Whole} {
+			for _, was := range states {
+				for _, is := range states {
+					planner, relation := users(t, "name:{name}")
+					relation = &change.Relation{Number: 1, OID: relation.OID, Schema: "public", Name: "users", Columns: slices.Clone(relation.Columns)}
+					relation.Columns[1].Identifies = identifies
+					relation.Wanted = planner.Compile(relation)
+					c := &change.Change{Op: change.Update, Relation: relation, Position: change.Position{LSN: 1}}
+					if old != change.Absent {
+						c.Old = change.Row{Kind: old, Values: []change.Value{{State: was, Text: []byte("old")}}}
+					}
+					c.New = change.Row{Kind: change.Whole, Values: []change.Value{{State: is, Text: []byte("new")}}}
+					b := plan.NewBatch()
+					planner.Plan(c, b)
+
+					effective := is
+					if is == change.Unchanged && old != change.Absent {
+						effective = was
+					}
+					known := effective == change.Text || effective == change.Null
+					if old == change.Absent {
+						known = known && identifies
+					} else {
+						known = known && (was == change.Text || was == change.Null)
+					}
+					where := fmt.Sprintf("identifies=%v old=%v was=%v is=%v", identifies, old, was, is)
+					if got := len(b.Sweeps) > 0; got == known {
+						t.Errorf("%s: swept is %v", where, got)
+					}
+					if old != change.Absent && was == change.Text && !slices.Contains(keysOf(b), "name:old") {
+						t.Errorf("%s: the old key was not dropped", where)
+					}
+					if is == change.Text && !slices.Contains(keysOf(b), "name:new") {
+						t.Errorf("%s: the new key was not dropped", where)
+					}
+				}
+			}
+		}
+	}
+}
+
+// What `plan --change` prints.
+func TestEffectsOfAChange(t *testing.T) {
+	planner, relation := users(t, "user:{id}")
+	got := planner.Effects(row(change.Update, relation, 7, "1", "2"))
+	want := []plan.Effect{{Effect: "drop", Key: "user:1"}, {Effect: "drop", Key: "user:2"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("update (-want +got):\n%s", diff)
+	}
+	got = planner.Effects(&change.Change{Op: change.Truncate, Relation: relation})
+	want = []plan.Effect{{Effect: "sweep", Key: "user:{id}", Reason: "the table was truncated"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("truncate (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,290 @@
+package plan_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata should say")
+
+// The stories in testdata, parted by empty lines: what is declared, what
+// changes, and after the line what happens to which keys.
+//
+//	entry NAME TEMPLATE TABLE
+//	table TABLE (COLUMN, ..) [identity=KIND] [oid=N]   ! marks a column of the
+//	                                                   replica identity, :N its type
+//	change TABLE OP [before=(..)] [after=(..)] [reason=".."]
+//	batch                                              what follows is the next batch
+//	reads TABLE                                        the columns that are decoded
+//	rules
+//
+// A value is COLUMN=TEXT, NULL, or ~ for a TOASTed one that the log left out; a
+// column that is not named is missing. Names that are no words are quoted.
+func TestStories(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var written []string
+			for told := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n\n") {
+				input, want, _ := strings.Cut(told, "----")
+				got := strings.TrimSpace(tell(t, input))
+				if diff := cmp.Diff(strings.TrimSpace(want), got); diff != "" && !*rewrite {
+					t.Errorf("%s(-want +got):\n%s", input, diff)
+				}
+				written = append(written, strings.TrimSpace(input+"----\n"+got))
+			}
+			if *rewrite {
+				if err := os.WriteFile(path, []byte(strings.Join(written, "\n\n")+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// story is what the lines of one story have declared so far.
+type story struct {
+	t       *testing.T
+	entries []plan.Entry
+	planner *plan.Planner
+	// tables holds each table as it was described last.
+	tables map[string]*change.Relation
+	count  int
+	batch  *plan.Batch
+	output strings.Builder
+}
+
+func tell(t *testing.T, input string) string {
+	s := &story{t: t, tables: map[string]*change.Relation{}, batch: plan.NewBatch()}
+	for line := range strings.Lines(input) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		words := split(line, ' ')
+		switch words[0] {
+		case "entry":
+			s.entry(words[1:])
+		case "table":
+			s.table(words[1:])
+		case "change":
+			s.change(words[1:])
+		case "batch":
+			s.flush()
+			s.output.WriteString("next batch\n")
+		case "reads":
+			relation := s.tables[words[1]]
+			var names []string
+			for _, at := range relation.Wanted {
+				names = append(names, relation.Columns[at].Name)
+			}
+			fmt.Fprintf(&s.output, "reads %s\n", strings.Join(names, ", "))
+		case "rules":
+			s.rules()
+		default:
+			t.Fatalf("%s: unknown word %q", line, words[0])
+		}
+	}
+	s.flush()
+	return s.output.String()
+}
+
+func (s *story) flush() {
+	for i := range s.batch.Len() {
+		fmt.Fprintf(&s.output, "drop %s\n", s.batch.Key(i))
+	}
+	for _, sweep := range s.batch.Sweeps {
+		fmt.Fprintf(&s.output, "sweep %s, %s", s.entries[sweep.Entry].Key, sweep.Cause)
+		if sweep.Reason != "" {
+			fmt.Fprintf(&s.output, ": %s", sweep.Reason)
+		}
+		s.output.WriteByte('\n')
+	}
+	s.batch.Reset()
+}
+
+func (s *story) entry(words []string) {
+	template, err := guard.ParseTemplate(plain(words[1]))
+	if err != nil {
+		s.t.Fatalf("template %s: %v", words[1], err)
+	}
+	schema, table := name(words[2])
+	s.entries = append(s.entries, plan.Entry{Name: words[0], Key: template, Schema: schema, Table: table, Lease: time.Second})
+}
+
+func (s *story) table(words []string) {
+	if s.planner == nil {
+		s.planner = plan.New(s.entries)
+	}
+	schema, table := name(words[0])
+	r := &change.Relation{Number: s.count, OID: 1, Schema: schema, Name: table, Identity: change.IdentityDefault}
+	s.count++
+	for _, column := range list(words[1]) {
+		c := change.Column{TypeOID: 25, TypeMod: -1}
+		column, c.Identifies = strings.CutSuffix(column, "!")
+		column, kind, typed := strings.Cut(column, ":")
+		if typed {
+			c.TypeOID = uint32(number(s.t, kind))
+		}
+		c.Name = plain(column)
+		r.Columns = append(r.Columns, c)
+	}
+	for _, option := range words[2:] {
+		switch key, value, _ := strings.Cut(option, "="); key {
+		case "identity":
+			r.Identity = change.Identity(value[0])
+		case "oid":
+			r.OID = uint32(number(s.t, value))
+		default:
+			s.t.Fatalf("unknown option %q", option)
+		}
+	}
+	r.Wanted = s.planner.Compile(r)
+	s.tables[words[0]] = r
+}
+
+func (s *story) change(words []string) {
+	r := s.tables[words[0]]
+	if r == nil {
+		s.t.Fatalf("no table %s", words[0])
+	}
+	c := &change.Change{Relation: r, XID: 700, Position: change.Position{Timeline: 1, LSN: 9}}
+	for op := change.Insert; op <= change.Undecodable; op++ {
+		if op.String() == words[1] {
+			c.Op = op
+		}
+	}
+	for _, part := range words[2:] {
+		switch key, value, _ := strings.Cut(part, "="); key {
+		case "before":
+			c.Old = s.row(r, value)
+		case "after":
+			c.New = s.row(r, value)
+		case "reason":
+			c.Reason = plain(value)
+		default:
+			s.t.Fatalf("unknown part %q", part)
+		}
+	}
+	s.planner.Plan(c, s.batch)
+}
+
+// row is what a source gives: the wanted columns only.
+func (s *story) row(r *change.Relation, text string) change.Row {
+	values := make([]change.Value, len(r.Columns))
+	given := list(text)
+	for _, pair := range given {
+		column, value, _ := strings.Cut(pair, "=")
+		at := slices.IndexFunc(r.Columns, func(c change.Column) bool { return c.Name == plain(column) })
+		if at < 0 {
+			s.t.Fatalf("%s has no column %s", r.Name, column)
+		}
+		switch value {
+		case "NULL":
+			values[at] = change.Value{State: change.Null}
+		case "~":
+			values[at] = change.Value{State: change.Unchanged}
+		default:
+			values[at] = change.Value{State: change.Text, Text: []byte(plain(value))}
+		}
+	}
+	row := change.Row{Kind: change.IdentityOnly}
+	if len(given) == len(r.Columns) {
+		row.Kind = change.Whole
+	}
+	for _, at := range r.Wanted {
+		row.Values = append(row.Values, values[at])
+	}
+	return row
+}
+
+func (s *story) rules() {
+	for _, r := range plan.New(s.entries).Rules() {
+		fmt.Fprintf(&s.output, "%s %s", r.Table, r.Op)
+		if r.Columns != "" {
+			fmt.Fprintf(&s.output, " of %s", r.Columns)
+		}
+		fmt.Fprintf(&s.output, ": %s %s", r.Effect, r.Key)
+		if r.Of != "" {
+			fmt.Fprintf(&s.output, " of %s", r.Of)
+		}
+		fmt.Fprintf(&s.output, " (%s)\n", r.Entry)
+	}
+}
+
+// name reads a table's name, which is in public if it says nothing else.
+func name(text string) (schema, table string) {
+	parts := split(text, '.')
+	if len(parts) == 1 {
+		return "public", plain(parts[0])
+	}
+	return plain(parts[0]), plain(parts[1])
+}
+
+func list(text string) []string {
+	inner := strings.TrimSuffix(strings.TrimPrefix(text, "("), ")")
+	if inner == "" {
+		return nil
+	}
+	items := split(inner, ',')
+	for i := range items {
+		items[i] = strings.TrimSpace(items[i])
+	}
+	return items
+}
+
+// split parts text at a character that stands outside quotes and parentheses.
+func split(text string, at byte) []string {
+	var parts []string
+	quoted, depth, start := false, 0, 0
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c == '"' && (i == 0 || text[i-1] != '\\'):
+			quoted = !quoted
+		case quoted:
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == at && depth == 0:
+			parts = append(parts, text[start:i])
+			start = i + 1
+		}
+	}
+	return append(parts, text[start:])
+}
+
+func plain(text string) string {
+	if unquoted, err := strconv.Unquote(text); err == nil {
+		return unquoted
+	}
+	return text
+}
+
+func number(t *testing.T, text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
