@@ -9,9 +9,11 @@ import (
 
 // judge says what is wrong with s, in the order in which it ought to be mended.
 // synchronous_standby_names comes first, because every statement behind it
-// would wait for a standby that is not there; what a publication must send
-// comes before a replica identity that relies on it; replica identities come
-// before a table is added, because UPDATE and DELETE would fail in between.
+// would wait for a standby that is not there. The rest of the order keeps UPDATE
+// and DELETE working after every statement: generated columns are published
+// before a replica identity has them; replica identities come before a
+// publication sends more operations or more tables, and so do row filters,
+// which an UPDATE must find inside the replica identity.
 func judge(s *server, needs Needs) []Problem {
 	if s.Version < versionMin {
 		return []Problem{{
@@ -33,10 +35,12 @@ func judge(s *server, needs Needs) []Problem {
 	j.capacity()
 	j.roles()
 	j.group()
-	j.publicationOptions()
+	j.publicationGenerated()
 	for _, t := range j.tables {
 		j.table(t)
 	}
+	j.publicationParts()
+	j.publicationOptions()
 	j.publicationTables()
 	j.slot()
 	j.keepSize()
@@ -425,16 +429,50 @@ func (j *judgement) sendsGenerated(t *wanted) bool {
 	return false
 }
 
+// publicationOption adds a problem with an option of the publication.
+func (j *judgement) publicationOption(text, option string) {
+	j.add(Problem{
+		Severity: Wrong, Subject: "publication " + j.needs.Publication, Text: text,
+		Mend: []string{"ALTER PUBLICATION " + quote(j.needs.Publication) + " SET (" + option + ");"},
+	})
+}
+
+func (j *judgement) publicationGenerated() {
+	if j.Publication == nil || j.Publication.GeneratedColumns == "s" {
+		return
+	}
+	if t := j.firstWhere(j.sendsGenerated); t != nil {
+		j.publicationOption(fmt.Sprintf("it does not publish the generated columns of %s, which are part of its replica identity or of a key: UPDATE and DELETE on it would fail", t.Name),
+			"publish_generated_columns = stored")
+	}
+}
+
+// publicationParts looks for tables of which only some rows or columns are sent.
+func (j *judgement) publicationParts() {
+	for _, t := range j.tables {
+		var text string
+		switch {
+		case t.Listed:
+			text = fmt.Sprintf("it sends only some columns of %s: what a key needs can be missing, and an UPDATE fails where its replica identity is", t.Name)
+		case t.Filtered:
+			text = fmt.Sprintf("it sends only the rows of %s that pass its WHERE: changes to others are missed", t.Name)
+		default:
+			continue
+		}
+		// In one transaction, so that nothing is missed in between.
+		quoted := quote(j.needs.Publication)
+		j.add(Problem{
+			Severity: Wrong, Subject: "publication " + j.needs.Publication, Text: text,
+			Mend: []string{fmt.Sprintf("BEGIN; ALTER PUBLICATION %s DROP TABLE %s; ALTER PUBLICATION %s ADD TABLE %s; COMMIT;",
+				quoted, t.Name.SQL(), quoted, t.Name.SQL())},
+		})
+	}
+}
+
 func (j *judgement) publicationOptions() {
 	p := j.Publication
 	if p == nil || len(j.tables) == 0 {
 		return
-	}
-	set := func(text, option string) {
-		j.add(Problem{
-			Severity: Wrong, Subject: "publication " + j.needs.Publication, Text: text,
-			Mend: []string{"ALTER PUBLICATION " + quote(j.needs.Publication) + " SET (" + option + ");"},
-		})
 	}
 	var silent []string
 	for _, op := range []struct {
@@ -446,13 +484,10 @@ func (j *judgement) publicationOptions() {
 		}
 	}
 	if len(silent) > 0 {
-		set("it does not publish "+list(silent, "and"), "publish = 'insert, update, delete, truncate'")
+		j.publicationOption("it does not publish "+list(silent, "and"), "publish = 'insert, update, delete, truncate'")
 	}
-	if partitioned := j.firstWhere(func(t *wanted) bool { return t.Kind == KindPartitioned }); partitioned != nil && !p.ViaRoot {
-		set(fmt.Sprintf("it publishes the changes of %s under the names of its partitions", partitioned.Name), "publish_via_partition_root = true")
-	}
-	if generated := j.firstWhere(j.sendsGenerated); generated != nil && p.GeneratedColumns != "s" {
-		set(fmt.Sprintf("it does not publish the generated columns of %s, which are part of its replica identity or of a key: UPDATE and DELETE on it would fail", generated.Name), "publish_generated_columns = stored")
+	if t := j.firstWhere(func(t *wanted) bool { return t.Kind == KindPartitioned }); t != nil && !p.ViaRoot {
+		j.publicationOption(fmt.Sprintf("it publishes the changes of %s under the names of its partitions", t.Name), "publish_via_partition_root = true")
 	}
 }
 
@@ -494,22 +529,9 @@ func (j *judgement) publicationTables() {
 	var missing, sql []string
 	owned := true
 	for _, t := range j.tables {
-		switch {
-		case !t.Published:
+		if !t.Published {
 			missing, sql = append(missing, t.Name.String()), append(sql, t.Name.SQL())
 			owned = owned && t.Owned
-		case t.Filtered, t.Listed:
-			text := fmt.Sprintf("it sends only the rows of %s that pass its WHERE: changes to others are missed", t.Name)
-			if t.Listed {
-				text = fmt.Sprintf("it sends only some columns of %s: what a key needs can be missing, and an UPDATE fails where its replica identity is", t.Name)
-			}
-			j.add(Problem{
-				Severity: Wrong, Subject: "publication " + j.needs.Publication, Text: text,
-				Mend: []string{
-					"ALTER PUBLICATION " + quoted + " DROP TABLE " + t.Name.SQL() + ";",
-					"ALTER PUBLICATION " + quoted + " ADD TABLE " + t.Name.SQL() + ";",
-				},
-			})
 		}
 	}
 	if len(missing) > 0 && !(j.Superuser || j.Publication.Owned && owned) {
