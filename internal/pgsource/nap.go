@@ -20,11 +20,18 @@ const (
 	napFor = 300 * time.Microsecond
 	// napReadMax: a read that brought more than this was worth its cost.
 	napReadMax = 32 << 10
-	// napQuiet: a read that waited longer than this ends the busy time.
-	napQuiet = 200 * time.Microsecond
-	// napAfter is how many quick, small reads in a row make a stream busy. A
-	// transaction of one row is three messages.
-	napAfter = 16
+	// A read that waited no longer than waitQuick found a busy stream; one that
+	// waited longer than waitIdle, none at all. What lies between is either a
+	// moderate stream or a server that lost its processor for a moment.
+	waitQuick = 200 * time.Microsecond
+	waitIdle  = 5 * time.Millisecond
+	// The pace rises by one with every quick read, falls by paceFall with every
+	// other one, and is zero after an idle one. At paceBusy naps begin: a
+	// transaction of one row is three messages, so that it takes a dense row of
+	// them. paceMax lets a busy stream stay busy through a few stalls.
+	paceFall = 8
+	paceBusy = 16
+	paceMax  = 64
 	// readAhead is the buffer below TLS, which asks for no more than a record
 	// at a time.
 	readAhead = 64 << 10
@@ -34,12 +41,13 @@ const (
 type napper struct {
 	net.Conn
 	ahead   *bufio.Reader
-	quick   int  // quick reads in a row
+	nap     func()
+	pace    int
 	drained bool // the last read took all that there was
 }
 
 func newNapper(conn net.Conn) *napper {
-	n := &napper{Conn: conn}
+	n := &napper{Conn: conn, nap: newNap(conn)}
 	n.ahead = bufio.NewReaderSize(kernelReader{n}, readAhead)
 	return n
 }
@@ -52,16 +60,23 @@ type kernelReader struct{ n *napper }
 
 func (k kernelReader) Read(p []byte) (int, error) {
 	n := k.n
-	if n.drained && n.quick >= napAfter {
-		nap()
+	if n.drained && n.pace >= paceBusy {
+		n.nap()
 	}
 	begin := time.Now()
 	got, err := n.Conn.Read(p)
-	if time.Since(begin) > napQuiet {
-		n.quick = 0
-	} else {
-		n.quick++
-	}
+	n.waited(time.Since(begin))
 	n.drained = got < len(p) && got <= napReadMax
 	return got, err
+}
+
+func (n *napper) waited(wait time.Duration) {
+	switch {
+	case wait <= waitQuick:
+		n.pace = min(n.pace+1, paceMax)
+	case wait <= waitIdle:
+		n.pace = max(n.pace-paceFall, 0)
+	default:
+		n.pace = 0
+	}
 }

@@ -2,6 +2,9 @@
 
 package pgsource
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
-func nap() { time.Sleep(napFor) }
+func newNap(net.Conn) func() { return func() { time.Sleep(napFor) } }
