@@ -48,8 +48,7 @@ func execute(t *testing.T, conn *pgx.Conn, statements ...string) {
 // URL.
 func newDatabase(t *testing.T, server *stack.Postgres) string {
 	t.Helper()
-	databases++
-	name := fmt.Sprintf("database_%d", databases)
+	name := fmt.Sprintf("database_%d", databases.Add(1))
 	execute(t, connectTo(t, server.URL()), `CREATE DATABASE `+name)
 	return server.DatabaseURL(name)
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,9 +23,12 @@ type fixture struct {
 	rdb      *redis.Client
 	client   *unstale.Client
 	url      string // of the database
+	// slot is the name of the slot and of the publication: slots are the
+	// server's, not the database's.
+	slot string
 }
 
-var databases int
+var databases atomic.Int64
 
 // newFixture makes an empty database on a shared PostgreSQL, with a Redis of
 // its own.
@@ -41,12 +45,11 @@ func newFixtureOn(t *testing.T, postgres *stack.Postgres, r *stack.Redis) *fixtu
 		t.Fatal(err)
 	}
 	defer admin.Close(ctx)
-	databases++
-	name := fmt.Sprintf("test_%d", databases)
+	name := fmt.Sprintf("test_%d", databases.Add(1))
 	if _, err := admin.Exec(ctx, "CREATE DATABASE "+name); err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t, postgres: postgres, redis: r, url: postgres.DatabaseURL(name)}
+	f := &fixture{t: t, postgres: postgres, redis: r, url: postgres.DatabaseURL(name), slot: name}
 	if f.conn, err = pgx.Connect(ctx, f.url); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +58,7 @@ func newFixtureOn(t *testing.T, postgres *stack.Postgres, r *stack.Redis) *fixtu
 		t.Fatal(err)
 	}
 	f.rdb = redis.NewClient(options)
-	if f.client, err = unstale.New(f.rdb, unstale.Options{Slot: f.slot()}); err != nil {
+	if f.client, err = unstale.New(f.rdb, unstale.Options{Slot: f.slot}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -65,10 +68,6 @@ func newFixtureOn(t *testing.T, postgres *stack.Postgres, r *stack.Redis) *fixtu
 	return f
 }
 
-// slot is the replication slot of this fixture: slots are the server's, not the
-// database's.
-func (f *fixture) slot() string { return fmt.Sprintf("slot_%d", databases) }
-
 // config is a configuration with these entries.
 func (f *fixture) config(entries string) string {
 	return fmt.Sprintf(`database: %s
@@ -76,7 +75,7 @@ redis: %s
 source:
   postgres: {slot: %s, publication: %s}
 entries:
-%s`, f.url, f.redis.URL(), f.slot(), f.slot(), entries)
+%s`, f.url, f.redis.URL(), f.slot, f.slot, entries)
 }
 
 func (f *fixture) exec(sql string, arguments ...any) {
