@@ -52,6 +52,7 @@ func collisions(c *config.Config, templates []*guard.Template, alphabet func(ent
 
 // An examination is what a look at the database tells about a configuration.
 type examination struct {
+	needs   database.Needs
 	entries []plan.Entry
 	tables  []database.Table // one for each entry
 	// problems are the database's: what ought to be changed there.
@@ -62,26 +63,16 @@ type examination struct {
 // error holds, at once, everything that is wrong with the configuration itself.
 func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examination, error) {
 	templates, wrong := parseTemplates(c)
-	needs := database.Needs{
-		Slot:            c.Source.Postgres.Slot,
-		Publication:     c.Source.Postgres.Publication,
-		Failover:        c.Source.Postgres.Failover,
-		ApplicationName: applicationName,
-	}
-	names := make([]database.Name, len(c.Entries))
-	for i, entry := range c.Entries {
-		names[i] = database.Name{Schema: entry.Schema, Table: entry.Table}
-		need := database.TableNeed{Entry: entry.Name, Name: names[i]}
-		if templates[i] != nil {
-			need.KeyColumns = templates[i].Columns()
-		}
-		needs.Tables = append(needs.Tables, need)
+	needs := needsOf(c, templates)
+	names := make([]database.Name, len(needs.Tables))
+	for i := range needs.Tables {
+		names[i] = needs.Tables[i].Name
 	}
 	found, err := database.Diagnose(ctx, conn, needs)
 	if err != nil {
 		return nil, fmt.Errorf("diagnose the database: %w", err)
 	}
-	x := &examination{}
+	x := &examination{needs: needs}
 	for _, p := range found {
 		if p.Entry == "" {
 			x.problems = append(x.problems, p)
@@ -96,12 +87,33 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 		return x, wrong.Err()
 	}
 	for i, entry := range c.Entries {
-		table := x.tables[i].Name
-		x.entries = append(x.entries, plan.Entry{Name: entry.Name, Key: templates[i], Schema: table.Schema, Table: table.Table, Lease: entry.Lease})
+		table := &x.tables[i].Relation
+		x.entries = append(x.entries, plan.Entry{
+			Name: entry.Name, Key: templates[i], Lease: entry.Lease,
+			Schema: table.Name.Schema, Table: table.Name.Table,
+			Partitioned: table.Kind == database.KindPartitioned,
+		})
 	}
 	return x, collisions(c, templates, func(entry int) func(string) guard.Alphabet {
 		return func(column string) guard.Alphabet { return alphabets[x.tables[entry].Column(column).Alphabet()] }
 	}).Err()
+}
+
+// needsOf says what the configuration asks of the database.
+func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
+	needs := database.Needs{
+		Slot:            c.Source.Postgres.Slot,
+		Publication:     c.Source.Postgres.Publication,
+		ApplicationName: applicationName,
+	}
+	for i, entry := range c.Entries {
+		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: entry.Schema, Table: entry.Table}}
+		if templates[i] != nil {
+			need.KeyColumns = templates[i].Columns()
+		}
+		needs.Tables = append(needs.Tables, need)
+	}
+	return needs
 }
 
 // entryProblem gives a problem of the database that only the configuration can

@@ -86,7 +86,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 	sink := redissink.New(client, redissink.Options{SweepRate: c.Sweep.KeysPerSecond})
 
 	metrics := admin.NewMetrics()
-	catalog := &catalog{config: databaseConfig, entries: examined.entries}
+	catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
 	defer catalog.close(context.WithoutCancel(ctx))
 	loop := apply.New(source, planner, gate, catalog, sink, apply.Options{Logger: logger, Observer: metrics})
 

@@ -51,7 +51,8 @@ type Gate interface {
 
 // A Catalog tells what the entries' values are made of.
 type Catalog interface {
-	// Plan returns today's fingerprints.
+	// Plan returns today's fingerprints. It returns change.ErrUnpublished if the
+	// source does not send every change of their tables.
 	Plan(ctx context.Context) (guard.Plan, error)
 }
 
@@ -164,7 +165,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			return errors.Join(err, l.close())
 		}
 		l.status.set(func(s *Status) { s.State = StateHolding; s.CaughtUp = false })
-		if errors.Is(err, guard.ErrLost) || errors.Is(err, guard.ErrFenced) || errors.Is(err, change.ErrOriginChanged) {
+		if attachAgain(err) {
 			l.logger.Warn("taking the stream over again", "err", err)
 			if !sleep(ctx, backoffMin) {
 				return l.close()

@@ -111,11 +111,18 @@ func (o *outages) persist(ctx context.Context, server string, do func(context.Co
 		case err == nil:
 			o.over(server)
 			return nil
-		case errors.Is(err, guard.ErrLost), errors.Is(err, guard.ErrFenced), errors.Is(err, change.ErrOriginChanged), change.IsRefusal(err):
+		case attachAgain(err), change.IsRefusal(err):
 			return of(server, err)
 		}
 		if stopped := o.hold(ctx, server, err); stopped != nil {
 			return stopped
 		}
 	}
+}
+
+// attachAgain reports whether err says that the stream must be taken over
+// again: no server is away, and trying the same once more would not help.
+func attachAgain(err error) bool {
+	return errors.Is(err, guard.ErrLost) || errors.Is(err, guard.ErrFenced) ||
+		errors.Is(err, change.ErrOriginChanged) || errors.Is(err, change.ErrUnpublished)
 }

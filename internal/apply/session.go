@@ -149,7 +149,11 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	cause, reason := findGap(at, marks, lowest.Lo)
 	if cause != "" {
 		s.observer.Gap(cause)
-		s.logger.Warn("gap: changes may be missing, so every entry is swept before this instance is ready", "cause", cause, "reason", reason)
+		if cause == gapFirstStart {
+			s.logger.Info("first start on this Redis: every entry is swept before this instance is ready", "reason", reason)
+		} else {
+			s.logger.Warn("gap: changes may be missing, so every entry is swept before this instance is ready", "cause", cause, "reason", reason)
+		}
 		s.Loop.status.set(func(now *Status) { now.Gaps++; now.LastGap = reason })
 		templates = s.everyTemplate(marks)
 		s.resume = change.Position{}

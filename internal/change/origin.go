@@ -60,3 +60,8 @@ type Attachment struct {
 // the stream comes from, or that it restarted. The stream must be attached
 // again: what lies between is a gap.
 var ErrOriginChanged = errors.New("the database is not the server that the stream comes from")
+
+// ErrUnpublished says that the source no longer sends every change of a table:
+// somebody changed the publication, or made the table anew. Attaching again
+// mends it or says what does.
+var ErrUnpublished = errors.New("the publication does not send every change of a table")

@@ -13,9 +13,6 @@ import (
 type Needs struct {
 	Slot        string
 	Publication string
-	// Failover: the slot is to survive a failover. Nothing is ever said about
-	// it: a role that may stream makes the slot so by itself.
-	Failover bool
 	// ApplicationName is the application_name of the stream's connection.
 	ApplicationName string
 	// Role streams. Empty: the role that asks.

@@ -23,6 +23,9 @@ type Entry struct {
 	Key    *guard.Template
 	Schema string
 	Table  string
+	// Partitioned: changes to the rows of partitions arrive under this table's
+	// name, each with the replica identity of its partition.
+	Partitioned bool
 	// Lease is the longest time that a reader of this entry may take to load.
 	Lease time.Duration
 }
@@ -56,8 +59,13 @@ type keyProgram struct {
 	// the relation has no such column.
 	values []int
 	// identified: the replica identity holds every key column. An update
-	// without an old row has then left the key as it was.
+	// without an old row has then left the key as it was. Under FULL an update
+	// always shows its old row: one without comes from a partition with another
+	// identity.
 	identified bool
+	// nullsUnknown: a NULL in an old row may stand for a value that the
+	// partition's identity did not give.
+	nullsUnknown bool
 }
 
 // New returns a planner for entries, whose names and templates must differ.
@@ -79,7 +87,7 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
-		program := keyProgram{entry: i, template: e.Key, identified: true}
+		program := keyProgram{entry: i, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: e.Partitioned}
 		for _, name := range e.Key.Columns() {
 			at := slices.IndexFunc(r.Columns, func(c change.Column) bool { return c.Name == name })
 			program.values = append(program.values, at)
@@ -177,6 +185,9 @@ func (k *keyProgram) drop(c *change.Change, row, other *change.Row, b *Batch) {
 		switch value.State {
 		case change.Null:
 			b.abandon() // no key has a NULL in it
+			if k.nullsUnknown && row == &c.Old && !b.sweeps(k.entry) {
+				b.Sweep(k.entry, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.template.Columns()[i], mend(c)))
+			}
 			return
 		case change.Text:
 			b.keys = k.template.AppendValue(b.keys, value.Text)

@@ -1,0 +1,48 @@
+# Bare `make` prints this list.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+GO      ?= go
+
+# Packages that need no server.
+UNIT = $(shell $(GO) list ./... | grep -v -e /internal/stack -e /test/)
+
+.DEFAULT_GOAL := help
+.PHONY: help build unit test lint bench chaos demo generate clean compiler FORCE
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: bin/unstale ## build bin/unstale, one static binary
+
+bin/unstale: FORCE
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/unstale
+
+demo: build ## a shop, its database and its cache, live in this terminal (ARGS="--for 20s --json")
+	@bin/unstale demo $(ARGS)
+
+unit: compiler ## the tests that need no server
+	$(GO) test -race $(UNIT)
+
+test: lint unit ## everything: lint, unit tests, real PostgreSQL and Redis (fetched if they are missing)
+	$(GO) test -timeout 15m ./internal/stack/... ./test/...
+
+lint: ## gofmt, go vet, staticcheck
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: build ## throughput and latency beside their limits (ARGS="-quick")
+	@$(GO) run ./test/bench $(ARGS)
+
+chaos: build ## kill -9 and outages under load, longer than in the tests (SEED=1 MINUTES=5)
+	@$(GO) run ./test/chaos -seed $(or $(SEED),0) -minutes $(or $(MINUTES),5)
+
+generate: ## the JSON Schema of the configuration and its reference
+	$(GO) generate ./...
+
+clean: ## remove what was built
+	rm -rf bin
+
+compiler:
+	@scripts/install-compiler

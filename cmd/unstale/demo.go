@@ -1,0 +1,174 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/unstale/unstale/internal/demo"
+)
+
+func newDemo() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "See it work: a shop under load and three caches, on servers of its own",
+		Long: `Demo starts a PostgreSQL and a Redis of its own (it fetches them if none are
+installed, and touches none that run), fills a shop, and reads and changes its
+rows through three caches side by side:
+
+  TTL only          GET; after a miss SET with a TTL of 10 s
+  DEL after event   the same with a TTL of 1 h; a consumer of PostgreSQL's log
+                    sends DEL for each change
+  Unstale           the Go client's Fetch, and a real 'unstale run'
+
+All three get the same reads, each loads for itself, and after its SELECT the
+application takes --load-time before it writes to the cache, as one does that
+makes something of a row. Nothing else is arranged.
+
+A hit is stale if it is older than a change that was committed, and that both
+consumers had applied (for Unstale the barrier says so), before the read began.
+One checker judges all three.
+
+--json prints one object at the end:
+
+  seconds, changes, changes_per_second
+  caches.ttl_only, caches.del_after_event, caches.unstale, each with
+    reads, hits, hit_rate (0 to 1), stale
+    latency_ms {p50, p99}   from COMMIT having returned until the key is gone
+                            from Redis; null for ttl_only, which is told nothing
+  servers
+
+Exit code 1: Unstale served a stale hit, or its hit rate was less than half of
+that of DEL after event. Ctrl-C ends the demo and removes everything.`,
+		Example: `  unstale demo
+  unstale demo --for 20s --json
+  unstale demo --changes-per-second 1000 --readers 64 --load-time 0`,
+		Args: noArgs,
+	}
+	var options demo.Options
+	flags := cmd.Flags()
+	flags.DurationVar(&options.For, "for", 0, "end after this time under load (default: with Ctrl-C)")
+	flags.IntVar(&options.ChangesPerSecond, "changes-per-second", demo.ChangesPerSecond, "rows changed in a second")
+	flags.IntVar(&options.Readers, "readers", demo.Readers, "readers, each with a pause of 20 ms between two reads")
+	flags.DurationVar(&options.LoadTime, "load-time", demo.LoadTime, "what the application takes between SELECT and write, on average")
+	asJSON := flags.Bool("json", false, "print one JSON object at the end, and nothing else on standard output")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkDemoFlags(&options); err != nil {
+			return usageError{err}
+		}
+		executable, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		options.Executable = executable
+		return runDemo(cmd, options, *asJSON)
+	}
+	return cmd
+}
+
+func checkDemoFlags(o *demo.Options) error {
+	switch {
+	case o.For < 0:
+		return fmt.Errorf("--for %s: want a time above 0", o.For)
+	case o.ChangesPerSecond < 1 || o.ChangesPerSecond > demo.ChangesPerSecondMax:
+		return fmt.Errorf("--changes-per-second %d: want 1 to %d", o.ChangesPerSecond, demo.ChangesPerSecondMax)
+	case o.Readers < 1 || o.Readers > demo.ReadersMax:
+		return fmt.Errorf("--readers %d: want 1 to %d", o.Readers, demo.ReadersMax)
+	case o.LoadTime < 0 || o.LoadTime > demo.LoadTimeMax:
+		return fmt.Errorf("--load-time %s: want 0 to %s", o.LoadTime, demo.LoadTimeMax)
+	}
+	if o.LoadTime == 0 {
+		o.LoadTime = -1 // nothing, and not the default
+	}
+	return nil
+}
+
+func runDemo(cmd *cobra.Command, options demo.Options, asJSON bool) error {
+	out, progress := cmd.OutOrStdout(), cmd.OutOrStdout()
+	terminal := newTerminal(out)
+	screen := demo.NewScreen(options, terminal != nil && os.Getenv("NO_COLOR") == "")
+	switch {
+	case asJSON:
+		progress = cmd.ErrOrStderr()
+	case terminal != nil:
+		options.Show = func(r demo.Report) { terminal.draw(screen.Lines(r)) }
+	default:
+		next := 1.0
+		options.Show = func(r demo.Report) {
+			if r.Seconds >= next {
+				next = r.Seconds + 0.9
+				fmt.Fprintln(out, screen.Line(r))
+			}
+		}
+	}
+	options.Say = func(line string) { fmt.Fprintln(progress, line) }
+	report, err := demo.New(options).Run(cmd.Context())
+	if terminal != nil {
+		terminal.restore()
+	}
+	if report == nil || err != nil {
+		return err
+	}
+	if asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(report); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(out, strings.Join(screen.Summary(*report), "\n"))
+	}
+	return report.Verdict()
+}
+
+// terminal is a screen that is drawn in place and gives back what was there.
+type terminal struct {
+	file  *os.File
+	drawn bool
+}
+
+// newTerminal returns nil if out is no terminal that can be drawn on.
+func newTerminal(out io.Writer) *terminal {
+	file, ok := out.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) || os.Getenv("TERM") == "dumb" {
+		return nil
+	}
+	return &terminal{file: file}
+}
+
+const (
+	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J" // another screen, no cursor, no wrapping
+	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+	home        = "\x1b[H"
+	clearLine   = "\x1b[K"
+	clearBelow  = "\x1b[J"
+)
+
+// draw writes all lines in one piece, so that nothing flickers. Errors are left
+// alone: whoever closed the terminal ends the demo too.
+func (t *terminal) draw(lines []string) {
+	var text strings.Builder
+	if !t.drawn {
+		t.drawn = true
+		text.WriteString(enterScreen)
+	}
+	if _, height, err := term.GetSize(int(t.file.Fd())); err == nil {
+		lines = lines[:min(len(lines), height)]
+	}
+	text.WriteString(home)
+	text.WriteString(strings.Join(lines, clearLine+"\r\n"))
+	text.WriteString(clearLine + clearBelow)
+	_, _ = t.file.WriteString(text.String())
+}
+
+func (t *terminal) restore() {
+	if t.drawn {
+		_, _ = t.file.WriteString(leaveScreen)
+	}
+}
