@@ -22,10 +22,10 @@ demo: build ## a shop, its database and its cache, live in this terminal (ARGS="
 	@bin/unstale demo $(ARGS)
 
 unit: compiler ## the tests that need no server
-	$(GO) test -race $(UNIT)
+	$(GO) test -race -run '^(Test|Fuzz)' $(UNIT)
 
 test: lint unit ## everything: lint, unit tests, real PostgreSQL and Redis (fetched if they are missing)
-	$(GO) test -timeout 15m ./internal/stack/... ./test/...
+	$(GO) test -timeout 15m . ./internal/stack ./test/...
 
 lint: ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files"; exit 1; fi
