@@ -1,0 +1,60 @@
+// Command chaos breaks Unstale, its PostgreSQL and its Redis at random moments
+// under load, and demands that the cache is right whenever things are quiet.
+//
+//	go run ./test/chaos -seed 7 -minutes 5
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/unstale/unstale/internal/stack"
+	"github.com/unstale/unstale/test/chaos/engine"
+)
+
+func main() {
+	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the moments and of the load")
+	minutes := flag.Float64("minutes", 2, "how long")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := chaos(ctx, *seed, time.Duration(*minutes*float64(time.Minute))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func chaos(ctx context.Context, seed uint64, during time.Duration) error {
+	fmt.Println("seed", seed)
+	dir, err := os.MkdirTemp("", "unstale-chaos-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "unstale")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/unstale/unstale/cmd/unstale")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the binary: %w\n%s", err, out)
+	}
+	servers := stack.New(stack.Options{Say: func(line string) { fmt.Println(line) }})
+	defer servers.Close()
+	report, err := engine.Run(ctx, engine.Options{
+		Binary: binary, Servers: servers, Dir: dir, Seed: seed,
+		Faults: engine.AllFaults, For: during,
+		Say: func(line string) { fmt.Println(line) },
+	})
+	fmt.Println(report)
+	if err == nil && report.Plain.Stale == 0 {
+		err = errors.New("the control never showed an old row: this load proves nothing")
+	}
+	return err
+}
