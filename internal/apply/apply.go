@@ -114,7 +114,10 @@ const (
 	catalogEvery     = 5 * time.Second
 	confirmEvery     = 100 * time.Millisecond
 	gateAgainMin     = 200 * time.Microsecond
-	gateAgainMax     = time.Millisecond
+	gateAgainMax     = time.Millisecond // or a hundredth of the time waited
+	gateSayAfter     = 10 * time.Second
+	snapshotAgeMax   = time.Minute // a transaction's number wraps around, in days
+	attachedAfter    = time.Second // without an error of the source
 	backoffMin       = 50 * time.Millisecond
 	backoffMax       = 5 * time.Second
 	sweepLeaseMargin = time.Second // beyond the longest lease, before the second pass
@@ -156,7 +159,9 @@ func New(source Source, planner *plan.Planner, gate Gate, catalog Catalog, sink 
 // mend before it can begin at all: later outages are held through.
 func (l *Loop) Run(ctx context.Context) error {
 	outages := &outages{loop: l}
+	again := backoffMin
 	for {
+		began := time.Now()
 		err := l.session(ctx, outages)
 		if ctx.Err() != nil {
 			return l.close()
@@ -167,9 +172,14 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.status.set(func(s *Status) { s.State = StateHolding; s.CaughtUp = false })
 		if attachAgain(err) {
 			l.logger.Warn("taking the stream over again", "err", err)
-			if !sleep(ctx, backoffMin) {
+			// Two instances that fence each other must not do so in a busy loop.
+			if time.Since(began) > 2*backoffMax {
+				again = backoffMin
+			}
+			if !sleep(ctx, jitter(again)) {
 				return l.close()
 			}
+			again = min(2*again, backoffMax)
 			continue
 		}
 		if outages.hold(ctx, serverOf(err), err) != nil {

@@ -15,7 +15,7 @@ import (
 func (s *session) gateAll(ctx context.Context, outages *outages) error {
 	defer close(s.gated)
 	var snapshot change.Snapshot
-	var lastIdle time.Time
+	var asked, lastIdle time.Time
 	for {
 		var g group
 		select {
@@ -32,8 +32,8 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 			lastIdle = time.Now()
 		}
 
-		began, snapshots := time.Now(), 0
-		for wait := gateAgainMin; !visible(&snapshot, g.batches); wait = min(2*wait, gateAgainMax) {
+		began, snapshots, said := time.Now(), 0, false
+		for wait := gateAgainMin; !visible(&snapshot, g.batches); wait = min(2*wait, max(gateAgainMax, time.Since(began)/100)) {
 			if snapshots > 0 && !sleep(ctx, wait) {
 				return nil
 			}
@@ -41,6 +41,10 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 				return err
 			}
 			snapshots++
+			if !said && time.Since(began) > gateSayAfter {
+				said = true
+				s.logger.Warn("commits have reached the log and are not visible yet: is a synchronous standby stalled?", "waited", time.Since(began).Round(time.Second))
+			}
 		}
 		g.at = time.Now()
 		s.observer.Gated(g.at.Sub(began), snapshots)
