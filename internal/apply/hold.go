@@ -52,6 +52,7 @@ type outages struct {
 type outage struct {
 	since time.Time
 	wait  time.Duration
+	said  string
 }
 
 // hold waits before the next try. It returns an error only if ctx has ended.
@@ -61,7 +62,6 @@ func (o *outages) hold(ctx context.Context, server string, err error) error {
 	}
 	wait := o.failed(server, err)
 	o.loop.observer.Held(server)
-	o.loop.status.held(server, err)
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -70,8 +70,9 @@ func (o *outages) hold(ctx context.Context, server string, err error) error {
 	}
 }
 
-// failed says what the first failure of an outage was, and returns how long to
-// wait before the next try.
+// failed says what the first failure of an outage was, and what a person must
+// mend if that comes up in its course. It returns how long to wait before the
+// next try.
 func (o *outages) failed(server string, err error) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -82,13 +83,20 @@ func (o *outages) failed(server string, err error) time.Duration {
 	if out == nil {
 		out = &outage{since: time.Now(), wait: backoffMin}
 		o.servers[server] = out
+	}
+	if text := err.Error(); out.said == "" || change.IsRefusal(err) && out.said != text {
+		out.said = text
+		o.loop.status.held(server, text)
 		o.loop.logger.Warn("holding: nothing is lost, and work goes on when this is over", "server", server, "err", err)
 	}
-	// Half of the wait is jitter, so that many instances do not come at once.
-	wait := out.wait/2 + rand.N(out.wait/2)
+	wait := jitter(out.wait)
 	out.wait = min(2*out.wait, backoffMax)
 	return wait
 }
+
+// jitter makes half of a wait random, so that many instances do not come at
+// once.
+func jitter(wait time.Duration) time.Duration { return wait/2 + rand.N(wait/2) }
 
 // over says that a server answers again.
 func (o *outages) over(server string) {
@@ -99,17 +107,21 @@ func (o *outages) over(server string) {
 	if out == nil {
 		return
 	}
-	o.loop.status.held(server, nil)
+	o.loop.status.held(server, "")
 	o.loop.logger.Info("going on", "server", server, "held", time.Since(out.since).Round(time.Millisecond))
 }
 
 // persist calls do until it works. What another try cannot mend is returned.
+// Only who failed can tell that an outage is over: of a server, one thing may
+// work while another does not.
 func (o *outages) persist(ctx context.Context, server string, do func(context.Context) error) error {
-	for {
+	for failed := false; ; failed = true {
 		err := do(ctx)
 		switch {
 		case err == nil:
-			o.over(server)
+			if failed {
+				o.over(server)
+			}
 			return nil
 		case attachAgain(err), change.IsRefusal(err):
 			return of(server, err)

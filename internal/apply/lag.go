@@ -33,7 +33,8 @@ const (
 func (l *lag) sample(at time.Time, lsn uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n := len(l.samples); n > 0 && at.Sub(l.samples[n-1].at) < lagEvery {
+	// Who asked first may come second.
+	if n := len(l.samples); n > 0 && (at.Sub(l.samples[n-1].at) < lagEvery || lsn < l.samples[n-1].lsn) {
 		return
 	}
 	if len(l.samples) == lagSamplesMax {

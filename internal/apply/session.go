@@ -41,8 +41,8 @@ type session struct {
 	plan        guard.Plan
 	unconfirmed []checkpoint
 	latencies   []time.Duration
-	// saidUnapplied has the reason that was logged last, by entry.
-	saidUnapplied map[string]string
+	// saidUnapplied has what was logged of changes that could not be applied.
+	saidUnapplied map[unapplied]bool
 }
 
 // group is what one snapshot has shown to be visible.
@@ -58,7 +58,6 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 	if err != nil {
 		return of(serverSource, err)
 	}
-	outages.over(serverSource)
 	l.gate.Expect(at.Origin)
 	s := &session{
 		Loop:    l,
@@ -70,7 +69,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		noteDue: make(chan struct{}, 1),
 		sweeps:  sweeps{due: make(chan struct{}, 1)},
 
-		saidUnapplied: map[string]string{},
+		saidUnapplied: map[unapplied]bool{},
 	}
 	for range cap(s.free) {
 		s.free <- plan.NewBatch()
@@ -89,6 +88,11 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		return err
 	}
 	l.attached = true
+	outages.over(serverDatabase)
+	outages.over(serverRedis)
+	// A source that lets us in and breaks off at once is still away.
+	attached := time.AfterFunc(attachedAfter, func() { outages.over(serverSource) })
+	defer attached.Stop()
 
 	// The stages end in their order: the reader closes the gate's queue, the
 	// gate the writer's. What runs beside them ends with the writer.
@@ -290,7 +294,8 @@ func (s *session) watchCatalog(ctx context.Context, outages *outages) error {
 }
 
 // read has changes planned into batches and hands a batch on when it is full or
-// when the source has nothing more at hand. It returns when stop or ctx ends.
+// when the source has nothing more at hand. It returns when stop ends, and hands
+// the last batch on before, or when ctx does.
 func (s *session) read(stop, ctx context.Context) error {
 	defer close(s.planned)
 	reading, cancel := context.WithCancel(stop)
@@ -301,10 +306,19 @@ func (s *session) read(stop, ctx context.Context) error {
 	for {
 		c, err := s.source.Next(reading)
 		if err != nil {
-			if stop.Err() != nil || ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
 				return nil
+			case stop.Err() == nil:
+				return of(serverSource, err)
 			}
-			return of(serverSource, err)
+			if batch.Started() {
+				select {
+				case s.planned <- batch:
+				case <-ctx.Done():
+				}
+			}
+			return nil
 		}
 		// A transaction that the sink holds wholly is skipped. One that it holds
 		// in part is applied again from its first row: its rows stand at the

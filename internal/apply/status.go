@@ -31,7 +31,8 @@ type Status struct {
 	CaughtUp bool // once since the stream was attached
 	// Sweeping lists the key templates that are being swept.
 	Sweeping []string
-	// Holding has, for each server that is away, what it said first.
+	// Holding has, for each server that is away, what it said first, or what a
+	// person must mend.
 	Holding map[string]string
 	Gaps    int
 	LastGap string
@@ -53,16 +54,15 @@ func (s *status) set(update func(*Status)) {
 	update(&s.now)
 }
 
-func (s *status) held(server string, err error) {
+// held notes what a server that is away said; nothing if it is back.
+func (s *status) held(server, said string) {
 	s.set(func(now *Status) {
 		holding := map[string]string{}
 		for other, text := range now.Holding {
 			holding[other] = text
 		}
-		if err == nil {
+		if holding[server] = said; said == "" {
 			delete(holding, server)
-		} else if holding[server] == "" {
-			holding[server] = err.Error()
 		}
 		now.Holding = holding
 	})

@@ -30,7 +30,8 @@ type generation struct {
 }
 
 // request asks for a sweep of templates. settled is where settled stands if
-// nothing but this is outstanding.
+// nothing but this is outstanding: it may be ahead of where an earlier sweep
+// holds it now, or it would never move while sweeps follow each other.
 func (s *sweeps) request(templates []string, settled change.Position, gatedAt time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

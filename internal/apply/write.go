@@ -38,7 +38,7 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 				continue
 			}
 			s.logger.Info("the catalog changed without row changes: sweeping", "keys", changed)
-			s.sweeps.request(changed, s.sweeps.settled(s.written), time.Now())
+			s.sweeps.request(changed, s.written, time.Now())
 			s.plan = now
 			if err := s.writeNote(ctx, outages); err != nil {
 				return err
@@ -125,16 +125,23 @@ func (s *session) requestSweeps(b *plan.Batch, gatedAt time.Time) {
 		}
 		templates = append(templates, entry.Key.String())
 	}
-	s.sweeps.request(templates, s.sweeps.settled(s.written), gatedAt)
+	s.sweeps.request(templates, s.written, gatedAt)
 	b.Note = s.note()
 }
 
+// unapplied is why a change could not be applied.
+type unapplied struct{ entry, reason string }
+
+// unappliedMax bounds how many different ones are said: a reason may name a row.
+const unappliedMax = 64
+
 // unapplied says once an entry and reason that a change could not be applied.
 func (s *session) unapplied(entry plan.Entry, reason string) {
-	if s.saidUnapplied[entry.Name] == reason {
+	what := unapplied{entry.Name, reason}
+	if s.saidUnapplied[what] || len(s.saidUnapplied) == unappliedMax {
 		return
 	}
-	s.saidUnapplied[entry.Name] = reason
+	s.saidUnapplied[what] = true
 	s.logger.Warn("a change whose keys are unknown: the entry is swept, now and whenever this happens again",
 		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", reason)
 }
