@@ -1,0 +1,652 @@
+package apply_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unstale/unstale/internal/apply"
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// A rig is a loop between a fake source, primary and master, in a bubble whose
+// clock stands still unless everything waits. A goroutine that outlives the
+// loop fails the test: the bubble does not end.
+type rig struct {
+	t        *testing.T
+	source   *source
+	gate     *gate
+	catalog  *catalog
+	sink     *sink
+	observer *observer
+	logs     *logs
+	planner  *plan.Planner
+	options  apply.Options
+
+	loop *apply.Loop
+	stop context.CancelFunc
+	done chan error
+}
+
+const (
+	userTemplate    = "user:{id}"
+	productTemplate = "product:{id}"
+)
+
+// play runs test with a rig whose master was left by an earlier owner at
+// position 100: no gap, nothing pending.
+func play(t *testing.T, test func(r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, logs: &logs{}, observer: &observer{}, done: make(chan error, 1)}
+		var entries []plan.Entry
+		for _, e := range []struct{ name, key, table string }{{"user", userTemplate, "users"}, {"product", productTemplate, "products"}, {"mail", "mail:{mail}", "mails"}} {
+			template, err := guard.ParseTemplate(e.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			entries = append(entries, plan.Entry{Name: e.name, Key: template, Schema: "public", Table: e.table, Lease: guard.Lease})
+		}
+		r.planner = plan.New(entries)
+		r.source = &source{at: change.Attachment{Stream: "1:2:unstale", Origin: origin, Confirmed: at(100)}, wake: make(chan struct{}, 1)}
+		r.gate = &gate{running: map[uint64]bool{}, insert: 100}
+		r.catalog = &catalog{now: guard.Plan{
+			"user":    {Key: userTemplate, Fingerprint: "1"},
+			"product": {Key: productTemplate, Fingerprint: "1"},
+		}}
+		r.sink = &sink{t: t, durable: 3 * time.Second, runID: "a"}
+		r.sink.mark = guard.Watermark{Lo: at(100), Settled: at(100), Origin: origin.String(), Plan: r.catalog.now}
+		r.options = apply.Options{Observer: r.observer, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
+		test(r)
+		if r.loop != nil {
+			r.end()
+		}
+	})
+}
+
+var origin = change.Origin{System: 1, Database: 2, Timeline: 1, StartedAt: time.Unix(1, 0)}
+
+func at(lsn uint64) change.Position { return change.Position{Timeline: 1, LSN: lsn} }
+
+// start runs the loop and waits until it has nothing to do but wait.
+func (r *rig) start() {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(r.t.Context())
+	r.stop = cancel
+	r.loop = apply.New(r.source, r.planner, r.gate, r.catalog, r.sink, r.options)
+	go func() { r.done <- r.loop.Run(ctx) }()
+	synctest.Wait()
+}
+
+// end stops the loop, which must come to its end.
+func (r *rig) end() {
+	r.t.Helper()
+	r.stop()
+	select {
+	case err := <-r.done:
+		if err != nil {
+			r.t.Errorf("Run returned %v, want nil", err)
+		}
+	case <-time.After(time.Hour):
+		r.t.Fatal("Run does not return")
+	}
+	r.loop = nil
+}
+
+// pass lets time go by.
+func (r *rig) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// relation has the planner compile a table whose first column is its primary
+// key.
+func (r *rig) relation(number int, name string, columns ...string) *change.Relation {
+	relation := &change.Relation{Number: number, Schema: "public", Name: name, Identity: change.IdentityDefault}
+	for i, column := range columns {
+		relation.Columns = append(relation.Columns, change.Column{Name: column, Identifies: i == 0})
+	}
+	relation.Wanted = r.planner.Compile(relation)
+	return relation
+}
+
+// users are the inserts of one transaction, and its end.
+func (r *rig) users(xid uint32, lsn uint64, ids ...string) []change.Change {
+	relation := r.relation(0, "users", "id")
+	var changes []change.Change
+	for i, id := range ids {
+		changes = append(changes, change.Change{
+			Op: change.Insert, Relation: relation, XID: xid, Position: change.Position{Timeline: 1, LSN: lsn, Row: uint64(i + 1)},
+			New: change.Row{Kind: change.Whole, Values: []change.Value{{State: change.Text, Text: []byte(id)}}},
+		})
+	}
+	return append(changes, commit(xid, lsn+8))
+}
+
+// mail is an update that does not tell which key became stale.
+func (r *rig) mail(xid uint32, lsn uint64) []change.Change {
+	relation := r.relation(1, "mails", "id", "mail")
+	return []change.Change{{
+		Op: change.Update, Relation: relation, XID: xid, Position: change.Position{Timeline: 1, LSN: lsn, Row: 1},
+		New: change.Row{Kind: change.Whole, Values: []change.Value{{State: change.Text, Text: []byte("a@x")}}},
+	}, commit(xid, lsn+8)}
+}
+
+func (r *rig) truncate(xid uint32, lsn uint64) []change.Change {
+	relation := r.relation(2, "products", "id")
+	return []change.Change{{Op: change.Truncate, Relation: relation, XID: xid, Position: change.Position{Timeline: 1, LSN: lsn, Row: 1}}, commit(xid, lsn+8)}
+}
+
+func commit(xid uint32, lsn uint64) change.Change {
+	return change.Change{Op: change.Commit, XID: xid, Position: at(lsn), CommittedAt: time.Now().UnixMicro()}
+}
+
+func idle(lsn uint64) change.Change { return change.Change{Op: change.Idle, Position: at(lsn)} }
+
+// source is a stream that the test feeds.
+type source struct {
+	mu        sync.Mutex
+	at        change.Attachment
+	attach    func() error // before an attachment, if not nil
+	changes   []change.Change
+	more      func() *change.Change // when changes is empty, if not nil
+	broken    error                 // what Next returns once
+	attached  []time.Time
+	read      int
+	confirmed []confirmation
+	closed    int
+	wake      chan struct{}
+
+	current change.Change
+	texts   [][]byte // of current
+}
+
+type confirmation struct {
+	at       time.Time
+	position change.Position
+}
+
+func (s *source) Attach(ctx context.Context) (change.Attachment, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attached = append(s.attached, time.Now())
+	if err := ctx.Err(); err != nil {
+		return change.Attachment{}, err
+	}
+	if s.attach != nil {
+		if err := s.attach(); err != nil {
+			return change.Attachment{}, err
+		}
+	}
+	return s.at, nil
+}
+
+func (s *source) Next(ctx context.Context) (*change.Change, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if c, err := s.next(); c != nil || err != nil {
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+		}
+	}
+}
+
+func (s *source) next() (*change.Change, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.broken; err != nil {
+		s.broken = nil
+		return nil, err
+	}
+	// A change is valid until the next call: whoever keeps it reads rubbish.
+	for _, text := range s.texts {
+		for i := range text {
+			text[i] = '?'
+		}
+	}
+	s.texts, s.current = nil, change.Change{}
+	switch {
+	case len(s.changes) > 0:
+		s.current, s.changes = s.changes[0], s.changes[1:]
+	case s.more != nil:
+		s.current = *s.more()
+	default:
+		return nil, nil
+	}
+	s.read++
+	for _, row := range []*change.Row{&s.current.Old, &s.current.New} {
+		row.Values = slices.Clone(row.Values)
+		for i := range row.Values {
+			row.Values[i].Text = bytes.Clone(row.Values[i].Text)
+			s.texts = append(s.texts, row.Values[i].Text)
+		}
+	}
+	return &s.current, nil
+}
+
+func (s *source) Pending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.changes) > 0 || s.more != nil
+}
+
+func (s *source) Confirm(p change.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirmed = append(s.confirmed, confirmation{time.Now(), p})
+}
+
+func (s *source) Close(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed++
+	return ctx.Err()
+}
+
+// send delivers changes, and waits until the loop has nothing to do but wait.
+func (r *rig) send(changes ...[]change.Change) {
+	r.source.give(slices.Concat(changes...))
+	synctest.Wait()
+}
+
+func (s *source) give(changes []change.Change) {
+	s.mu.Lock()
+	s.changes = append(s.changes, changes...)
+	s.mu.Unlock()
+	s.nudge()
+}
+
+func (s *source) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *source) fail(err error) {
+	s.mu.Lock()
+	s.broken = err
+	s.mu.Unlock()
+	s.nudge()
+	synctest.Wait()
+}
+
+func (s *source) confirmations() []confirmation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.confirmed)
+}
+
+func (s *source) count() (read, attached int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.read, len(s.attached)
+}
+
+// gate is a primary on which the transactions of running are not yet visible.
+// It has begun transactions up to 1 << 20, or up to xmax.
+type gate struct {
+	mu       sync.Mutex
+	running  map[uint64]bool
+	xmax     uint64
+	insert   uint64
+	err      error
+	asked    int
+	expected change.Origin
+}
+
+func (g *gate) Expect(o change.Origin) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.expected = o
+}
+
+func (g *gate) Snapshot(ctx context.Context, s *change.Snapshot) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked++
+	if g.err != nil {
+		return g.err
+	}
+	*s = change.Snapshot{XMin: 1 << 20, XMax: 1 << 20, InsertLSN: g.insert}
+	if g.xmax != 0 {
+		s.XMin, s.XMax = g.xmax, g.xmax
+	}
+	for xid := range g.running {
+		s.XIP = append(s.XIP, xid)
+		s.XMin = min(s.XMin, xid)
+	}
+	slices.Sort(s.XIP)
+	return ctx.Err()
+}
+
+func (g *gate) set(update func(*gate)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	update(g)
+}
+
+func (g *gate) questions() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.asked
+}
+
+type catalog struct {
+	mu  sync.Mutex
+	now guard.Plan
+	err error
+}
+
+func (c *catalog) Plan(context.Context) (guard.Plan, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now, c.err
+}
+
+func (c *catalog) set(update func(*catalog)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	update(c)
+}
+
+// written is a batch as the master has it.
+type written struct {
+	at       time.Time
+	keys     string
+	end      change.Position
+	settled  change.Position
+	note     *guard.Note
+	sweeping bool
+}
+
+// sink is a master that keeps what was written.
+type sink struct {
+	t       *testing.T
+	mu      sync.Mutex
+	mark    guard.Watermark
+	durable time.Duration
+	runID   string
+
+	owned   int
+	batches []written
+	swept   []sweep
+	err     error // what Write and Probe return
+	// refuse decides, if not nil, how many batches are taken and what is said.
+	refuse func(batches []*plan.Batch) (int, error)
+	// blocked holds writes back until it is closed, if not nil.
+	blocked chan struct{}
+	probes  int
+	// unanswered are the batches behind the last error, as they were given.
+	unanswered []written
+	attempts   []time.Time // of writes
+	sweeping   func(pass int)
+}
+
+type sweep struct {
+	at        time.Time
+	templates string
+}
+
+func (s *sink) Own(ctx context.Context, stream string) ([]guard.Watermark, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if stream != "1:2:unstale" {
+		s.t.Errorf("stream %q", stream)
+	}
+	s.owned++
+	s.mark.Epoch++
+	s.unanswered = nil
+	return []guard.Watermark{s.mark}, ctx.Err()
+}
+
+func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
+	s.mu.Lock()
+	blocked := s.blocked
+	s.mu.Unlock()
+	if blocked != nil {
+		select {
+		case <-blocked:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attempts = append(s.attempts, time.Now())
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	var given []written
+	for _, b := range batches {
+		var keys []string
+		for i := range b.Len() {
+			keys = append(keys, string(b.Key(i)))
+		}
+		given = append(given, written{keys: strings.Join(keys, " "), end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0})
+	}
+	// Redis may have applied what it did not answer: it must be the same again.
+	for i, want := range s.unanswered {
+		if i >= len(given) {
+			s.t.Errorf("%d of the %d batches without an answer were sent again", len(given), len(s.unanswered))
+			break
+		}
+		if diff := cmp.Diff(want, given[i], cmp.AllowUnexported(written{})); diff != "" {
+			s.t.Errorf("a batch that was sent again is another (-want +got):\n%s", diff)
+		}
+	}
+	n, err := len(batches), s.err
+	if s.refuse != nil {
+		n, err = s.refuse(batches)
+	} else if err != nil {
+		n = 0
+	}
+	s.unanswered = slices.Clone(given[n:])
+	for _, w := range given[:n] {
+		w.at = time.Now()
+		if n := len(s.batches); n > 0 && s.batches[n-1].end.Compare(w.end) > 0 && w.note == nil {
+			s.t.Errorf("the position went back from %s to %s", s.batches[n-1].end, w.end)
+		}
+		s.batches = append(s.batches, w)
+		s.mark.Lo, s.mark.Settled = w.end, w.settled
+		if w.note != nil {
+			s.mark.Origin, s.mark.Plan, s.mark.Sweeps = w.note.Origin, w.note.Plan, w.note.Sweeps
+		}
+	}
+	return n, err
+}
+
+func (s *sink) Probe(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.probes++
+	return s.err
+}
+
+func (s *sink) Sweep(ctx context.Context, templates []*guard.Template) (scanned, dropped int, err error) {
+	var texts []string
+	for _, t := range templates {
+		texts = append(texts, t.String())
+	}
+	s.mu.Lock()
+	s.swept = append(s.swept, sweep{time.Now(), strings.Join(texts, " ")})
+	sweeping, pass := s.sweeping, len(s.swept)
+	err = s.err
+	s.mu.Unlock()
+	if sweeping != nil {
+		sweeping(pass)
+	}
+	return 1000, 1, errors.Join(err, ctx.Err())
+}
+
+func (s *sink) RunID(context.Context) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.runID, s.err
+}
+
+func (s *sink) DurableAfter(context.Context) (time.Duration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable, nil
+}
+
+func (s *sink) set(update func(*sink)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	update(s)
+}
+
+func (s *sink) watermark() guard.Watermark {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mark
+}
+
+func (s *sink) sweeps() []sweep {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.swept)
+}
+
+func (s *sink) all() []written {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.batches)
+}
+
+func (s *sink) owners() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owned
+}
+
+// drops are the keys dropped so far, in order.
+func (r *rig) drops() []string {
+	keys := []string{}
+	for _, w := range r.sink.all() {
+		keys = append(keys, strings.Fields(w.keys)...)
+	}
+	return keys
+}
+
+func (r *rig) wantDrops(want ...string) {
+	r.t.Helper()
+	if diff := cmp.Diff(append([]string{}, want...), r.drops()); diff != "" {
+		r.t.Errorf("drops (-want +got):\n%s", diff)
+	}
+}
+
+type observer struct {
+	mu        sync.Mutex
+	gated     []int // snapshots of each group
+	held      map[string]int
+	gaps      []string
+	requested []string
+	passes    int
+	changes   int
+	latencies []time.Duration
+}
+
+func (o *observer) Written(changes, drops, keys int, latencies []time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.changes += changes
+	o.latencies = append(o.latencies, latencies...)
+}
+
+func (o *observer) Gated(waited time.Duration, snapshots int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gated = append(o.gated, snapshots)
+}
+
+func (o *observer) Held(server string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.held == nil {
+		o.held = map[string]int{}
+	}
+	o.held[server]++
+}
+
+func (o *observer) Gap(cause string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gaps = append(o.gaps, cause)
+}
+
+func (o *observer) Sweep(entry, cause string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.requested = append(o.requested, entry+" "+cause)
+}
+
+func (o *observer) Swept(scanned, dropped int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.passes++
+}
+
+func (o *observer) get(read func(*observer)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	read(o)
+}
+
+// logs keeps what was logged.
+type logs struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), text)
+}
+
+func (r *rig) wantLogged(text string, want int) {
+	r.t.Helper()
+	if got := r.logs.count(text); got != want {
+		r.t.Errorf("%q was logged %d times, want %d; the log:\n%s", text, got, want, r.logs.text.String())
+	}
+}
+
+func (r *rig) wantStatus(what string, got, want any) {
+	r.t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		r.t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func ids(from, to int) []string {
+	var list []string
+	for i := from; i < to; i++ {
+		list = append(list, fmt.Sprint(i))
+	}
+	return list
+}

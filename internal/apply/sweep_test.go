@@ -1,0 +1,422 @@
+package apply_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+)
+
+// sweepTime is how long a sweep takes here, where only its waiting takes time.
+const sweepTime = guard.Lease + time.Second
+
+// wantSweep expects two passes over the templates, the second not before every
+// lease of the time of the gate has met its deadline.
+func wantSweep(r *rig, gated time.Time, templates ...string) {
+	r.t.Helper()
+	got := r.sink.sweeps()
+	want := strings.Join(templates, " ")
+	if len(got) != 2 || got[0].templates != want || got[1].templates != want {
+		r.t.Fatalf("got the passes %v, want two over %s", got, want)
+	}
+	if got[1].at.Sub(gated) < sweepTime {
+		r.t.Errorf("the second pass began %s after the gate, want %s at least", got[1].at.Sub(gated), sweepTime)
+	}
+	if got[1].at.Sub(gated) > sweepTime+time.Second {
+		r.t.Errorf("the second pass began %s after the gate", got[1].at.Sub(gated))
+	}
+}
+
+func (r *rig) ready() bool { s := r.loop.Status(); return s.Ready() }
+
+// Whatever was not told, readers may have cached what nothing will drop.
+func TestEachGapSweepsEveryEntryTwice(t *testing.T) {
+	for _, test := range []struct {
+		cause   string
+		arrange func(r *rig)
+		// settled is where the watermark says so, before and during the sweep.
+		settled change.Position
+	}{
+		{"first_start", func(r *rig) { r.sink.mark = guard.Watermark{} }, change.Position{}},
+		{"slot_ahead", func(r *rig) { r.source.at.Confirmed = at(101) }, at(90)},
+		{"source", func(r *rig) { r.source.at.Gap = "the slot is new" }, at(90)},
+		{"origin", func(r *rig) { r.source.at.Origin.StartedAt = time.Unix(2, 0) }, at(90)},
+		{"origin", func(r *rig) { r.source.at.Origin.Timeline = 2 }, at(90)},
+		{"slot_ahead", func(r *rig) { r.source.at.Confirmed = change.Position{Timeline: 2, LSN: 1} }, at(90)},
+	} {
+		t.Run(test.cause, func(t *testing.T) {
+			play(t, func(r *rig) {
+				r.sink.mark.Settled = at(90)
+				test.arrange(r)
+				began := time.Now()
+				r.start()
+				var gaps []string
+				r.observer.get(func(o *observer) { gaps = o.gaps })
+				r.wantStatus("gaps", gaps, []string{test.cause})
+				if status := r.loop.Status(); status.Gaps != 1 || status.LastGap == "" {
+					r.t.Errorf("status: %+v", status)
+				}
+				r.gate.set(func(g *gate) { g.insert = 300 })
+				lsn := r.source.at.Confirmed.LSN + 100
+				changes := r.users(700, lsn, "1")
+				for i := range changes {
+					changes[i].Position.Timeline = r.source.at.Confirmed.Timeline
+				}
+				r.send(changes)
+				end := changes[1].Position
+
+				// From the first batch on the watermark knows what is pending.
+				if first := r.sink.all()[0]; first.note == nil || !slices.Equal(first.note.Sweeps, []string{productTemplate, userTemplate}) || first.note.Origin != r.source.at.Origin.String() || first.settled != test.settled {
+					r.t.Errorf("the first batch: %+v, note %+v", first, first.note)
+				}
+				for r.pass(time.Millisecond); len(r.sink.sweeps()) < 2; r.pass(50 * time.Millisecond) {
+					if w := r.sink.watermark(); w.Settled != test.settled || w.Lo != end {
+						r.t.Fatalf("while sweeping the watermark stands at %s, settled %s, want %s and %s", w.Lo, w.Settled, end, test.settled)
+					}
+					if r.ready() {
+						r.t.Fatal("ready while sweeping")
+					}
+					if got := r.loop.Status().Sweeping; !slices.Equal(got, []string{productTemplate, userTemplate}) {
+						r.t.Fatalf("sweeping %v", got)
+					}
+				}
+				r.pass(time.Second)
+				wantSweep(r, began, productTemplate, userTemplate)
+				if w := r.sink.watermark(); w.Settled != end || len(w.Sweeps) != 0 {
+					r.t.Errorf("after the sweep settled is %s, pending %v; want %s", w.Settled, w.Sweeps, end)
+				}
+				if !r.ready() {
+					r.t.Errorf("not ready after the sweep: %+v", r.loop.Status())
+				}
+				r.wantDrops("user:1")
+			})
+		})
+	}
+}
+
+// Neither a restart of this program nor a source that delivers again what Redis
+// has is a gap.
+func TestAnOrdinaryStartSweepsNothing(t *testing.T) {
+	play(t, func(r *rig) {
+		r.source.at.Confirmed = at(50)
+		r.start()
+		r.send(r.users(600, 60, "old"), r.users(700, 200, "1"))
+		r.pass(time.Minute)
+		r.wantDrops("user:1")
+		if sweeps := r.sink.sweeps(); len(sweeps) != 0 {
+			r.t.Errorf("swept %v", sweeps)
+		}
+		if first := r.sink.all()[0]; first.end != at(100) {
+			r.t.Errorf("the first batch stands at %s, want 100", first.end)
+		}
+		if !r.ready() {
+			r.t.Errorf("not ready: %+v", r.loop.Status())
+		}
+		r.wantLogged("gap", 0)
+	})
+}
+
+// The sweep that a first start calls for names the keys of entries that are no
+// longer configured as well.
+func TestAGapSweepsWhatFormerEntriesLeft(t *testing.T) {
+	play(t, func(r *rig) {
+		r.sink.mark.Plan = guard.Plan{"gone": {Key: "gone:{id}"}}
+		r.sink.mark.Sweeps = []string{"pending:{id}", userTemplate}
+		r.source.at.Gap = "the slot is new"
+		began := time.Now()
+		r.start()
+		r.pass(time.Minute)
+		wantSweep(r, began, "gone:{id}", "pending:{id}", productTemplate, userTemplate)
+	})
+}
+
+// A crash in the middle of a sweep does not end it.
+func TestAPendingSweepIsResumedByTheNextOwner(t *testing.T) {
+	play(t, func(r *rig) {
+		r.sink.mark.Sweeps = []string{productTemplate}
+		r.sink.mark.Settled = at(90)
+		began := time.Now()
+		r.start()
+		r.send(r.users(700, 200, "1"))
+		if r.ready() {
+			r.t.Error("ready with a sweep pending")
+		}
+		if w := r.sink.watermark(); w.Settled != at(90) || !slices.Equal(w.Sweeps, []string{productTemplate}) {
+			r.t.Errorf("settled %s, pending %v", w.Settled, w.Sweeps)
+		}
+		r.pass(2 * sweepTime)
+		wantSweep(r, began, productTemplate)
+		if w := r.sink.watermark(); w.Settled != at(208) || len(w.Sweeps) != 0 {
+			r.t.Errorf("settled %s, pending %v", w.Settled, w.Sweeps)
+		}
+		r.wantLogged("gap", 0)
+	})
+}
+
+// A crash before the second pass, and then again: it is never taken for done.
+func TestASweepThatNeverEndsStaysPending(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.send(r.truncate(700, 200))
+		for range 5 {
+			r.pass(sweepTime - time.Second)
+			r.source.fail(errors.New("connection reset"))
+			if w := r.sink.watermark(); !slices.Equal(w.Sweeps, []string{productTemplate}) || w.Settled != at(100) {
+				r.t.Fatalf("pending %v, settled %s", w.Sweeps, w.Settled)
+			}
+			r.pass(time.Second)
+		}
+		r.pass(2 * sweepTime)
+		if w := r.sink.watermark(); len(w.Sweeps) != 0 || w.Settled != at(208) {
+			r.t.Errorf("pending %v, settled %s", w.Sweeps, w.Settled)
+		}
+	})
+}
+
+// What a release left behind that named an entry's keys otherwise.
+func TestAnEntryThatChangedIsSweptByItsOldNameAndItsNew(t *testing.T) {
+	play(t, func(r *rig) {
+		r.sink.mark.Plan = guard.Plan{
+			"user":    {Key: "u:{id}", Fingerprint: "1"},
+			"product": {Key: productTemplate, Fingerprint: "1"},
+			"gone":    {Key: "gone:{id}", Fingerprint: "1"},
+		}
+		began := time.Now()
+		r.start()
+		r.pass(2 * sweepTime)
+		wantSweep(r, began, "gone:{id}", "u:{id}", userTemplate)
+		if diff := cmp.Diff(r.catalog.now, r.sink.watermark().Plan); diff != "" {
+			r.t.Errorf("the plan in the watermark (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// ALTER TABLE with a rewrite sends no rows: the catalog tells, while running.
+func TestACatalogThatChangesIsSwept(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.send(r.users(700, 200, "1"))
+		r.pass(time.Minute)
+		if sweeps := r.sink.sweeps(); len(sweeps) != 0 {
+			r.t.Fatalf("swept %v", sweeps)
+		}
+		began := time.Now()
+		r.catalog.set(func(c *catalog) {
+			c.now = guard.Plan{"user": {Key: userTemplate, Fingerprint: "2"}, "product": {Key: productTemplate, Fingerprint: "1"}}
+		})
+		r.pass(5 * time.Second)
+		if w := r.sink.watermark(); !slices.Equal(w.Sweeps, []string{userTemplate}) || w.Plan["user"].Fingerprint != "2" {
+			r.t.Errorf("pending %v, plan %v", w.Sweeps, w.Plan)
+		}
+		if r.ready() {
+			r.t.Error("ready while sweeping")
+		}
+		r.pass(time.Minute)
+		swept := r.sink.sweeps()
+		if len(swept) != 2 || swept[0].templates != userTemplate || swept[1].at.Sub(began) < sweepTime {
+			r.t.Errorf("swept %v", swept)
+		}
+		if !r.ready() {
+			r.t.Error("not ready")
+		}
+	})
+}
+
+// The keys of this change are unknown. It is said once, however often it
+// happens, and by whom.
+func TestAChangeOfUnknownKeysSweepsItsEntry(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		began := time.Now()
+		r.send(r.mail(700, 200))
+		// The script that moved the position past the change has written down
+		// what is still to be done for it.
+		w := r.sink.watermark()
+		if w.Lo != at(208) || w.Settled != at(100) || !slices.Equal(w.Sweeps, []string{"mail:{mail}"}) {
+			r.t.Errorf("lo %s, settled %s, pending %v", w.Lo, w.Settled, w.Sweeps)
+		}
+		for _, batch := range r.sink.all() {
+			if batch.sweeping && (batch.note == nil || len(batch.note.Sweeps) == 0) {
+				r.t.Errorf("a batch moved past a sweep without a note: %+v", batch)
+			}
+		}
+		r.pass(2 * sweepTime)
+		wantSweep(r, began, "mail:{mail}")
+		if w := r.sink.watermark(); w.Settled != at(208) {
+			r.t.Errorf("settled %s", w.Settled)
+		}
+		for i := range 20 {
+			r.send(r.mail(701, uint64(300+10*i)))
+			deleted := r.mail(702, uint64(305+10*i))
+			deleted[0].Op, deleted[0].Old, deleted[0].New = change.Delete, change.Row{Kind: change.IdentityOnly, Values: []change.Value{{}}}, change.Row{}
+			r.send(deleted)
+			r.pass(10 * time.Second)
+		}
+		r.wantLogged("keys are unknown", 2) // updates and deletes
+		var requested []string
+		r.observer.get(func(o *observer) { requested = o.requested })
+		if len(requested) != 41 || requested[0] != "mail unknown" {
+			r.t.Errorf("observed %d sweeps: %v", len(requested), requested)
+		}
+	})
+}
+
+// Reasons may be as many as changes; the log's lines may not, nor what is
+// remembered of them.
+func TestUndecodableChangesDoNotFillTheLog(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		for i := range 500 {
+			changes := r.mail(700, uint64(200+10*i))
+			changes[0].Op, changes[0].Reason = change.Undecodable, fmt.Sprintf("a row of %d columns", i)
+			r.send(changes)
+		}
+		if said := r.logs.count("keys are unknown"); said < 1 || said > 100 {
+			r.t.Errorf("said %d times", said)
+		}
+	})
+}
+
+// A sweep that is asked for while another runs may be about keys that the other
+// has passed already: it is one of its own, of two passes.
+func TestASweepAskedForWhileOneRunsIsAnother(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.send(r.truncate(700, 200))
+		r.pass(2 * time.Second)
+		second := time.Now()
+		r.send(r.truncate(701, 300))
+		r.pass(time.Minute)
+		swept := r.sink.sweeps()
+		if len(swept) != 4 {
+			r.t.Fatalf("got the passes %v, want four", swept)
+		}
+		if swept[3].at.Sub(second) < sweepTime {
+			r.t.Errorf("the last pass began %s after the gate", swept[3].at.Sub(second))
+		}
+	})
+}
+
+// A barrier must come to its end even where sweeps never do: settled moves to
+// before what is still being swept, each time that a sweep ends.
+func TestSettledMovesThoughSweepsFollowEachOther(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		lsn := uint64(200)
+		var before change.Position
+		moved := 0
+		sent := map[uint64]time.Time{}
+		for range 120 { // a minute
+			sent[lsn] = time.Now()
+			r.send(r.truncate(700, lsn))
+			r.pass(500 * time.Millisecond)
+			w := r.sink.watermark()
+			if w.Settled.Compare(before) < 0 {
+				r.t.Fatalf("settled went back from %s to %s", before, w.Settled)
+			}
+			if w.Settled != before {
+				moved++
+			}
+			before = w.Settled
+			lsn += 10
+			// Two passes have ended for all that settled has passed.
+			for truncated, when := range sent {
+				var since []sweep
+				for _, pass := range r.sink.sweeps() {
+					if !pass.at.Before(when) {
+						since = append(since, pass)
+					}
+				}
+				if at(truncated).Compare(w.Settled) <= 0 && (len(since) < 2 || since[len(since)-1].at.Sub(when) < sweepTime) {
+					r.t.Fatalf("settled is %s, and the sweep for %s has not ended", w.Settled, at(truncated))
+				}
+			}
+		}
+		if moved < 10 {
+			r.t.Errorf("settled moved %d times, to %s of %s", moved, before, at(lsn))
+		}
+	})
+}
+
+// Redis that restarted may have brought dropped keys back, and a cursor over the
+// keyspace means nothing to it.
+func TestARestartOfRedisBeginsTheSweepAgain(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.send(r.truncate(700, 200))
+		r.pass(2 * time.Second)
+		r.sink.set(func(s *sink) { s.runID = "b" })
+		r.pass(sweepTime)
+		if w := r.sink.watermark(); len(w.Sweeps) == 0 {
+			r.t.Error("the sweep ended over a restart")
+		}
+		r.pass(time.Minute)
+		if swept := r.sink.sweeps(); len(swept) != 4 || swept[3].at.Sub(swept[2].at) < sweepTime {
+			r.t.Errorf("got the passes %v, want four, the last two apart", swept)
+		}
+		if w := r.sink.watermark(); len(w.Sweeps) != 0 || w.Settled != at(208) {
+			r.t.Errorf("pending %v, settled %s", w.Sweeps, w.Settled)
+		}
+	})
+}
+
+// A pass that broke off is no pass.
+func TestAFailedPassIsDoneAgain(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.sink.set(func(s *sink) {
+			s.sweeping = func(pass int) {
+				s.set(func(s *sink) {
+					if s.err = nil; pass <= 3 {
+						s.err = errors.New("connection reset")
+					}
+				})
+			}
+		})
+		r.send(r.truncate(700, 200))
+		r.pass(2 * time.Minute)
+		var passes int
+		r.observer.get(func(o *observer) { passes = o.passes })
+		r.wantStatus("passes observed", passes, 2)
+		if w := r.sink.watermark(); len(w.Sweeps) != 0 || w.Settled != at(208) {
+			r.t.Errorf("pending %v, settled %s", w.Sweeps, w.Settled)
+		}
+	})
+}
+
+// Entries may give their readers longer.
+func TestTheSecondPassWaitsForTheLongestLease(t *testing.T) {
+	play(t, func(r *rig) {
+		r.planner.Entries()[1].Lease = 20 * time.Second
+		r.start()
+		began := time.Now()
+		r.send(r.truncate(700, 200))
+		r.pass(time.Minute)
+		swept := r.sink.sweeps()
+		if len(swept) != 2 || swept[1].at.Sub(began) < 21*time.Second {
+			r.t.Errorf("swept %v", swept)
+		}
+	})
+}
+
+// A pending sweep whose template this release cannot read must not stop all.
+func TestATemplateThatNobodyCanReadIsSaid(t *testing.T) {
+	play(t, func(r *rig) {
+		r.sink.mark.Sweeps = []string{"{a}{b}", userTemplate}
+		began := time.Now()
+		r.start()
+		r.pass(time.Minute)
+		wantSweep(r, began, userTemplate)
+		r.wantLogged("delete them by hand", 1)
+		if !r.ready() {
+			r.t.Error("not ready")
+		}
+	})
+}
