@@ -33,6 +33,9 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 		}
 
 		began, snapshots, said := time.Now(), 0, false
+		if began.Sub(asked) > snapshotAgeMax {
+			snapshot = change.Snapshot{}
+		}
 		for wait := gateAgainMin; !visible(&snapshot, g.batches); wait = min(2*wait, max(gateAgainMax, time.Since(began)/100)) {
 			if snapshots > 0 && !sleep(ctx, wait) {
 				return nil
@@ -40,6 +43,7 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 			if err := s.snapshot(ctx, outages, &snapshot); err != nil {
 				return err
 			}
+			asked = time.Now()
 			snapshots++
 			if !said && time.Since(began) > gateSayAfter {
 				said = true
