@@ -83,8 +83,18 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		context.AfterFunc(work, func() { timer.Stop() })
 	})()
 
-	first, err := s.takeOver(ctx, outages, at)
-	if err != nil {
+	// A server that shuts down waits for its stream to end, however long. While
+	// the sink is away nothing passes the gate, so the watch begins here.
+	var first *plan.Batch
+	taking, takingCtx := errgroup.WithContext(ctx)
+	watchCtx, endWatch := context.WithCancel(takingCtx)
+	taking.Go(func() error { return s.watchLag(watchCtx, outages) })
+	taking.Go(func() (err error) {
+		defer endWatch()
+		first, err = s.takeOver(takingCtx, outages, at)
+		return err
+	})
+	if err := taking.Wait(); err != nil {
 		return err
 	}
 	l.attached = true
@@ -119,6 +129,8 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		if s.plan, err = s.catalog.Plan(ctx); err != nil {
 			return err
 		}
+		s.asking.Lock()
+		defer s.asking.Unlock()
 		return s.gate.Snapshot(ctx, &snapshot)
 	})
 	if err != nil {
