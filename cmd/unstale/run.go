@@ -119,12 +119,16 @@ func examineWhenReachable(ctx context.Context, c *config.Config, databaseConfig 
 	for said := false; ; said = true {
 		conn, err := pgx.ConnectConfig(ctx, databaseConfig)
 		if err == nil {
-			defer conn.Close(context.WithoutCancel(ctx))
-			x, err := examine(ctx, c, conn)
-			if err != nil {
+			var x *examination
+			x, err = examine(ctx, c, conn)
+			broken := conn.IsClosed()
+			_ = conn.Close(context.WithoutCancel(ctx)) // it holds nothing
+			if err == nil {
+				return x, standsInTheWay(x.problems)
+			}
+			if !broken {
 				return nil, err
 			}
-			return x, standsInTheWay(x.problems)
 		}
 		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && strings.HasPrefix(refused.Code, "28") {
 			return nil, fmt.Errorf("database: %w", err) // wrong user or password

@@ -157,6 +157,9 @@ func (g *Gate) connect(ctx context.Context) error {
 	}
 	g.conn, g.verified = nil, false
 	conn, err := pgconn.ConnectConfig(ctx, &g.config.Config)
+	if goingDown(err) {
+		return fmt.Errorf("%w: connect the gate: %w", change.ErrOriginChanged, err)
+	}
 	if err != nil {
 		return fmt.Errorf("connect the gate: %w", err)
 	}
@@ -166,6 +169,15 @@ func (g *Gate) connect(ctx context.Context) error {
 	}
 	g.conn = conn
 	return nil
+}
+
+// goingDown reports that the server is shutting down, or has not come up again
+// (SQLSTATE cannot_connect_now). A server that shuts down waits for a stream to
+// confirm everything it was sent (WalSndDone), and what is not visible yet is
+// never confirmed once the gate is closed: whoever holds a stream must let go.
+func goingDown(err error) bool {
+	said, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && said.Code == "57P03"
 }
 
 // verify makes sure that the connection leads to the expected run of the

@@ -6,8 +6,8 @@
 --       6 origin, 7 plan, 8 sweeps (each: empty = as it is),
 --       9 cluster ('1': one key a command),
 --       10.. the keys to drop, data keys and side keys alike.
--- Returns OK; DONE: this very batch was applied before (a retry after a lost
--- reply); LOST: the watermark is not where this owner left it, so writes were
+-- Returns OK; DONE: this very batch was applied before (a retry after lost
+-- replies); LOST: the watermark is not where this owner left it, so writes were
 -- lost; FENCED: another owner has taken over.
 local w = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'n')
 local n = tonumber(ARGV[3])
@@ -15,8 +15,10 @@ if w[1] ~= ARGV[1] then
   if tonumber(w[2] or 0) >= tonumber(ARGV[2]) then return 'FENCED' end
   return 'LOST'
 end
-if tonumber(w[3]) == n then return 'DONE' end
-if tonumber(w[3]) ~= n - 1 then return 'LOST' end
+-- Several batches may have been on their way when the replies were lost. This
+-- owner wrote a higher number only behind this one, so this one is in as well.
+if tonumber(w[3]) >= n then return 'DONE' end
+if tonumber(w[3]) < n - 1 then return 'LOST' end
 
 local first, last = 10, #ARGV
 if ARGV[9] == '1' then
