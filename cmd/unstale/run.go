@@ -57,6 +57,9 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		return err
 	}
 	examined, err := examineWhenReachable(ctx, c, databaseConfig, logger)
+	if ctx.Err() != nil {
+		return nil // stopped before there was anything to finish
+	}
 	if err != nil {
 		return err
 	}
