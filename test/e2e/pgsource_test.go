@@ -44,16 +44,7 @@ func newSourceWith(t *testing.T, url string, options pgsource.Options) *pgsource
 		return wanted
 	}
 	options.Logger = slog.New(slog.DiscardHandler)
-	options.Origin = func(ctx context.Context) (origin change.Origin, err error) {
-		conn, err := pgx.ConnectConfig(ctx, mustParse(t, adminOf(url)))
-		if err != nil {
-			return origin, err
-		}
-		defer conn.Close(ctx)
-		err = conn.QueryRow(ctx, `SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), timeline_id
-			FROM pg_control_system(), pg_control_checkpoint()`).Scan(&origin.System, &origin.Database, &origin.Timeline)
-		return origin, err
-	}
+	options.Origin = func(ctx context.Context) (change.Origin, error) { return originOf(ctx, adminOf(url)) }
 	s := pgsource.New(config, options)
 	t.Cleanup(func() {
 		if err := s.Close(context.Background()); err != nil {
