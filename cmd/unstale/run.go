@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -189,7 +190,10 @@ func redisClient(c config.Redis) (*redis.Client, error) {
 		return nil, err
 	}
 	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = c.DialTimeout, c.ReadTimeout, c.WriteTimeout
-	options.MaxRetries = -1 // the loop tries again, and says so
+	// The loop tries again, and says so once. The driver would print a line of
+	// its own for each attempt.
+	options.MaxRetries, options.DialerRetries = -1, 1
+	logging.Disable()
 	options.DisableIdentity = true
 	return redis.NewClient(options), nil
 }

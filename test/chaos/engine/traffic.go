@@ -20,6 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/unstale/unstale"
 )
@@ -120,7 +121,8 @@ func NewTraffic(ctx context.Context, options TrafficOptions) (*Traffic, error) {
 		return nil, fmt.Errorf("make the tables: %w", err)
 	}
 	r := *options.Redis
-	r.MaxRetries = -1
+	r.MaxRetries, r.DialerRetries = -1, 1
+	logging.Disable() // faults are what this is about
 	r.DialTimeout, r.ReadTimeout, r.WriteTimeout = time.Second, time.Second, time.Second
 	t := &Traffic{options: options, rdb: redis.NewClient(&r), rows: make([]row, options.Rows)}
 	for i := range t.rows {
