@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -39,7 +38,10 @@ One checker judges all three.
 
   seconds, changes, changes_per_second
   caches.ttl_only, caches.del_after_event, caches.unstale, each with
-    reads, hits, hit_rate (0 to 1), stale
+    reads
+    hits                    reads that did not load from the database
+    hit_rate                0 to 1
+    stale                   stale hits
     latency_ms {p50, p99}   from COMMIT having returned until the key is gone
                             from Redis; null for ttl_only, which is told nothing
   servers

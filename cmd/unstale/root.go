@@ -74,7 +74,7 @@ right: a committed change drops exactly the keys that it makes stale.`,
 	}
 	root.PersistentFlags().StringP("config", "c", "unstale.yaml", "configuration file, - for standard input")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newPlan(), newStatus(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newPlan(), newStatus(), newDemo(), newVersion())
 	return root
 }
 

@@ -1,0 +1,119 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/unstale/unstale"
+)
+
+// checker knows, for every row, the version below which no cache that follows
+// the stream has an excuse: its change is committed, the barrier says that it
+// is settled in Unstale's cache, and the consumer that sends DEL has had it too.
+type checker struct {
+	pool     *pgxpool.Pool
+	client   *unstale.Client
+	consumer *delConsumer
+
+	floors []floor // by row
+
+	mu sync.Mutex
+	// pending has the newest version of each row that is committed and not yet
+	// settled: no more than there are rows, however far the stream is behind.
+	pending map[int]int64
+	wake    chan struct{} // of one; full while pending is not empty
+}
+
+// floor has one writer, settle.
+type floor struct {
+	version atomic.Int64
+	since   atomic.Int64 // Unix time in nanoseconds
+}
+
+// raise never lowers: of two commits of one row the later may be noted first.
+func (f *floor) raise(version, now int64) {
+	if f.version.Load() < version {
+		f.since.Store(now)
+		f.version.Store(version)
+	}
+}
+
+// StaleHit is a hit that was older than it could have been.
+type StaleHit struct {
+	Key       string
+	Got, Want int64         // versions
+	After     time.Duration // since the wanted version was settled
+}
+
+func newChecker(rows int, pool *pgxpool.Pool, client *unstale.Client, consumer *delConsumer) *checker {
+	return &checker{
+		pool: pool, client: client, consumer: consumer,
+		floors: make([]floor, rows), pending: map[int]int64{}, wake: make(chan struct{}, 1),
+	}
+}
+
+// committed notes a change whose COMMIT has returned.
+func (c *checker) committed(row int, version int64) {
+	c.mu.Lock()
+	c.pending[row] = max(c.pending[row], version)
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// settle raises the floors until ctx ends. All commits since the last round
+// share one position and one barrier.
+func (c *checker) settle(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.wake:
+		}
+		c.mu.Lock()
+		settling := c.pending
+		c.pending = map[int]int64{}
+		c.mu.Unlock()
+
+		var position string
+		var lsn uint64
+		err := c.pool.QueryRow(ctx, "SELECT position, split_part(position, '/', 4)::bigint FROM ("+unstale.PositionQuery+" AS position) p").Scan(&position, &lsn)
+		if err != nil {
+			return fmt.Errorf("ask for the position of what was committed: %w", err)
+		}
+		if err := c.client.Barrier(ctx, position); err != nil {
+			return err
+		}
+		if err := c.consumer.waitFor(ctx, lsn); err != nil {
+			return err
+		}
+		now := time.Now().UnixNano()
+		for row, version := range settling {
+			c.floors[row].raise(version, now)
+		}
+	}
+}
+
+// floor is the version that a read of row which begins now must not go below.
+func (c *checker) floor(row int) int64 { return c.floors[row].version.Load() }
+
+// judge returns what is wrong with a hit, nil if nothing is. want is what floor
+// said before the read began.
+func (c *checker) judge(row int, key string, value []byte, want int64) (*StaleHit, error) {
+	var got struct{ Version int64 }
+	if err := json.Unmarshal(value, &got); err != nil {
+		return nil, fmt.Errorf("cached value of %s: %w", key, err)
+	}
+	if got.Version >= want {
+		return nil, nil
+	}
+	return &StaleHit{Key: key, Got: got.Version, Want: want, After: time.Duration(time.Now().UnixNano() - c.floors[row].since.Load())}, nil
+}

@@ -1,0 +1,123 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// stopMax is how long the service gets to end after SIGTERM.
+	stopMax     = 5 * time.Second
+	readyEvery  = 25 * time.Millisecond
+	logTailSize = 4 << 10
+)
+
+// service is `unstale run` as anybody would start it, in a process of its own.
+type service struct {
+	executable  string
+	config, log string // paths
+	address     string // of its admin server
+}
+
+func newService(executable, config, log string) *service {
+	return &service{executable: executable, config: config, log: log}
+}
+
+// configure writes the configuration and returns it.
+func (s *service) configure(databaseURL, redisURL string) (string, error) {
+	// The port is free now, and the kernel gives it to nobody soon.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	s.address = listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "database: %s\nredis: %s\nadmin: {listen: %q}\nentries:\n", databaseURL, redisURL, s.address)
+	for _, e := range entries {
+		fmt.Fprintf(&text, "  %-9s {key: %q, table: %s, lease: %s}\n", e.name+":", e.key, e.table, lease)
+	}
+	return text.String(), os.WriteFile(s.config, []byte(text.String()), 0o600)
+}
+
+// run starts the service and ends it when ctx does. That it ends by itself is
+// an error. It must have its operating system thread until the service is gone:
+// the kernel ends the service with the THREAD that started it.
+func (s *service) run(ctx context.Context) error {
+	runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
+	log, err := os.Create(s.log)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(ctx, s.executable, "run", "--config", s.config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = attached()
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopMax // then it is killed
+	err = cmd.Run()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
+		return nil
+	}
+	return fmt.Errorf("unstale run ended (%v); its log ends with\n%s", err, s.logTail())
+}
+
+func (s *service) logTail() string {
+	text, err := os.ReadFile(s.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-logTailSize):])
+}
+
+// waitReady waits until the cache may be trusted, and says what that takes.
+func (s *service) waitReady(ctx context.Context, say func(string, ...any)) error {
+	tick := time.NewTicker(readyEvery)
+	defer tick.Stop()
+	for said := ""; ; {
+		ready, state := s.ready(ctx)
+		if state != said {
+			said = state
+			say("unstale: %s", state)
+		}
+		if ready {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// ready asks once. If the service never answers, run returns why.
+func (s *service) ready(ctx context.Context) (ready bool, state string) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+"/readyz", nil)
+	if err != nil {
+		panic(err) // the address is our own
+	}
+	request.Close = true
+	reply, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false, "starting"
+	}
+	defer reply.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(reply.Body, 1<<10))
+	if err != nil {
+		return false, "starting"
+	}
+	return reply.StatusCode == http.StatusOK, strings.TrimPrefix(strings.TrimSpace(string(text)), "not ready: ")
+}
