@@ -29,10 +29,10 @@ func TestSynchronousStandbyNames(t *testing.T) {
 // Names are what their owners made them.
 func TestStatementsQuoteNames(t *testing.T) {
 	tables := []Table{{"public", "products"}, {`my "schema"`, "Weird Table"}}
-	got := []string{createPublication("un stale", tables), createPublication("p", nil), addTables(`p"`, tables[1:]), quoteText("o'clock")}
+	got := []string{createPublication("un stale", 170000, tables), createPublication("p", 180000, nil), addTables(`p"`, tables[1:]), quoteText("o'clock")}
 	want := []string{
 		`CREATE PUBLICATION "un stale" FOR TABLE ONLY "public"."products", ONLY "my ""schema"""."Weird Table" WITH (publish_via_partition_root = true);`,
-		`CREATE PUBLICATION "p" WITH (publish_via_partition_root = true);`,
+		`CREATE PUBLICATION "p" WITH (publish_via_partition_root = true, publish_generated_columns = stored);`,
 		`ALTER PUBLICATION "p""" ADD TABLE ONLY "my ""schema"""."Weird Table";`,
 		`'o''clock'`,
 	}

@@ -33,7 +33,7 @@ func (s *Source) publish(ctx context.Context, c *catalog) (published, error) {
 				return published{}, err
 			}
 		}
-		if err := c.mend(ctx, fmt.Sprintf("create publication %s", name), createPublication(name, s.options.Tables)); err != nil {
+		if err := c.mend(ctx, fmt.Sprintf("create publication %s", name), createPublication(name, c.version, s.options.Tables)); err != nil {
 			return published{}, err
 		}
 		if p, err = c.publication(ctx, name); err != nil {
@@ -143,12 +143,19 @@ func (c *catalog) mend(ctx context.Context, what, sql string) error {
 	return nil
 }
 
-func createPublication(name string, tables []Table) string {
+// createPublication is a statement for a server of that version. Stored
+// generated columns are published as soon as they can be: PostgreSQL 18 fails
+// every UPDATE and DELETE on a table whose replica identity has one that is not.
+func createPublication(name string, version int, tables []Table) string {
 	sql := "CREATE PUBLICATION " + quoteName(name)
 	if len(tables) > 0 {
 		sql += " FOR TABLE " + onlyTables(tables)
 	}
-	return sql + " WITH (publish_via_partition_root = true);"
+	options := "publish_via_partition_root = true"
+	if version >= 180000 {
+		options += ", publish_generated_columns = stored"
+	}
+	return sql + " WITH (" + options + ");"
 }
 
 func addTables(name string, tables []Table) string {
