@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/redissink": {"internal/guard", "internal/plan"},
 	"internal/admin":     {"internal/apply"},
 	"internal/stack":     {},
-	"internal/demo":      {".", "internal/change", "internal/guard", "internal/pgsource", "internal/plan", "internal/stack"},
+	"internal/demo":      {".", "internal/database", "internal/guard", "internal/pgsource", "internal/plan", "internal/stack"},
 	"cmd/unstale": {
 		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/database", "internal/demo",
 		"internal/guard", "internal/pgsource", "internal/plan", "internal/redissink",
