@@ -69,10 +69,12 @@ func play(t *testing.T, test func(r *rig)) {
 		r.sink = &sink{t: t, durable: 3 * time.Second, runID: "a"}
 		r.sink.mark = guard.Watermark{Lo: at(100), Settled: at(100), Origin: origin.String(), Plan: r.catalog.now}
 		r.options = apply.Options{Observer: r.observer, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
+		defer func() {
+			if r.loop != nil {
+				r.end()
+			}
+		}()
 		test(r)
-		if r.loop != nil {
-			r.end()
-		}
 	})
 }
 

@@ -59,6 +59,22 @@ func TestNothingOvertakesATransactionThatWaits(t *testing.T) {
 	})
 }
 
+// Whichever transaction of a batch it is that cannot be seen yet.
+func TestEachTransactionOfABatchMustBeVisible(t *testing.T) {
+	for _, hidden := range []uint64{700, 701, 702} {
+		play(t, func(r *rig) {
+			r.gate.running[hidden] = true
+			r.start()
+			r.send(r.users(700, 200, "1"), r.users(701, 210, "2"), r.users(702, 220, "3"))
+			r.pass(time.Second)
+			r.wantDrops()
+			r.gate.set(func(g *gate) { clear(g.running) })
+			r.pass(time.Second)
+			r.wantDrops("user:1", "user:2", "user:3")
+		})
+	}
+}
+
 // Nearly always a transaction becomes visible at once, so the primary is asked
 // again soon; but less and less often where it does not, and a person hears of
 // it once.
