@@ -9,6 +9,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ const (
 	ChangesPerSecondMax = 5000
 	Readers             = 40
 	ReadersMax          = 1000
-	LoadTime            = 3 * time.Millisecond
+	LoadTime            = 5 * time.Millisecond
 	LoadTimeMax         = 300 * time.Millisecond // far below the lease
 )
 
@@ -91,17 +92,14 @@ type Demo struct {
 
 // New returns a demo. Run starts it.
 func New(options Options) *Demo {
-	if options.ChangesPerSecond == 0 {
-		options.ChangesPerSecond = ChangesPerSecond
-	}
-	if options.Readers == 0 {
-		options.Readers = Readers
-	}
-	if options.LoadTime == 0 {
-		options.LoadTime = LoadTime
-	}
-	options.LoadTime = max(options.LoadTime, 0)
-	return &Demo{options: options, shop: newShop()}
+	return &Demo{options: options.withDefaults(), shop: newShop()}
+}
+
+func (o Options) withDefaults() Options {
+	o.ChangesPerSecond = cmp.Or(o.ChangesPerSecond, ChangesPerSecond)
+	o.Readers = cmp.Or(o.Readers, Readers)
+	o.LoadTime = max(cmp.Or(o.LoadTime, LoadTime), 0)
+	return o
 }
 
 // Run starts the servers and the service, puts them under load until Options.For
@@ -163,7 +161,8 @@ func (d *Demo) Run(ctx context.Context) (report *Report, err error) {
 		report, err = d.underLoad(working)
 		return err
 	})
-	return report, work.Wait()
+	err = work.Wait() // report is there only now
+	return report, err
 }
 
 func (d *Demo) say(format string, arguments ...any) {

@@ -20,12 +20,13 @@ const (
 // underLoad runs the load until Options.For is over or ctx ends, and reports
 // what it came to.
 func (d *Demo) underLoad(ctx context.Context) (*Report, error) {
-	ending := func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }
-	if d.options.For > 0 {
-		ending = func() (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d.options.For) }
-	}
-	loading, end := ending()
+	loading, end := context.WithCancel(ctx)
 	defer end()
+	if d.options.For > 0 {
+		// No deadline: a connection that is given one can time out before the
+		// context says that it is over.
+		defer time.AfterFunc(d.options.For, end).Stop()
+	}
 	work, working := errgroup.WithContext(loading)
 	// carry runs one carrier of the load. That the time is over is no error.
 	carry := func(run func(context.Context) error) {

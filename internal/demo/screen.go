@@ -20,7 +20,7 @@ const recentMax = 12
 // NewScreen returns a screen for a demo with these options. Without color it
 // holds text only.
 func NewScreen(options Options, color bool) *Screen {
-	return &Screen{color: color, load: New(options).options.LoadTime}
+	return &Screen{color: color, load: options.withDefaults().LoadTime}
 }
 
 const (

@@ -31,7 +31,7 @@ func TestTheScreenShowsTheCachesSideBySide(t *testing.T) {
 	want := ` unstale demo   PostgreSQL 18.6 and Valkey 9.1.2, started for it   1h0m10s
 
  A shop whose rows change, and are read through three caches, each row through
- all three. A miss loads from PostgreSQL; then the application takes about 3ms
+ all three. A miss loads from PostgreSQL; then the application takes about 5ms
  before it writes to the cache: the same for all three.
 
  changes/s  300       reads/s  1400 in each cache

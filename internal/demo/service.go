@@ -79,7 +79,7 @@ func (s *service) logTail() string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(text[max(0, len(text)-logTailSize):])
+	return strings.TrimSpace(string(text[max(0, len(text)-logTailSize):]))
 }
 
 // waitReady waits until the cache may be trusted, and says what that takes.

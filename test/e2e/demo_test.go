@@ -57,6 +57,9 @@ func TestTheDemoShowsNoStaleHitsOfUnstale(t *testing.T) {
 		t.Errorf("something follows the object: %v", err)
 	}
 	ttl, del, ours := report.Caches.TTLOnly, report.Caches.DELAfterEvent, report.Caches.Unstale
+	if del.Latency == nil || ours.Latency == nil {
+		t.Fatal("no latency was measured")
+	}
 	t.Logf("%.0f changes/s, %d reads of each cache, hit rates %.3f %.3f %.3f, stale hits %d %d %d, latency %+v %+v",
 		report.ChangesPerSecond, ours.Reads, ttl.HitRate, del.HitRate, ours.HitRate, ttl.Stale, del.Stale, ours.Stale, *del.Latency, *ours.Latency)
 	if report.Seconds < 10 || report.Changes == 0 {
