@@ -146,6 +146,22 @@ func TestADatabaseThatIsAwayIsHeld(t *testing.T) {
 	})
 }
 
+// An outage that was given up, because the stream was taken over again in its
+// course, ends as well.
+func TestAnOutageEndsWithTheNextOwner(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.sink.set(func(s *sink) { s.err = errors.New("connection refused") })
+		r.send(r.users(700, 200, "1"))
+		r.pass(10 * time.Second)
+		r.sink.set(func(s *sink) { s.err = nil })
+		r.source.fail(errors.New("connection reset"))
+		r.pass(10 * time.Second)
+		r.wantStatus("holding", len(r.loop.Status().Holding), 0)
+		r.wantLogged("server=redis held=", 1)
+	})
+}
+
 // What only a person can mend ends the program at its start, when somebody
 // looks, and does not when it has been running.
 func TestARefusalEndsOnlyTheStart(t *testing.T) {
