@@ -3,6 +3,7 @@ package redissink
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/unstale/unstale/internal/guard"
@@ -44,15 +45,11 @@ func (s *Sink) Sweep(ctx context.Context, templates []*guard.Template) (scanned,
 func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []*guard.Template) (dropped int, err error) {
 	pipe := s.client.Pipeline()
 	for _, key := range keys {
-		data := key
-		if owner, ok := guard.DataKey(key); ok {
-			data = owner
-		}
-		for _, t := range templates {
-			if t.Matches(data) {
-				pipe.Unlink(ctx, key)
-				break
-			}
+		// What has the form of a side key can be a data key all the same:
+		// {7}:l is one of {{{user}}}:{kind}.
+		data, side := guard.DataKey(key)
+		if slices.ContainsFunc(templates, func(t *guard.Template) bool { return t.Matches(key) || side && t.Matches(data) }) {
+			pipe.Unlink(ctx, key)
 		}
 	}
 	if dropped = pipe.Len(); dropped == 0 {
