@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,6 +32,11 @@ type catalog struct {
 
 	conn *pgx.Conn
 	last guard.Plan
+	// published is how each table was published at the last look; settling has,
+	// for those of which that has changed, the transaction id below which all
+	// must have ended.
+	published map[database.Name]database.Published
+	settling  map[database.Name]int64
 }
 
 // Plan implements apply.Catalog.
@@ -47,17 +54,17 @@ func (c *catalog) Plan(ctx context.Context) (guard.Plan, error) {
 	for i, e := range c.entries {
 		names[i] = database.Name{Schema: e.Schema, Table: e.Table}
 	}
-	fingerprints, unpublished, err := c.ask(ctx, names)
+	fingerprints, published, err := c.ask(ctx, names)
 	if err != nil {
 		c.close(ctx)
 		return nil, err
 	}
-	if len(unpublished) > 0 {
-		return nil, fmt.Errorf("%w: %v", change.ErrUnpublished, unpublished)
+	if err := c.publishedAs(published); err != nil {
+		return nil, err
 	}
 	today := guard.Plan{}
 	for i, e := range c.entries {
-		sum := sha256.Sum256([]byte(fingerprints[names[i]] + "\n" + names[i].String()))
+		sum := sha256.Sum256(fmt.Appendln(nil, fingerprints[names[i]], names[i], published[names[i]].By, c.settling[names[i]]))
 		today[e.Name] = guard.PlanEntry{Key: e.Key.String(), Fingerprint: hex.EncodeToString(sum[:8])}
 	}
 	if c.last != nil && !maps.Equal(c.last, today) {
@@ -84,13 +91,44 @@ func (c *catalog) diagnose(ctx context.Context) {
 	}
 }
 
-func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.Name]string, []database.Name, error) {
+// publishedAs compares with the last look. Whenever somebody has changed what is
+// published, even if it is now as it was, changes were missed: the fingerprint
+// differs, for one look that succeeds at least, and the entry is swept. A
+// transaction that was running then may have written rows that are never sent,
+// and commit later: when all of those have ended the fingerprint differs once
+// more.
+func (c *catalog) publishedAs(now map[database.Name]database.Published) error {
+	if c.settling == nil {
+		c.settling = map[database.Name]int64{}
+	}
+	var incomplete []string
+	for name, p := range now {
+		before, known := c.published[name]
+		switch {
+		case known && before.By != p.By, !p.Whole:
+			c.settling[name] = p.XMax
+		case before.Whole && p.XMin >= c.settling[name]:
+			delete(c.settling, name)
+		}
+		if !p.Whole {
+			incomplete = append(incomplete, name.String())
+		}
+	}
+	c.published = now
+	if len(incomplete) > 0 {
+		slices.Sort(incomplete)
+		return fmt.Errorf("%w: %s", change.ErrUnpublished, strings.Join(incomplete, ", "))
+	}
+	return nil
+}
+
+func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.Name]string, map[database.Name]database.Published, error) {
 	fingerprints, err := database.Fingerprints(ctx, c.conn, names)
 	if err != nil {
 		return nil, nil, err
 	}
-	unpublished, err := database.Unpublished(ctx, c.conn, c.needs.Publication, names)
-	return fingerprints, unpublished, err
+	published, err := database.Publications(ctx, c.conn, c.needs.Publication, names)
+	return fingerprints, published, err
 }
 
 func (c *catalog) close(ctx context.Context) {

@@ -4,41 +4,73 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// unpublishedQuery lists the tables of which the publication does not send
-// every change. A view of PostgreSQL 15 and later has the row filter; to_jsonb
-// lets one statement do for all versions.
-const unpublishedQuery = `
-SELECT wanted.schema, wanted.table
+// publicationsQuery says of each wanted table whether the publication sends
+// every change of it, and what that rests on: the rows of the catalog, each by
+// its oid and by the transaction that wrote it. A view of PostgreSQL 15 and
+// later has the row filter; to_jsonb lets one statement do for all versions. %s
+// is publishedSchemas, or nothing before 15.
+const publicationsQuery = `
+SELECT wanted.schema, wanted."table",
+       coalesce(p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, false)
+       AND EXISTS (SELECT FROM pg_publication_tables t
+                   WHERE t.pubname = $1 AND t.schemaname = wanted.schema AND t.tablename = wanted."table"
+                     AND to_jsonb(t) ->> 'rowfilter' IS NULL)
+       AND to_jsonb(m) ->> 'prattrs' IS NULL
+       AND NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
+                       WHERE i.inhparent = c.oid AND NOT child.relispartition),
+       concat_ws(' ', p.oid, p.xmin, m.oid, m.xmin, CASE WHEN c.relkind = 'r' THEN c.relhassubclass END, %s),
+       pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 FROM jsonb_to_recordset($2::jsonb) AS wanted(schema text, "table" text)
-WHERE NOT EXISTS (
-    SELECT FROM pg_publication p
-    JOIN pg_publication_tables t ON t.pubname = p.pubname
-    WHERE p.pubname = $1
-      AND t.schemaname = wanted.schema AND t.tablename = wanted.table
-      AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
-      AND to_jsonb(t) ->> 'rowfilter' IS NULL)`
+LEFT JOIN pg_publication p ON p.pubname = $1
+LEFT JOIN pg_namespace s ON s.nspname = wanted.schema
+LEFT JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = wanted."table"
+LEFT JOIN pg_publication_rel m ON m.prpubid = p.oid AND m.prrelid = c.oid`
 
-// Unpublished returns the tables of which publication does not send every
-// change. A table that was dropped and created again under its name is among
-// them: publications follow tables, not names, and nobody is told.
-func Unpublished(ctx context.Context, conn *pgx.Conn, publication string, names []Name) ([]Name, error) {
+const publishedSchemas = `(SELECT concat_ws(' ', n.oid, n.xmin) FROM pg_publication_namespace n WHERE n.pnpubid = p.oid AND n.pnnspid = s.oid)`
+
+// A Published says how a table is published.
+type Published struct {
+	// Whole: every change of every row that is read through the table is sent,
+	// under its name. A table that was dropped and created again under its name
+	// is not: publications follow tables, not names, and nobody is told.
+	Whole bool
+	// By changes whenever somebody changes what Whole rests on, also when it is
+	// afterwards as it was before: what was written in between was not sent.
+	By string
+	// A transaction below XMax that is running may have written rows before By
+	// became what it is. All below XMin have ended.
+	XMin, XMax int64
+}
+
+// Publications returns how each table is published.
+func Publications(ctx context.Context, conn *pgx.Conn, publication string, names []Name) (map[Name]Published, error) {
 	wanted, err := json.Marshal(names)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := conn.Query(ctx, unpublishedQuery, publication, string(wanted))
+	schemas := publishedSchemas
+	if strings.HasPrefix(conn.PgConn().ParameterStatus("server_version"), "14") {
+		schemas = "NULL"
+	}
+	rows, err := conn.Query(ctx, fmt.Sprintf(publicationsQuery, schemas), publication, string(wanted))
 	if err != nil {
 		return nil, fmt.Errorf("look at publication %s: %w", publication, err)
 	}
-	unpublished, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (n Name, err error) {
-		return n, row.Scan(&n.Schema, &n.Table)
+	found := make(map[Name]Published, len(names))
+	var n Name
+	var p Published
+	_, err = pgx.ForEachRow(rows, []any{&n.Schema, &n.Table, &p.Whole, &p.By, &p.XMin, &p.XMax}, func() error {
+		found[n] = p
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look at publication %s: %w", publication, err)
 	}
-	return unpublished, nil
+	return found, nil
 }
