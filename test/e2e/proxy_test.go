@@ -29,9 +29,14 @@ const (
 )
 
 // A link is one connection: both of its sides.
-type link struct{ near, far net.Conn }
+type link struct {
+	near, far net.Conn
+	once      sync.Once
+	ended     chan struct{}
+}
 
 func (l *link) close() {
+	l.once.Do(func() { close(l.ended) })
 	for _, c := range []net.Conn{l.near, l.far} {
 		if tcp, ok := c.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0) // a reset, as a cut would be noticed
@@ -109,7 +114,7 @@ func (p *proxy) accept() {
 			return
 		}
 		mode, _, target := p.state()
-		l := &link{near: near}
+		l := &link{near: near, ended: make(chan struct{})}
 		if mode != refusing {
 			l.far, err = net.Dial("tcp", target)
 		}
@@ -143,7 +148,11 @@ func (p *proxy) copy(l *link, to, from net.Conn) {
 			<-time.After(delay) // this is what a long way costs, not a wait for something
 		}
 		if mode == swallowing {
-			n = 0
+			if err == nil {
+				continue
+			}
+			<-l.ended // nobody hears of an end either
+			return
 		}
 		if _, errTo := to.Write(buffer[:n]); err != nil || errTo != nil {
 			return

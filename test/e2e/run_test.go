@@ -62,10 +62,26 @@ func newFixtureOn(t *testing.T, postgres *stack.Postgres, r *stack.Redis) *fixtu
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		f.dropSlot()
 		f.rdb.Close()
 		f.conn.Close(context.Background())
 	})
 	return f
+}
+
+// dropSlot makes room for the slots of other tests. A server that a test has
+// broken has none to share.
+func (f *fixture) dropSlot() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	const drop = `SELECT CASE WHEN active THEN pg_terminate_backend(active_pid) ELSE pg_drop_replication_slot(slot_name) IS NULL END
+		FROM pg_replication_slots WHERE slot_name = $1`
+	for ctx.Err() == nil {
+		tag, err := f.conn.Exec(ctx, drop, f.slot)
+		if err == nil && tag.RowsAffected() == 0 || f.conn.IsClosed() {
+			return
+		}
+	}
 }
 
 // config is a configuration with these entries.
