@@ -9,13 +9,14 @@ import (
 // by the next. The driver takes each argument as an interface; a *string in one
 // needs no allocation, where a string or a []byte would.
 type arguments struct {
-	text    []byte   // keys and side keys, one behind the other
+	text    []byte   // of the strings that are being added
+	ends    []int    // ends[i] is where string i ends in text
 	strings []string // what the interfaces point to
 	values  []any
 }
 
 func (a *arguments) reset() {
-	a.text, a.strings, a.values = a.text[:0], a.strings[:0], a.values[:0]
+	a.strings, a.values = a.strings[:0], a.values[:0]
 }
 
 // apply returns the EVALSHA of one batch.
@@ -24,24 +25,20 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 	a.strings = append(a.strings, "EVALSHA", guard.Apply.SHA, "1", watermark)
 	a.strings = header.AppendArguments(a.strings)
 
-	start := len(a.text)
-	ends := make([]int, 0, 2*b.Len())
+	keys := len(a.strings)
 	for i := range b.Len() {
-		key := b.Key(i)
-		a.text = append(a.text, key...)
-		ends = append(ends, len(a.text))
+		a.text = append(a.text, b.Key(i)...)
+		a.ends = append(a.ends, len(a.text))
+	}
+	a.addStrings()
+	for _, key := range a.strings[keys:] {
 		// A key that can have no side key can have no lease either.
-		if text, ok := guard.AppendSideKey(a.text, string(key)); ok {
+		if text, ok := guard.AppendSideKey(a.text, key); ok {
 			a.text = text
-			ends = append(ends, len(a.text))
+			a.ends = append(a.ends, len(text))
 		}
 	}
-	keys := string(a.text[start:])
-	from := start
-	for _, end := range ends {
-		a.strings = append(a.strings, keys[from-start:end-start])
-		from = end
-	}
+	a.addStrings()
 
 	// a.strings may have moved while it grew: the pointers are taken last. A
 	// command built earlier points into the old memory, which stays as it was.
@@ -50,4 +47,15 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 		a.values = append(a.values, &a.strings[i])
 	}
 	return a.values[values:len(a.values):len(a.values)]
+}
+
+// addStrings makes the pieces of text strings that share one allocation.
+func (a *arguments) addStrings() {
+	text := string(a.text)
+	start := 0
+	for _, end := range a.ends {
+		a.strings = append(a.strings, text[start:end])
+		start = end
+	}
+	a.text, a.ends = a.text[:0], a.ends[:0]
 }
