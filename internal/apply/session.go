@@ -163,6 +163,9 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	templates := s.pendingSweeps(marks)
 	s.resume = lowest.Lo
 	cause, reason := findGap(at, marks, lowest.Lo)
+	if cause == gapFirstStart && s.Loop.Status().Stream == at.Stream {
+		cause, reason = gapEmptied, "no watermark in Redis any more: it was emptied, or has restarted without its data"
+	}
 	if cause != "" {
 		s.observer.Gap(cause)
 		if cause == gapFirstStart {
@@ -197,6 +200,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 const (
 	gapSource     = "source"
 	gapFirstStart = "first_start"
+	gapEmptied    = "emptied"
 	gapSlotAhead  = "slot_ahead"
 	gapOrigin     = "origin"
 )

@@ -40,7 +40,7 @@ type trial struct {
 type trialOptions struct {
 	database string // host:port
 	redis    string // URL
-	// timeout is Redis' read timeout. Default 300 ms.
+	// timeout is Redis' read timeout. Default 2 s.
 	timeout time.Duration
 }
 
@@ -61,7 +61,7 @@ func newTrial(t *testing.T, postgres *stack.Postgres, r *stack.Redis, options tr
 		redisURL = options.redis
 	}
 	if options.timeout == 0 {
-		options.timeout = 300 * time.Millisecond
+		options.timeout = 2 * time.Second
 	}
 	traffic, err := engine.NewTraffic(within(t, 30*time.Second), engine.TrafficOptions{
 		Database: f.url, Redis: &redis.Options{Addr: r.Addr()}, Slot: f.slot, Seed: 1,
