@@ -21,9 +21,12 @@ import (
 )
 
 func main() {
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the moments and of the load")
+	seed := flag.Uint64("seed", 0, "of the moments and of the load; 0 takes one from the clock")
 	minutes := flag.Float64("minutes", 2, "how long")
 	flag.Parse()
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := chaos(ctx, *seed, time.Duration(*minutes*float64(time.Minute))); err != nil {
