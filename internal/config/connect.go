@@ -71,6 +71,9 @@ func (d Database) connString(text string) string {
 			if strings.Contains(text, "?") {
 				separator = "&"
 			}
+			if strings.HasSuffix(text, "?") || strings.HasSuffix(text, "&") {
+				separator = ""
+			}
 			text += separator + p.name + "=" + strings.ReplaceAll(url.QueryEscape(p.value), "+", "%20")
 		default:
 			value := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(p.value)
