@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,13 +47,8 @@ Exit code 1: something is wrong. Advice alone is exit code 0.`,
 			return err
 		}
 		var found findings
-		if wrong != nil {
-			_, templates := parseTemplates(c)
-			found.addConfig(append(wrong, templates...).Err())
-		} else {
-			found.database(cmd.Context(), c)
-			found.redis(cmd.Context(), c)
-		}
+		found.addConfig(wrong.Err())
+		found.servers(cmd.Context(), c, wrong)
 		if err := found.print(cmd.OutOrStdout(), *asJSON); err != nil {
 			return err
 		}
@@ -89,6 +86,29 @@ func (fs *findings) addConfig(err error) {
 	}
 }
 
+// servers looks at what the configuration says soundly: what is wrong in one
+// place hides nothing that is wrong in another.
+func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.Problems) {
+	about := func(path string) bool {
+		return slices.ContainsFunc(wrong, func(p config.Problem) bool {
+			return p.Path == "" || p.Path == path || strings.HasPrefix(p.Path, path+".")
+		})
+	}
+	sound := *c
+	sound.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e config.Entry) bool {
+		return about(e.Path("table")) || about(e.Path("key")) || e.Table == "" || e.Key == ""
+	})
+	if about("database") || about("source") {
+		_, templates := parseTemplates(&sound)
+		fs.addConfig(templates.Err())
+	} else {
+		fs.database(ctx, &sound)
+	}
+	if !about("redis") {
+		fs.redis(ctx, &sound)
+	}
+}
+
 func (fs *findings) add(subject, text, mend string) {
 	f := finding{Severity: database.Wrong, Subject: subject, Text: text, printed: fmt.Sprintf("error: %s: %s", subject, text)}
 	if mend != "" {
@@ -108,6 +128,8 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, options)
 	if err != nil {
+		_, templates := parseTemplates(c)
+		fs.addConfig(templates.Err())
 		fs.add("database", err.Error(), "")
 		return
 	}

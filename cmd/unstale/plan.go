@@ -143,6 +143,9 @@ func parseChange(text string) (*askedChange, error) {
 	if err := decoder.Decode(&asked); err != nil {
 		return nil, err
 	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, errors.New("more than one change")
+	}
 	op := opsByName[strings.ToLower(asked.Op)]
 	switch {
 	case asked.Table == "":
@@ -195,7 +198,7 @@ func (a *askedChange) effects(planner *plan.Planner, tables []database.Table) ([
 }
 
 func (a *askedChange) names(name database.Name) bool {
-	return a.Table == name.Table || a.Table == name.String()
+	return a.Table == name.Table || a.Table == name.String() || a.Table == name.SQL()
 }
 
 func relationOf(t *database.Table) *change.Relation {

@@ -72,6 +72,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	expectName(sourceConfig, c.Database.TLS.ServerName)
 	source := pgsource.New(sourceConfig, pgsource.Options{
 		Slot:        c.Source.Postgres.Slot,
 		Publication: c.Source.Postgres.Publication,
@@ -87,6 +88,9 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		return err
 	}
 	defer client.Close()
+	if err := refuseRedis(ctx, client); err != nil {
+		return err
+	}
 	sink := redissink.New(client, redissink.Options{SweepRate: c.Sweep.KeysPerSecond})
 
 	metrics := admin.NewMetrics()
@@ -163,16 +167,46 @@ func standsInTheWay(problems []database.Problem) error {
 	return fmt.Errorf("the database is not ready (unstale check says the same):\n\n%s", strings.Join(texts, "\n\n"))
 }
 
+// refuseRedis returns an error that prints what only a person can mend. A Redis
+// that is away is none of that: the loop holds until it is back.
+func refuseRedis(ctx context.Context, client *redis.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	problems, err := redissink.Diagnose(ctx, client)
+	if err != nil || len(problems) == 0 {
+		return nil
+	}
+	var texts []string
+	for _, p := range problems {
+		texts = append(texts, fmt.Sprintf("error: redis: %s\n    %s", p.Text, p.Mend))
+	}
+	return fmt.Errorf("Redis is not ready (unstale check says the same):\n\n%s", strings.Join(texts, "\n\n"))
+}
+
 func databaseConfig(c *config.Config) (*pgx.ConnConfig, error) {
 	databaseConfig, err := pgx.ParseConfig(c.Database.ConnString())
 	if err != nil {
 		return nil, err
 	}
-	if name := c.Database.TLS.ServerName; name != "" && databaseConfig.TLSConfig != nil {
-		databaseConfig.TLSConfig.ServerName = name
-	}
+	expectName(&databaseConfig.Config, c.Database.TLS.ServerName)
 	databaseConfig.RuntimeParams["application_name"] = applicationName
 	return databaseConfig, nil
+}
+
+// expectName sets the name that the server's certificate must have, for which
+// connection strings have no word.
+func expectName(connection *pgconn.Config, name string) {
+	if name == "" {
+		return
+	}
+	if connection.TLSConfig != nil {
+		connection.TLSConfig.ServerName = name
+	}
+	for _, fallback := range connection.Fallbacks {
+		if fallback.TLSConfig != nil {
+			fallback.TLSConfig.ServerName = name
+		}
+	}
 }
 
 func redisClient(c config.Redis) (*redis.Client, error) {

@@ -25,8 +25,14 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 	s := New(client, Options{})
 	server, err := s.info(ctx, "server")
 	if err != nil {
-		if strings.Contains(err.Error(), "NOPERM") {
+		switch text := err.Error(); {
+		case strings.Contains(text, "NOPERM"):
 			return []Problem{noPermission(client, "info", err)}, nil
+		case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"), strings.Contains(text, "without any password configured"):
+			return []Problem{{
+				fmt.Sprintf("user %s is not let in: %v", user(client), err),
+				"correct redis.username, and redis.password or redis.password_file",
+			}}, nil
 		}
 		return nil, err
 	}
