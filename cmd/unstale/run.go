@@ -180,7 +180,7 @@ func refuseRedis(ctx context.Context, client *redis.Client) error {
 	for _, p := range problems {
 		texts = append(texts, fmt.Sprintf("error: redis: %s\n    %s", p.Text, p.Mend))
 	}
-	return fmt.Errorf("Redis is not ready (unstale check says the same):\n\n%s", strings.Join(texts, "\n\n"))
+	return fmt.Errorf("redis is not ready (unstale check says the same):\n\n%s", strings.Join(texts, "\n\n"))
 }
 
 func databaseConfig(c *config.Config) (*pgx.ConnConfig, error) {
