@@ -77,17 +77,30 @@ func machineTime() (all, idle time.Duration, err error) {
 // treeTime is the processor time of a process, of its children and of those of
 // its children that have ended.
 func treeTime(pid int) (time.Duration, error) {
-	_, total, err := processTime(strconv.Itoa(pid))
-	if err != nil {
-		return 0, err
+	for {
+		_, parent, err := processTime(strconv.Itoa(pid))
+		if err != nil {
+			return 0, err
+		}
+		children, err := childrenTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		// A child that ended in between would be counted twice or not at all.
+		if _, again, err := processTime(strconv.Itoa(pid)); err != nil || again == parent {
+			return parent + children, err
+		}
 	}
+}
+
+func childrenTime(pid int) (total time.Duration, err error) {
 	entries, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return 0, err
 	}
 	for _, entry := range entries {
 		parent, used, err := processTime(filepath.Base(entry))
-		if err == nil && parent == pid { // one that has just ended is counted by its parent
+		if err == nil && parent == pid { // one that is gone is counted by its parent
 			total += used
 		}
 	}

@@ -48,6 +48,7 @@ type drained struct {
 	// transaction to its end.
 	first       float64
 	allocations float64 // a change
+	batch       float64 // changes that one script applied
 }
 
 // drain has each peer read the workload, one right after the other, Runs times.
@@ -113,6 +114,7 @@ func (b *bench) drain(ctx context.Context, w workload) error {
 	b.report.add(w.name+": allocations, planned", "a change", each(nulls, func(d drained) float64 { return d.allocations }), "", nil,
 		&goal{"0", func(r *result) bool { return r.Ours < allocationsNone }})
 	b.report.add(w.name+": allocations, applied", "a change", each(applies, func(d drained) float64 { return d.allocations }), "", nil, nil)
+	b.report.add(w.name+": applied by one script", "changes", each(applies, func(d drained) float64 { return d.batch }), "", nil, nil)
 	if first := median(each(nulls, func(d drained) float64 { return d.first })); first > 0.1 {
 		b.report.add(w.name+": server decodes before the first", "s", []float64{first}, "", nil, nil)
 	}

@@ -69,6 +69,7 @@ func (fixedCatalog) Plan(context.Context) (guard.Plan, error) {
 type watcher struct {
 	mu        sync.Mutex
 	changes   int
+	batches   int
 	latencies []time.Duration
 	want      int           // changes
 	reached   chan struct{} // closed when they are written
@@ -84,7 +85,7 @@ func newWatcher(want int) *watcher {
 func (w *watcher) restart(want int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.changes, w.want = 0, want
+	w.changes, w.batches, w.want = 0, 0, want
 	w.latencies = make([]time.Duration, 0, want)
 	w.reached = make(chan struct{})
 }
@@ -94,10 +95,18 @@ func (w *watcher) Written(changes, _, _ int, latencies []time.Duration) {
 	defer w.mu.Unlock()
 	before := w.changes
 	w.changes += changes
+	w.batches++
 	w.latencies = append(w.latencies, latencies...)
 	if before < w.want && w.changes >= w.want {
 		close(w.reached)
 	}
+}
+
+// perBatch is how many changes were written by one script.
+func (w *watcher) perBatch() float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return float64(w.changes) / float64(w.batches)
 }
 
 func (w *watcher) Gated(time.Duration, int) {}
@@ -175,6 +184,7 @@ func (b *bench) drainToRedis(ctx context.Context, name, slot string, changes int
 		d.seconds = time.Since(began).Seconds()
 		runtime.ReadMemStats(&then)
 		d.allocations = float64(then.Mallocs-memory.Mallocs) / float64(changes)
+		d.batch = watcher.perBatch()
 		after, errCPU := b.cpuNow()
 		d.cpu = after.since(before)
 		return errors.Join(err, errCPU, r.stop())
