@@ -51,7 +51,7 @@ func chaos(ctx context.Context, seed uint64, during time.Duration) error {
 	servers := stack.New(stack.Options{Say: func(line string) { fmt.Println(line) }})
 	defer servers.Close()
 	report, err := engine.Run(ctx, engine.Options{
-		Binary: binary, Servers: servers, Dir: dir, Seed: seed,
+		Binary: binary, Servers: servers, Dir: dir, Seed: seed, Instances: 2,
 		Faults: engine.AllFaults, For: during,
 		Say: func(line string) { fmt.Println(line) },
 	})

@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/unstale/unstale/internal/stack"
@@ -31,11 +33,14 @@ const (
 	RedisFlush      Fault = "redis flush"      // FLUSHALL
 	PostgresRestart Fault = "postgres restart" // a fast shutdown and a start
 	PostgresCrash   Fault = "postgres crash"   // an immediate shutdown, recovery at the start
+	// Freeze stops unstale without ending it, and its stream is taken from it.
+	// When it wakes up, with a batch in hand perhaps, another may own the stream.
+	Freeze Fault = "freeze"
 )
 
 // AllFaults has Kill several times, since it is the one that may hit anything
 // at any moment.
-var AllFaults = []Fault{Kill, Kill, Kill, Kill, Terminate, RedisRestart, RedisKill, RedisFlush, PostgresRestart, PostgresCrash}
+var AllFaults = []Fault{Kill, Kill, Kill, Kill, Terminate, Freeze, Freeze, RedisRestart, RedisKill, RedisFlush, PostgresRestart, PostgresCrash}
 
 // Options of Run.
 type Options struct {
@@ -43,6 +48,8 @@ type Options struct {
 	Servers *stack.Stack
 	Dir     string // for the configuration
 	Seed    uint64
+	// Instances of unstale on the same slot. Default 1.
+	Instances int
 	// Faults to choose from.
 	Faults []Fault
 	// Run ends after so many faults, or after this time. One of them is set.
@@ -75,6 +82,9 @@ func (r *Report) String() string {
 		strings.Join(faults, ", "), r.Ready, r.Early, r.Commits, r.Quiets, r.Leased, r.Plain)
 }
 
+// slot is the slot's name.
+const slot = "chaos"
+
 // commitsMax bounds the random number of commits between two faults.
 const commitsMax = 400
 
@@ -91,27 +101,33 @@ func Run(ctx context.Context, options Options) (*Report, error) {
 	if options.QuietEvery == 0 {
 		options.QuietEvery = 10
 	}
+	options.Instances = max(options.Instances, 1)
 	r := &run{Options: options, rng: rand.New(rand.NewPCG(options.Seed, 0)), report: &Report{Faults: map[Fault]int{}}}
 	if err := r.begin(ctx); err != nil {
 		return r.report, err
 	}
 	err := r.loop(ctx)
-	r.process.kill()
+	for _, p := range r.processes {
+		p.kill()
+	}
 	r.traffic.Close()
 	if err != nil {
-		err = fmt.Errorf("seed %d: %w\nunstale said last:\n%s", options.Seed, err, r.process.logTail())
+		err = fmt.Errorf("seed %d: %w", options.Seed, err)
+		for _, p := range r.processes {
+			err = fmt.Errorf("%w\nunstale said last:\n%s", err, p.logTail())
+		}
 	}
 	return r.report, err
 }
 
 type run struct {
 	Options
-	rng      *rand.Rand
-	report   *Report
-	postgres *stack.Postgres
-	redis    *stack.Redis
-	traffic  *Traffic
-	process  process
+	rng       *rand.Rand
+	report    *Report
+	postgres  *stack.Postgres
+	redis     *stack.Redis
+	traffic   *Traffic
+	processes []*process
 }
 
 func (r *run) begin(ctx context.Context) error {
@@ -124,30 +140,63 @@ func (r *run) begin(ctx context.Context) error {
 		return err
 	}
 	r.traffic, err = NewTraffic(ctx, TrafficOptions{
-		Database: r.postgres.URL(), Redis: &redis.Options{Addr: r.redis.Addr()}, Slot: "chaos", Seed: r.Seed,
+		Database: r.postgres.URL(), Redis: &redis.Options{Addr: r.redis.Addr()}, Slot: slot, Seed: r.Seed,
 	})
 	if err != nil {
 		return err
 	}
+	for range r.Instances {
+		p, err := r.configure()
+		if err != nil {
+			return err
+		}
+		r.processes = append(r.processes, p)
+	}
+	return nil
+}
+
+// configure writes the configuration of one instance.
+func (r *run) configure() (*process, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	address := listener.Addr().String()
 	listener.Close()
-	config := filepath.Join(r.Dir, "unstale.yaml")
-	text := fmt.Sprintf("database: %s\nredis: %s\nsource:\n  postgres: {slot: chaos, publication: chaos}\nadmin: {listen: %q}\nentries:\n%s",
-		r.postgres.URL(), r.redis.URL(), address, Entries)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return err
+	config := filepath.Join(r.Dir, fmt.Sprintf("unstale-%d.yaml", len(r.processes)))
+	text := fmt.Sprintf("database: %s\nredis: %s\nsource:\n  postgres: {slot: %s, publication: chaos}\nadmin: {listen: %q}\nentries:\n%s",
+		r.postgres.URL(), r.redis.URL(), slot, address, Entries)
+	return &process{binary: r.Binary, config: config, address: address}, os.WriteFile(config, []byte(text), 0o600)
+}
+
+// ready reports whether one of the instances is ready now.
+func (r *run) ready() bool {
+	return slices.ContainsFunc(r.processes, (*process).ready)
+}
+
+func (r *run) awaitReady(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !r.ready() {
+		for _, p := range r.processes {
+			if err := p.over(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until an instance is ready: %w", ctx.Err())
+		}
 	}
-	r.process = process{binary: r.Binary, config: config, address: address}
 	return nil
 }
 
 func (r *run) loop(ctx context.Context) error {
-	if err := r.process.start(); err != nil {
-		return err
+	for _, p := range r.processes {
+		if err := p.start(); err != nil {
+			return err
+		}
 	}
 	began := time.Now()
 	for n := 0; ; {
@@ -180,14 +229,14 @@ func (r *run) oneFault(ctx context.Context) error {
 	// one that works as well as one that only begins.
 	settled := r.rng.IntN(2) == 0
 	if settled {
-		if err := r.process.awaitReady(ctx); err != nil {
+		if err := r.awaitReady(ctx); err != nil {
 			return err
 		}
 	}
 	if err := r.traffic.AwaitCommits(ctx, commits); err != nil {
 		return err
 	}
-	if r.process.ready() {
+	if r.ready() {
 		r.report.Ready++
 	} else {
 		r.report.Early++
@@ -200,12 +249,15 @@ func (r *run) oneFault(ctx context.Context) error {
 }
 
 func (r *run) inflict(ctx context.Context, fault Fault) error {
+	p := r.processes[r.rng.IntN(len(r.processes))]
 	switch fault {
 	case Kill:
-		r.process.kill()
-		return r.process.start()
+		p.kill()
+		return p.start()
 	case Terminate:
-		return errors.Join(r.process.terminate(ctx), r.process.start())
+		return errors.Join(p.terminate(ctx), p.start())
+	case Freeze:
+		return r.freeze(ctx, p)
 	case RedisRestart:
 		if err := r.redis.Stop(ctx); err != nil {
 			return err
@@ -231,11 +283,23 @@ func (r *run) inflict(ctx context.Context, fault Fault) error {
 	return errors.New("unknown fault")
 }
 
+func (r *run) freeze(ctx context.Context, p *process) error {
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, r.postgres.URL())
+	if err == nil {
+		_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active", slot)
+		_ = conn.Close(ctx)
+	}
+	return errors.Join(err, r.traffic.AwaitCommits(ctx, r.rng.Int64N(commitsMax)), p.cmd.Process.Signal(syscall.SIGCONT))
+}
+
 // quiet ends the load and compares everything.
 func (r *run) quiet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, recoverMax)
 	defer cancel()
-	if err := r.process.awaitReady(ctx); err != nil {
+	if err := r.awaitReady(ctx); err != nil {
 		return err
 	}
 	// Some time in which it works as it should, so that the load at the end is
