@@ -22,7 +22,14 @@ var (
 	binary  string
 )
 
+// parallelTests is how many tests run side by side: those that ask for it wait
+// for servers and for the clock, not for a processor.
+const parallelTests = "12"
+
 func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", parallelTests); err != nil {
+		panic(err)
+	}
 	flag.Parse()
 	os.Exit(run(m))
 }
