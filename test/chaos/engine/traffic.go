@@ -347,7 +347,7 @@ func itemKey(id int) string  { return fmt.Sprintf("item:%d", id) }
 func plainKey(id int) string { return fmt.Sprintf("plain:%d", id) }
 
 // readPause keeps readers from taking the processor from everyone else.
-const readPause = 200 * time.Microsecond
+const readPause = time.Millisecond
 
 func (t *Traffic) read(ctx context.Context, r *rand.Rand, fetch func(context.Context, *session, int) ([]byte, bool, error), n *counts) {
 	s := &session{url: t.options.Database}
