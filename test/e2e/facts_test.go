@@ -1085,3 +1085,28 @@ func TestAPublicationThatChangesIsNoticed(t *testing.T) {
 		})
 	}
 }
+
+// A transaction writes while its table is out of the publication, and commits
+// when the table is back and swept: its rows are never sent.
+func TestATransactionThatOutlivesAChangeOfThePublication(t *testing.T) {
+	t.Parallel()
+	for _, major := range databaseMajors {
+		f := newFixtureOn(t, sharedPostgres(t, major), sharedRedis(t))
+		key := f.slot + ":1"
+		execute(t, f.conn, `CREATE TABLE t (id int PRIMARY KEY, n int)`, `INSERT INTO t VALUES (1, 0)`)
+		i := startInstance(t, f.config(fmt.Sprintf("  t: {key: '%s:{id}', table: t, lease: 500ms}", f.slot)))
+		i.waitReady()
+		f.cache(key)
+		writer := connectTo(t, f.url)
+		execute(t, f.conn, `ALTER PUBLICATION `+f.slot+` DROP TABLE t`)
+		execute(t, writer, `BEGIN`, `UPDATE t SET n = 1`)
+		execute(t, f.conn, `ALTER PUBLICATION `+f.slot+` ADD TABLE t`)
+		f.eventually("swept", func() bool { return !f.cached(key) })
+		i.waitStatus("ready", func(s *admin.Status) bool { return s.Ready })
+		f.cache(key)
+		execute(t, writer, `COMMIT`)
+		f.eventually("swept again", func() bool { return !f.cached(key) })
+		i.stop()
+		f.exec(`SELECT pg_drop_replication_slot($1)`, f.slot)
+	}
+}
