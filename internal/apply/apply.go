@@ -114,7 +114,8 @@ const (
 	catalogEvery     = 5 * time.Second
 	confirmEvery     = 100 * time.Millisecond
 	gateAgainMin     = 200 * time.Microsecond
-	gateAgainMax     = time.Millisecond // or a hundredth of the time waited
+	gateAgainMax     = time.Millisecond
+	gateAgainLong    = time.Second // at most, after a hundred times as long
 	gateSayAfter     = 10 * time.Second
 	snapshotAgeMax   = time.Minute // a transaction's number wraps around, in days
 	attachedAfter    = time.Second // without an error of the source

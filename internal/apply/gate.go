@@ -36,7 +36,7 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 		if began.Sub(asked) > snapshotAgeMax {
 			snapshot = change.Snapshot{}
 		}
-		for wait := gateAgainMin; !visible(&snapshot, g.batches); wait = min(2*wait, max(gateAgainMax, time.Since(began)/100)) {
+		for wait := gateAgainMin; !visible(&snapshot, g.batches); wait = min(2*wait, max(gateAgainMax, min(time.Since(began)/100, gateAgainLong))) {
 			if snapshots > 0 && !sleep(ctx, wait) {
 				return nil
 			}

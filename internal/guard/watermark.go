@@ -65,24 +65,35 @@ func ParseOwn(reply any) (Watermark, error) {
 		}
 	}
 	w := Watermark{Epoch: epoch, Origin: texts[2]}
+	if err := w.read(texts); err != nil {
+		return Watermark{}, &change.Refusal{
+			Problem: fmt.Sprintf("the watermark in Redis is not what this service writes: %v", err),
+			Mend:    "delete the hash unstale:* of this stream in Redis; the entries are then swept",
+		}
+	}
+	return w, nil
+}
+
+// read decodes lo, settled, plan and sweeps: all of the texts but the origin.
+func (w *Watermark) read(texts []string) error {
 	var err error
 	if w.Lo, err = change.DecodePosition([]byte(texts[0])); err != nil {
-		return Watermark{}, fmt.Errorf("read lo of watermark: %w", err)
+		return fmt.Errorf("lo: %w", err)
 	}
 	if w.Settled, err = change.DecodePosition([]byte(texts[1])); err != nil {
-		return Watermark{}, fmt.Errorf("read settled of watermark: %w", err)
+		return fmt.Errorf("settled: %w", err)
 	}
 	if texts[3] != "" {
 		if err := json.Unmarshal([]byte(texts[3]), &w.Plan); err != nil {
-			return Watermark{}, fmt.Errorf("read plan of watermark: %w", err)
+			return fmt.Errorf("plan: %w", err)
 		}
 	}
 	if texts[4] != "" {
 		if err := json.Unmarshal([]byte(texts[4]), &w.Sweeps); err != nil {
-			return Watermark{}, fmt.Errorf("read sweeps of watermark: %w", err)
+			return fmt.Errorf("sweeps: %w", err)
 		}
 	}
-	return w, nil
+	return nil
 }
 
 // ApplyHeader is what Apply writes beside the drops.

@@ -11,8 +11,10 @@ import (
 
 // A Problem is something about a Redis with which Unstale cannot work.
 type Problem struct {
-	Text string `json:"text"`
-	Mend string `json:"mend"`
+	Text string
+	Mend string
+	// Passing: it may pass by itself, as a failover does.
+	Passing bool
 }
 
 // probeScript starts only where scripts may declare what they do. It writes
@@ -20,7 +22,7 @@ type Problem struct {
 const probeScript = "#!lua flags=allow-oom,allow-cross-slot-keys\nreturn 'ok'"
 
 // Diagnose looks at everything that Unstale needs of the Redis behind client. It
-// writes nothing. The error is that of a Redis that does not answer.
+// changes nothing. The error is that of a Redis that does not answer.
 func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 	s := New(client, Options{})
 	server, err := s.info(ctx, "server")
@@ -30,8 +32,8 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 			return []Problem{noPermission(client, "info", err)}, nil
 		case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOAUTH"), strings.Contains(text, "without any password configured"):
 			return []Problem{{
-				fmt.Sprintf("user %s is not let in: %v", user(client), err),
-				"correct redis.username, and redis.password or redis.password_file",
+				Text: fmt.Sprintf("user %s is not let in: %v", user(client), err),
+				Mend: "correct redis.username, and redis.password or redis.password_file",
 			}}, nil
 		}
 		return nil, err
@@ -42,8 +44,8 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 	if n, err := strconv.Atoi(major); err != nil || n < 7 {
 		// Nothing else that such a server says would be of use.
 		return []Problem{{
-			fmt.Sprintf("this is Redis %s; Unstale needs 7.0 or later, where a script can be let run on a full Redis", version),
-			"upgrade to Redis 7.0 or later, or to Valkey",
+			Text: fmt.Sprintf("this is Redis %s; Unstale needs 7.0 or later, where a script can be let run on a full Redis", version),
+			Mend: "upgrade to Redis 7.0 or later, or to Valkey",
 		}}, nil
 	}
 	replication, err := s.info(ctx, "replication")
@@ -51,17 +53,22 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 		return nil, err
 	}
 	if replication["role"] != "master" {
-		problems = append(problems, Problem{
-			fmt.Sprintf("this Redis is a replica of %s:%s: what it shows may be behind, and it takes no writes", replication["master_host"], replication["master_port"]),
-			"let redis name the master",
-		})
+		// Every write would be refused, so nothing more can be tried.
+		return []Problem{{
+			Text:    fmt.Sprintf("this Redis is a replica of %s:%s: what it shows may be behind, and it takes no writes", replication["master_host"], replication["master_port"]),
+			Mend:    "let redis name the master",
+			Passing: true,
+		}}, nil
 	}
 	cluster, err := s.info(ctx, "cluster")
 	if err != nil {
 		return nil, err
 	}
 	if cluster["cluster_enabled"] == "1" {
-		problems = append(problems, Problem{"this is a Redis Cluster, which this release does not work with", "let redis name a single master"})
+		problems = append(problems, Problem{
+			Text: "this is a Redis Cluster, which this release does not work with",
+			Mend: "let redis name a single master",
+		})
 	}
 	for _, probe := range []struct {
 		command string
@@ -70,14 +77,17 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 		{"script|load", client.ScriptLoad(ctx, probeScript).Err()},
 		{"eval", client.Eval(ctx, probeScript, nil).Err()},
 		{"scan", client.Scan(ctx, 0, "", 1).Err()},
-		{"unlink", client.Do(ctx, "ACL", "DRYRUN", user(client), "UNLINK", "unstale:probe").Err()},
+		{"unlink", client.Unlink(ctx, "unstale:probe").Err()}, // there is no such key
 	} {
 		switch {
 		case probe.err == nil:
-		case strings.Contains(probe.err.Error(), "NOPERM") && !strings.Contains(probe.err.Error(), "acl"):
+		case strings.Contains(probe.err.Error(), "NOPERM"):
 			problems = append(problems, noPermission(client, probe.command, probe.err))
-		case probe.command != "unlink":
-			problems = append(problems, Problem{fmt.Sprintf("%s: %v", probe.command, probe.err), "Unstale needs this command"})
+		default:
+			problems = append(problems, Problem{
+				Text: fmt.Sprintf("%s: %v", probe.command, probe.err),
+				Mend: "Unstale needs this command",
+			})
 		}
 	}
 	return problems, nil
@@ -92,7 +102,7 @@ func user(client *redis.Client) string {
 
 func noPermission(client *redis.Client, command string, err error) Problem {
 	return Problem{
-		fmt.Sprintf("user %s may not %s: %v", user(client), command, err),
-		fmt.Sprintf("ACL SETUSER %s on ~* +@read +@write +@scripting +scan +info +ping +config|get", user(client)),
+		Text: fmt.Sprintf("user %s may not %s: %v", user(client), command, err),
+		Mend: fmt.Sprintf("ACL SETUSER %s on ~* +@read +@write +@scripting +scan +info +ping +config|get", user(client)),
 	}
 }

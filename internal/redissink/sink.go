@@ -86,6 +86,19 @@ func (s *Sink) load(ctx context.Context) error {
 // Write sends batches in one round trip. The batches behind a failed one have
 // failed too: Redis refuses a batch whose number does not follow.
 func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
+	written, err = s.write(ctx, batches)
+	if err == nil || !strings.Contains(err.Error(), "NOSCRIPT") {
+		return written, err
+	}
+	// Redis forgets its scripts when it restarts.
+	if err := s.load(ctx); err != nil {
+		return written, err
+	}
+	rest, err := s.write(ctx, batches[written:])
+	return written + rest, err
+}
+
+func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
 	s.arguments.reset()
 	pipe := s.client.Pipeline()
 	for i, b := range batches {
@@ -111,12 +124,6 @@ func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, e
 			err = guard.ErrFenced
 		case err == nil:
 			err = fmt.Errorf("reply of script apply: %q", text)
-		case strings.HasPrefix(err.Error(), "NOSCRIPT"):
-			if err := s.load(ctx); err != nil {
-				return i, err
-			}
-			rest, err := s.Write(ctx, batches[i:])
-			return i + rest, err
 		}
 		return i, fmt.Errorf("write batch ending at %s: %w", batches[i].End, err)
 	}

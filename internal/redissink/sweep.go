@@ -23,7 +23,7 @@ func (s *Sink) Sweep(ctx context.Context, templates []*guard.Template) (scanned,
 		if err != nil {
 			return scanned, dropped, fmt.Errorf("scan for keys to sweep: %w", err)
 		}
-		scanned += scanKeys
+		scanned += len(keys)
 		n, err := s.dropMatching(ctx, keys, templates)
 		if err != nil {
 			return scanned, dropped, err
