@@ -365,7 +365,7 @@ stream     \d+:\d+:` + f.slot + `
 position   1/\d+/[0-9A-F]+
 settled    1/\d+/[0-9A-F]+
 confirmed  1/\d+/[0-9A-F]+
-lag        0 bytes, 0.0 s
+lag        \d+ bytes, \d+\.\d s
 changes    3, 2 keys dropped
 gaps       1
 last gap   no watermark of this stream in Redis: it is new, or was emptied; slot created
