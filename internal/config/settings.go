@@ -45,7 +45,7 @@ type tableName struct{ schema, name *string }
 var settings = []setting{
 	{
 		path:     "database",
-		doc:      "The primary: a postgres:// URL, a key=value connection string, or a mapping. Not a standby, and not a pooler unless source.postgres.url names the server itself.",
+		doc:      "The primary: a postgres:// URL, a key=value connection string, or a mapping. The server itself: neither a standby nor a pooler.",
 		example:  "${DATABASE_URL}",
 		required: true,
 		short:    "url",
@@ -224,8 +224,8 @@ var settings = []setting{
 	},
 	{
 		path:    "source.postgres.url",
-		doc:     "Connection for replication, where it differs from database: replication does not go through a pooler. The password, TLS files and timeout of database hold for it too.",
-		example: "postgres://unstale@db-primary:5432/shop",
+		doc:     "Connection for replication, where it differs from database, for instance in its address: it must lead to the same server. The password, TLS files and timeout of database hold for it too.",
+		example: "postgres://unstale@db-direct.example.com:5432/shop",
 		check:   checkDatabaseURL,
 		at:      func(c *Config, _ *Entry) any { return &c.Source.Postgres.URL },
 	},
@@ -271,7 +271,7 @@ var settings = []setting{
 	},
 	{
 		path:    "entries.*.lease",
-		doc:     "How long one reader may take to load and fill a missing key before another may try. Longer than the slowest load.",
+		doc:     "The longest time that a reader may take to load and fill a missing key: no client's Lease may be longer, since a sweep waits this long. Longer than the slowest load.",
 		initial: "3s",
 		min:     int64(100 * time.Millisecond),
 		max:     int64(30 * time.Second),
