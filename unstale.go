@@ -208,7 +208,9 @@ func (c *Client) tell(err error) {
 
 // ttl spreads the ends of values that begin together.
 func (c *Client) ttl(key string) time.Duration {
-	return c.options.TTL - c.options.TTL/10*time.Duration(guard.Slot(key))/guard.Slots
+	// Divided before it is multiplied: the other way round a TTL of months
+	// overflows.
+	return c.options.TTL - c.options.TTL/10/guard.Slots*time.Duration(guard.Slot(key))
 }
 
 // run runs a script by its hash, and by its source where Redis does not have it.
