@@ -6,8 +6,7 @@ import (
 	"github.com/unstale/unstale/internal/change"
 )
 
-// Why a row could not be read. The words stand behind "row of <table>: " or
-// alone, in a log.
+// Why a row could not be read: change.Change.Reason, for a log.
 const (
 	reasonShort   = "the row is cut short"
 	reasonColumns = "the row has another number of columns than its relation"
