@@ -115,8 +115,6 @@ type Table struct {
 	Columns []Column
 	// Root is the topmost table if this one is a partition.
 	Root *Name
-	// Parents are the tables that this one inherits from, partitions apart.
-	Parents []Name
 	// Below are the partitions of every level, and the inheriting tables.
 	Below []Relation
 	// Fingerprint is a hash of everything that can change what a cached row
@@ -134,17 +132,6 @@ func (t *Table) Column(name string) *Column {
 	return nil
 }
 
-// Leaves are the relations that hold the rows of the table.
-func (t *Table) Leaves() []Relation {
-	var leaves []Relation
-	for _, r := range append([]Relation{t.Relation}, t.Below...) {
-		if r.Kind != KindPartitioned {
-			leaves = append(leaves, r)
-		}
-	}
-	return leaves
-}
-
 // A Column of a table, dropped ones apart, in attnum order.
 type Column struct {
 	Number  int    `json:"number"`
@@ -156,7 +143,6 @@ type Column struct {
 	Base Base `json:"base"`
 	// TypeMod is -1 where there is none; of a domain it is that of the domain.
 	TypeMod int32 `json:"type_mod"`
-	NotNull bool  `json:"not_null"`
 	// Generated is pg_attribute.attgenerated: empty, "s" (stored) or "v"
 	// (virtual).
 	Generated string `json:"generated"`
@@ -299,7 +285,6 @@ SELECT asked.number,
             'type_oid', a.atttypid::bigint,
             'type_name', format_type(a.atttypid, a.atttypmod),
             'type_mod', CASE WHEN base.type_mod IS NULL OR a.atttypmod >= 0 THEN a.atttypmod ELSE base.type_mod END,
-            'not_null', a.attnotnull,
             'generated', a.attgenerated,
             'deterministic', coalesce(collation_of.collisdeterministic, true),
             'base', json_build_object('oid', base.oid::bigint, 'schema', base.schema, 'name', base.name, 'type', base.typtype)
@@ -322,9 +307,6 @@ SELECT asked.number,
        (SELECT json_build_object('schema', s.nspname, 'table', c.relname)
         FROM above b JOIN pg_class c ON c.oid = b.oid JOIN pg_namespace s ON s.oid = c.relnamespace
         WHERE b.number = asked.number ORDER BY b.level DESC LIMIT 1)::text AS root,
-       coalesce((SELECT json_agg(json_build_object('schema', s.nspname, 'table', c.relname) ORDER BY i.inhseqno)
-        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent JOIN pg_namespace s ON s.oid = c.relnamespace
-        WHERE i.inhrelid = asked.oid AND NOT EXISTS (SELECT FROM pg_class own WHERE own.oid = asked.oid AND own.relispartition)), '[]')::text AS parents,
        coalesce((SELECT json_agg(relations.facts::json ORDER BY relations.facts::json -> 'name' ->> 'schema', relations.facts::json -> 'name' ->> 'table')
         FROM tree t JOIN relations ON relations.oid = t.oid
         WHERE t.number = asked.number AND t.oid <> asked.oid), '[]')::text AS below,
@@ -344,9 +326,9 @@ func Tables(ctx context.Context, conn *pgx.Conn, names []Name) ([]Table, error) 
 		return nil, fmt.Errorf("read the catalog: %w", err)
 	}
 	var number int
-	var relation, columns, parents, below, fingerprint string
+	var relation, columns, below, fingerprint string
 	var root *string
-	_, err = pgx.ForEachRow(rows, []any{&number, &relation, &columns, &root, &parents, &below, &fingerprint}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&number, &relation, &columns, &root, &below, &fingerprint}, func() error {
 		t := &tables[number-1]
 		t.Fingerprint = fingerprint
 		if root != nil {
@@ -357,7 +339,7 @@ func Tables(ctx context.Context, conn *pgx.Conn, names []Name) ([]Table, error) 
 		for _, part := range []struct {
 			text string
 			into any
-		}{{relation, &t.Relation}, {columns, &t.Columns}, {parents, &t.Parents}, {below, &t.Below}} {
+		}{{relation, &t.Relation}, {columns, &t.Columns}, {below, &t.Below}} {
 			if err := json.Unmarshal([]byte(part.text), part.into); err != nil {
 				return err
 			}
