@@ -188,8 +188,9 @@ func (c *Client) fill(ctx context.Context, keys []string, token []byte, load Loa
 		return nil, err
 	}
 	// REFUSED is no error: the value is right for this caller, and the next
-	// reader loads again.
-	if _, err := c.run(ctx, guard.Fill, keys, token, value, c.ttl(keys[0]).Milliseconds()); err != nil {
+	// reader loads again. A caller that has just given up has loaded all the
+	// same, and others wait for it.
+	if _, err := c.run(context.WithoutCancel(ctx), guard.Fill, keys, token, value, c.ttl(keys[0]).Milliseconds()); err != nil {
 		c.tell(fmt.Errorf("fill %s: %w", keys[0], err))
 	}
 	return value, nil

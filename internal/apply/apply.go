@@ -137,6 +137,8 @@ type Loop struct {
 
 	status   status
 	attached bool // once, at least
+	// saidUnapplied has what was logged of changes that could not be applied.
+	saidUnapplied map[unapplied]bool
 }
 
 // New returns a loop. Run starts it.
@@ -150,6 +152,7 @@ func New(source Source, planner *plan.Planner, gate Gate, catalog Catalog, sink 
 	l := &Loop{
 		source: source, planner: planner, gate: gate, catalog: catalog, sink: sink,
 		observer: options.Observer, logger: options.Logger, options: options,
+		saidUnapplied: map[unapplied]bool{},
 	}
 	l.status.set(func(s *Status) { s.State = StateStarting })
 	return l

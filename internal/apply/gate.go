@@ -122,6 +122,7 @@ func (s *session) snapshot(ctx context.Context, outages *outages, snapshot *chan
 	if err != nil {
 		return err
 	}
+	s.oldest.Store(snapshot.XMin)
 	s.lag.sample(time.Now(), snapshot.InsertLSN)
 	return nil
 }

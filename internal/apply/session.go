@@ -3,8 +3,10 @@ package apply
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,9 +32,11 @@ type session struct {
 	gated   chan group
 	free    chan *plan.Batch
 	replans chan guard.Plan
-	noteDue chan struct{} // a sweep has ended: the watermark is to say so
+	noteDue chan struct{}      // a sweep has ended: the watermark is to say so
+	marks   chan chan struct{} // a batch is to be written, and the channel closed
 	sweeps  sweeps
-	asking  sync.Mutex // the gate answers one at a time
+	asking  sync.Mutex    // the gate answers one at a time
+	oldest  atomic.Uint64 // XMin of the last answer
 	lag     lag
 
 	// The writer's own.
@@ -41,8 +45,11 @@ type session struct {
 	plan        guard.Plan
 	unconfirmed []checkpoint
 	latencies   []time.Duration
-	// saidUnapplied has what was logged of changes that could not be applied.
-	saidUnapplied map[unapplied]bool
+	// unsettled, if not nil, is what the watermark said of the entries before
+	// some were found to differ; they are swept once more when every
+	// transaction below unsettledBelow has ended.
+	unsettled      guard.Plan
+	unsettledBelow uint64
 }
 
 // group is what one snapshot has shown to be visible.
@@ -67,9 +74,8 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		free:    make(chan *plan.Batch, batchesMax),
 		replans: make(chan guard.Plan),
 		noteDue: make(chan struct{}, 1),
+		marks:   make(chan chan struct{}),
 		sweeps:  sweeps{due: make(chan struct{}, 1)},
-
-		saidUnapplied: map[unapplied]bool{},
 	}
 	for range cap(s.free) {
 		s.free <- plan.NewBatch()
@@ -176,6 +182,11 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		s.Loop.status.set(func(now *Status) { now.Gaps++; now.LastGap = reason })
 		templates = s.everyTemplate(marks)
 		s.resume = change.Position{}
+	} else if before := marks[0].Plan; len(changedTemplates(before, s.plan)) > 0 && snapshot.XMin < snapshot.XMax {
+		// What changed while nobody looked may be how a table is published: a
+		// transaction that was running then can have written rows that are never
+		// sent, and commit behind this sweep.
+		s.unsettled, s.unsettledBelow = before, snapshot.XMax
 	}
 
 	first := <-s.free
@@ -183,6 +194,10 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	first.End = at.Confirmed
 	if s.resume.Compare(first.End) > 0 {
 		first.End = s.resume
+	}
+	// A primary that was set back will use the same places in its log again.
+	if first.End.Compare(lowest.Settled) < 0 {
+		lowest.Settled = first.End
 	}
 	if len(templates) > 0 {
 		s.sweeps.request(templates, lowest.Settled, gatedAt)
@@ -275,8 +290,31 @@ func changedTemplates(before, after guard.Plan) []string {
 	return slices.Compact(templates)
 }
 
+// note is what the watermark is to say. Entries that are to be swept once more
+// keep their old fingerprints, so that a crash does not forget it.
 func (s *session) note() *guard.Note {
-	return &guard.Note{Origin: s.origin.String(), Plan: s.plan, Sweeps: s.sweeps.pending()}
+	said := maps.Clone(s.plan)
+	if s.unsettled != nil {
+		for name, entry := range s.plan {
+			if before, known := s.unsettled[name]; !known {
+				delete(said, name)
+			} else if before != entry {
+				said[name] = before
+			}
+		}
+	}
+	return &guard.Note{Origin: s.origin.String(), Plan: said, Sweeps: s.sweeps.pending()}
+}
+
+// settle sweeps the entries that differed at the take-over once more, when it
+// is time.
+func (s *session) settle() (templates []string) {
+	if s.unsettled == nil || s.oldest.Load() < s.unsettledBelow {
+		return nil
+	}
+	templates = changedTemplates(s.unsettled, s.plan)
+	s.unsettled = nil
+	return templates
 }
 
 // watchCatalog finds what no stream tells: a rewritten table, a truncated

@@ -45,11 +45,12 @@ func (s *sweeps) request(templates []string, settled change.Position, gatedAt ti
 	g.templates = append(g.templates, templates...)
 	slices.Sort(g.templates)
 	g.templates = slices.Compact(g.templates)
-	g.gatedAt = gatedAt
+	if gatedAt.After(g.gatedAt) {
+		g.gatedAt = gatedAt
+	}
 }
 
-// wake lets the sweeper look for a generation. It is called when the watermark
-// says that the sweep is pending.
+// wake lets the sweeper look for a generation.
 func (s *sweeps) wake() {
 	select {
 	case s.due <- struct{}{}:
@@ -96,6 +97,25 @@ func (s *sweeps) ended() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.generations = s.generations[1:]
+}
+
+// mark has a batch written behind what the sweep has dropped. A Redis that goes
+// back to before the drops goes back to before that batch too, and answers the
+// next one with LOST: so the end of a sweep is never noted on a Redis that has
+// forgotten the sweep.
+func (s *session) mark(ctx context.Context) error {
+	written := make(chan struct{})
+	select {
+	case s.marks <- written:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-written:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // sweepAll runs the sweeps, one generation after the other.
@@ -152,6 +172,9 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 			return ctx.Err()
 		}
 		if err := s.pass(ctx, outages, templates); err != nil {
+			return err
+		}
+		if err := s.mark(ctx); err != nil {
 			return err
 		}
 		after, err := s.runID(ctx, outages)

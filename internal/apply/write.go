@@ -32,8 +32,13 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 			if err := s.writeNote(ctx, outages); err != nil {
 				return err
 			}
+		case written := <-s.marks:
+			if err := s.writeNote(ctx, outages); err != nil {
+				return err
+			}
+			close(written)
 		case now := <-s.replans:
-			changed := changedTemplates(s.plan, now)
+			changed := append(changedTemplates(s.plan, now), s.settle()...)
 			if len(changed) == 0 {
 				continue
 			}
