@@ -37,6 +37,10 @@ type catalog struct {
 	// must have ended.
 	published map[database.Name]database.Published
 	settling  map[database.Name]int64
+	// wrong has what stands in the way since the catalog changed last; looks
+	// counts the looks meanwhile.
+	wrong []string
+	looks int
 }
 
 // Plan implements apply.Catalog.
@@ -67,28 +71,57 @@ func (c *catalog) Plan(ctx context.Context) (guard.Plan, error) {
 		sum := sha256.Sum256(fmt.Appendln(nil, fingerprints[names[i]], names[i], published[names[i]].By, c.settling[names[i]]))
 		today[e.Name] = guard.PlanEntry{Key: e.Key.String(), Fingerprint: hex.EncodeToString(sum[:8])}
 	}
-	if c.last != nil && !maps.Equal(c.last, today) {
+	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 {
 		c.diagnose(ctx)
 	}
-	c.last = today
+	c.last = maps.Clone(today)
+	c.doubt(today)
 	return today, nil
+}
+
+// doubt makes the fingerprint of each entry over a partitioned table another one
+// with each look, while something is wrong. The stream describes the rows of a
+// partition by the replica identity of the root, so what a lesser one leaves out
+// cannot be seen there; the entry is swept again and again instead, and the
+// instance is not ready, until a person has mended it.
+func (c *catalog) doubt(today guard.Plan) {
+	if len(c.wrong) == 0 {
+		return
+	}
+	c.looks++
+	for _, e := range c.entries {
+		if e.Partitioned {
+			entry := today[e.Name]
+			entry.Fingerprint = fmt.Sprintf("%s in doubt %d", entry.Fingerprint, c.looks)
+			today[e.Name] = entry
+		}
+	}
 }
 
 // diagnose says what a change of the catalog has broken: a new partition whose
 // replica identity does not hold the key columns, a key column that is gone.
-// The entries are swept anyway, and go on being swept by the changes whose keys
-// cannot be known; only a person can mend the cause.
+// Only a person can mend that.
 func (c *catalog) diagnose(ctx context.Context) {
 	problems, err := database.Diagnose(ctx, c.conn, c.needs)
 	if err != nil {
 		c.close(ctx) // the next look connects anew and says what is wrong
 		return
 	}
+	var wrong []string
 	for _, p := range problems {
-		if p.Severity == database.Wrong {
-			c.logger.Error("the database has changed and needs a person", "problem", p.String())
+		if p.Severity != database.Wrong {
+			continue
+		}
+		text := p.String()
+		wrong = append(wrong, text)
+		if !slices.Contains(c.wrong, text) {
+			c.logger.Error("the database has changed and needs a person", "problem", text)
 		}
 	}
+	if len(wrong) == 0 && len(c.wrong) > 0 {
+		c.logger.Info("what was wrong with the database is mended")
+	}
+	c.wrong = wrong
 }
 
 // publishedAs compares with the last look. Whenever somebody has changed what is

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
@@ -105,6 +106,13 @@ func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
 		Slot:            c.Source.Postgres.Slot,
 		Publication:     c.Source.Postgres.Publication,
 		ApplicationName: applicationName,
+	}
+	if c.Source.Postgres.URL != "" {
+		// Whoever reads the stream is judged. A URL that cannot be read is said
+		// by whoever connects to it.
+		if replication, err := pgconn.ParseConfig(c.ReplicationConnString()); err == nil {
+			needs.Role = replication.User
+		}
 	}
 	for i, entry := range c.Entries {
 		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: entry.Schema, Table: entry.Table}}

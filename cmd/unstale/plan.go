@@ -60,6 +60,11 @@ truncate), before and after.`,
 		if err != nil {
 			return err
 		}
+		for _, p := range x.problems {
+			if p.Severity == database.Wrong {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s\n\n", p) // what follows holds once this is mended
+			}
+		}
 		planner := plan.New(x.entries)
 		if asked != nil {
 			effects, err := asked.effects(planner, x.tables)

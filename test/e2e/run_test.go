@@ -169,3 +169,36 @@ func TestAChangeDropsItsKey(t *testing.T) {
 		})
 	}
 }
+
+// The stream describes a partition's rows by the replica identity of the root:
+// an update of the key that shows no old row looks like one that left the key
+// as it was. The catalog tells, and nothing of the entry is kept until somebody
+// has mended the partition.
+func TestAPartitionWithALesserIdentityIsSweptUntilItIsMended(t *testing.T) {
+	f := newFixture(t, 15)
+	f.exec("CREATE TABLE products (id int, code int NOT NULL, name text, PRIMARY KEY (id)) PARTITION BY RANGE (id)")
+	f.exec("CREATE TABLE products_1 PARTITION OF products FOR VALUES FROM (0) TO (1000)")
+	f.exec("CREATE UNIQUE INDEX products_1_code ON products_1 (code)")
+	f.exec("INSERT INTO products VALUES (1, 10, 'one')")
+	i := startInstance(t, f.config("  product: {key: 'product:{id}', table: products, lease: 500ms}"))
+	i.waitReady()
+
+	f.exec("ALTER TABLE products_1 REPLICA IDENTITY USING INDEX products_1_code")
+	i.eventually("it says so", func() bool { return i.said("needs a person") > 0 })
+	f.fetch("product:1", product, 1)
+	f.exec("UPDATE products SET id = 2 WHERE id = 1")
+	i.eventually("the old key goes", func() bool { return !f.cached("product:1") })
+	if n := i.said("needs a person"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, i.log)
+	}
+
+	f.exec("ALTER TABLE products_1 REPLICA IDENTITY DEFAULT")
+	i.eventually("it is mended", func() bool { return i.said("is mended") == 1 })
+	i.waitReady()
+	f.fetch("product:2", product, 2)
+	f.barrier()
+	if !f.cached("product:2") {
+		t.Error("the entry is still being swept")
+	}
+	i.stop()
+}
