@@ -31,7 +31,7 @@ type catalog struct {
 	logger  *slog.Logger
 
 	conn *pgx.Conn
-	last guard.Plan
+	last guard.Fingerprints
 	// published is how each table was published at the last look; settling has,
 	// for those of which that has changed, the transaction id below which all
 	// must have ended.
@@ -43,8 +43,8 @@ type catalog struct {
 	looks int
 }
 
-// Plan implements apply.Catalog.
-func (c *catalog) Plan(ctx context.Context) (guard.Plan, error) {
+// Fingerprints implements apply.Catalog.
+func (c *catalog) Fingerprints(ctx context.Context) (guard.Fingerprints, error) {
 	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
 	defer cancel()
 	if c.conn == nil || c.conn.IsClosed() {
@@ -66,10 +66,10 @@ func (c *catalog) Plan(ctx context.Context) (guard.Plan, error) {
 	if err := c.publishedAs(published); err != nil {
 		return nil, err
 	}
-	today := guard.Plan{}
+	today := guard.Fingerprints{}
 	for i, e := range c.entries {
 		sum := sha256.Sum256(fmt.Appendln(nil, fingerprints[names[i]], names[i], published[names[i]].By, c.settling[names[i]]))
-		today[e.Name] = guard.PlanEntry{Key: e.Key.String(), Fingerprint: hex.EncodeToString(sum[:8])}
+		today[e.Name] = guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
 	}
 	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 {
 		c.diagnose(ctx)
@@ -84,7 +84,7 @@ func (c *catalog) Plan(ctx context.Context) (guard.Plan, error) {
 // partition by the replica identity of the root, so what a lesser one leaves out
 // cannot be seen there; the entry is swept again and again instead, and the
 // instance is not ready, until a person has mended it.
-func (c *catalog) doubt(today guard.Plan) {
+func (c *catalog) doubt(today guard.Fingerprints) {
 	if len(c.wrong) == 0 {
 		return
 	}
@@ -92,7 +92,7 @@ func (c *catalog) doubt(today guard.Plan) {
 	for _, e := range c.entries {
 		if e.Partitioned {
 			entry := today[e.Name]
-			entry.Fingerprint = fmt.Sprintf("%s in doubt %d", entry.Fingerprint, c.looks)
+			entry.Hash = fmt.Sprintf("%s in doubt %d", entry.Hash, c.looks)
 			today[e.Name] = entry
 		}
 	}

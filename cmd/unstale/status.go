@@ -90,12 +90,12 @@ func printStatus(w io.Writer, s *admin.Status) {
 	if !s.Ready {
 		ready = "not ready"
 	}
-	line("state", "%s, %s, up %s", s.State, ready, (time.Duration(s.UpSecs) * time.Second).String())
+	line("state", "%s, %s, up %s", s.State, ready, (time.Duration(s.UpSeconds) * time.Second).String())
 	line("stream", "%s", s.Stream)
 	line("position", "%s", s.Position)
 	line("settled", "%s", s.Settled)
 	line("confirmed", "%s", s.Confirmed)
-	line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSecs)
+	line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
 	line("changes", "%d, %d keys dropped", s.Changes, s.Keys)
 	if len(s.Sweeping) > 0 {
 		line("sweeping", "%s", strings.Join(s.Sweeping, ", "))

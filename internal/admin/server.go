@@ -17,22 +17,22 @@ import (
 
 // Status is what /status answers and `unstale status` prints.
 type Status struct {
-	Version   string            `json:"version"`
-	State     apply.State       `json:"state"`
-	Ready     bool              `json:"ready"`
-	Stream    string            `json:"stream"`
-	Position  string            `json:"position"`
-	Settled   string            `json:"settled"`
-	Confirmed string            `json:"confirmed"`
-	LagBytes  uint64            `json:"lag_bytes"`
-	LagSecs   float64           `json:"lag_seconds"`
-	Sweeping  []string          `json:"sweeping"`
-	Holding   map[string]string `json:"holding"`
-	Gaps      int               `json:"gaps"`
-	LastGap   string            `json:"last_gap,omitempty"`
-	Changes   uint64            `json:"changes"`
-	Keys      uint64            `json:"keys_dropped"`
-	UpSecs    float64           `json:"up_seconds"`
+	Version    string            `json:"version"`
+	State      apply.State       `json:"state"`
+	Ready      bool              `json:"ready"`
+	Stream     string            `json:"stream"`
+	Position   string            `json:"position"`
+	Settled    string            `json:"settled"`
+	Confirmed  string            `json:"confirmed"`
+	LagBytes   uint64            `json:"lag_bytes"`
+	LagSeconds float64           `json:"lag_seconds"`
+	Sweeping   []string          `json:"sweeping"`
+	Holding    map[string]string `json:"holding"`
+	Gaps       int               `json:"gaps"`
+	LastGap    string            `json:"last_gap,omitempty"`
+	Changes    uint64            `json:"changes"`
+	Keys       uint64            `json:"keys_dropped"`
+	UpSeconds  float64           `json:"up_seconds"`
 }
 
 // A Server answers on one address.
@@ -115,21 +115,21 @@ func notReady(s apply.Status) string {
 func (s *Server) report() Status {
 	now := s.status()
 	return Status{
-		Version:   s.version,
-		State:     now.State,
-		Ready:     now.Ready(),
-		Stream:    now.Stream,
-		Position:  now.Position.String(),
-		Settled:   now.Settled.String(),
-		Confirmed: now.Confirmed.String(),
-		LagBytes:  now.LagBytes,
-		LagSecs:   now.Lag.Seconds(),
-		Sweeping:  append([]string{}, now.Sweeping...),
-		Holding:   now.Holding,
-		Gaps:      now.Gaps,
-		LastGap:   now.LastGap,
-		Changes:   s.metrics.total(s.metrics.changes),
-		Keys:      s.metrics.total(s.metrics.keys),
-		UpSecs:    time.Since(s.started).Seconds(),
+		Version:    s.version,
+		State:      now.State,
+		Ready:      now.Ready(),
+		Stream:     now.Stream,
+		Position:   now.Position.String(),
+		Settled:    now.Settled.String(),
+		Confirmed:  now.Confirmed.String(),
+		LagBytes:   now.LagBytes,
+		LagSeconds: now.Lag.Seconds(),
+		Sweeping:   append([]string{}, now.Sweeping...),
+		Holding:    now.Holding,
+		Gaps:       now.Gaps,
+		LastGap:    now.LastGap,
+		Changes:    s.metrics.total(s.metrics.changes),
+		Keys:       s.metrics.total(s.metrics.keys),
+		UpSeconds:  time.Since(s.started).Seconds(),
 	}
 }

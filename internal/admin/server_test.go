@@ -123,7 +123,7 @@ func TestStatusIsOneObject(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &got); err != nil {
 		t.Fatal(err)
 	}
-	got.UpSecs = 0
+	got.UpSeconds = 0
 	want := admin.Status{
 		Version: "v1", State: "streaming", Ready: true, Stream: "1:2:slot",
 		Position: "0/0/0", Settled: "0/0/0", Confirmed: "0/0/0",

@@ -51,9 +51,9 @@ type Gate interface {
 
 // A Catalog tells what the entries' values are made of.
 type Catalog interface {
-	// Plan returns today's fingerprints. It returns change.ErrUnpublished if the
+	// Fingerprints returns those of today. It returns change.ErrUnpublished if the
 	// source does not send every change of their tables.
-	Plan(ctx context.Context) (guard.Plan, error)
+	Fingerprints(ctx context.Context) (guard.Fingerprints, error)
 }
 
 // A Sink holds the cache.

@@ -62,12 +62,12 @@ func play(t *testing.T, test func(r *rig)) {
 		r.planner = plan.New(entries)
 		r.source = &source{at: change.Attachment{Stream: "1:2:unstale", Origin: origin, Confirmed: at(100)}, wake: make(chan struct{}, 1)}
 		r.gate = &gate{running: map[uint64]bool{}, insert: 100}
-		r.catalog = &catalog{now: guard.Plan{
-			"user":    {Key: userTemplate, Fingerprint: "1"},
-			"product": {Key: productTemplate, Fingerprint: "1"},
+		r.catalog = &catalog{now: guard.Fingerprints{
+			"user":    {Key: userTemplate, Hash: "1"},
+			"product": {Key: productTemplate, Hash: "1"},
 		}}
 		r.sink = &sink{t: t, durable: 3 * time.Second, runID: "a"}
-		r.sink.mark = guard.Watermark{Lo: at(100), Settled: at(100), Origin: origin.String(), Plan: r.catalog.now}
+		r.sink.mark = guard.Watermark{Lo: at(100), Settled: at(100), Origin: origin.String(), Fingerprints: r.catalog.now}
 		r.options = apply.Options{Observer: r.observer, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
 		defer func() {
 			if r.loop != nil {
@@ -353,11 +353,11 @@ func (g *gate) questions() int {
 
 type catalog struct {
 	mu  sync.Mutex
-	now guard.Plan
+	now guard.Fingerprints
 	err error
 }
 
-func (c *catalog) Plan(context.Context) (guard.Plan, error) {
+func (c *catalog) Fingerprints(context.Context) (guard.Fingerprints, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now, c.err
@@ -469,7 +469,7 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 		s.batches = append(s.batches, w)
 		s.mark.Lo, s.mark.Settled = w.end, w.settled
 		if w.note != nil {
-			s.mark.Origin, s.mark.Plan, s.mark.Sweeps = w.note.Origin, w.note.Plan, w.note.Sweeps
+			s.mark.Origin, s.mark.Fingerprints, s.mark.Sweeps = w.note.Origin, w.note.Fingerprints, w.note.Sweeps
 		}
 	}
 	return n, err

@@ -31,7 +31,7 @@ type session struct {
 	planned chan *plan.Batch
 	gated   chan group
 	free    chan *plan.Batch
-	replans chan guard.Plan
+	replans chan guard.Fingerprints
 	noteDue chan struct{}      // a sweep has ended: the watermark is to say so
 	marks   chan chan struct{} // a batch is to be written, and the channel closed
 	sweeps  sweeps
@@ -40,15 +40,15 @@ type session struct {
 	lag     lag
 
 	// The writer's own.
-	written     change.Position
-	lastWrite   time.Time
-	plan        guard.Plan
-	unconfirmed []checkpoint
-	latencies   []time.Duration
+	written      change.Position
+	lastWrite    time.Time
+	fingerprints guard.Fingerprints
+	unconfirmed  []checkpoint
+	latencies    []time.Duration
 	// unsettled, if not nil, is what the watermark said of the entries before
 	// some were found to differ; they are swept once more when every
 	// transaction below unsettledBelow has ended.
-	unsettled      guard.Plan
+	unsettled      guard.Fingerprints
 	unsettledBelow uint64
 }
 
@@ -72,7 +72,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		planned: make(chan *plan.Batch, queueBatches),
 		gated:   make(chan group, 1),
 		free:    make(chan *plan.Batch, batchesMax),
-		replans: make(chan guard.Plan),
+		replans: make(chan guard.Fingerprints),
 		noteDue: make(chan struct{}, 1),
 		marks:   make(chan chan struct{}),
 		sweeps:  sweeps{due: make(chan struct{}, 1)},
@@ -132,7 +132,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	var snapshot change.Snapshot
 	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
 		var err error
-		if s.plan, err = s.catalog.Plan(ctx); err != nil {
+		if s.fingerprints, err = s.catalog.Fingerprints(ctx); err != nil {
 			return err
 		}
 		s.asking.Lock()
@@ -182,7 +182,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		s.Loop.status.set(func(now *Status) { now.Gaps++; now.LastGap = reason })
 		templates = s.everyTemplate(marks)
 		s.resume = change.Position{}
-	} else if before := marks[0].Plan; len(changedTemplates(before, s.plan)) > 0 && snapshot.XMin < snapshot.XMax {
+	} else if before := marks[0].Fingerprints; len(changedTemplates(before, s.fingerprints)) > 0 && snapshot.XMin < snapshot.XMax {
 		// What changed while nobody looked may be how a table is published: a
 		// transaction that was running then can have written rows that are never
 		// sent, and commit behind this sweep.
@@ -252,7 +252,7 @@ func (s *session) pendingSweeps(marks []guard.Watermark) []string {
 	for _, mark := range marks {
 		templates = append(templates, mark.Sweeps...)
 		if !mark.Lo.IsZero() {
-			templates = append(templates, changedTemplates(mark.Plan, s.plan)...)
+			templates = append(templates, changedTemplates(mark.Fingerprints, s.fingerprints)...)
 		}
 	}
 	return templates
@@ -262,11 +262,11 @@ func (s *session) everyTemplate(marks []guard.Watermark) []string {
 	var templates []string
 	for _, mark := range marks {
 		templates = append(templates, mark.Sweeps...)
-		for _, entry := range mark.Plan {
+		for _, entry := range mark.Fingerprints {
 			templates = append(templates, entry.Key)
 		}
 	}
-	for _, entry := range s.plan {
+	for _, entry := range s.fingerprints {
 		templates = append(templates, entry.Key)
 	}
 	return templates
@@ -274,7 +274,7 @@ func (s *session) everyTemplate(marks []guard.Watermark) []string {
 
 // changedTemplates returns the templates, old and new, of the entries that
 // differ.
-func changedTemplates(before, after guard.Plan) []string {
+func changedTemplates(before, after guard.Fingerprints) []string {
 	var templates []string
 	for name, entry := range before {
 		if after[name] != entry {
@@ -293,9 +293,9 @@ func changedTemplates(before, after guard.Plan) []string {
 // note is what the watermark is to say. Entries that are to be swept once more
 // keep their old fingerprints, so that a crash does not forget it.
 func (s *session) note() *guard.Note {
-	said := maps.Clone(s.plan)
+	said := maps.Clone(s.fingerprints)
 	if s.unsettled != nil {
-		for name, entry := range s.plan {
+		for name, entry := range s.fingerprints {
 			if before, known := s.unsettled[name]; !known {
 				delete(said, name)
 			} else if before != entry {
@@ -303,7 +303,7 @@ func (s *session) note() *guard.Note {
 			}
 		}
 	}
-	return &guard.Note{Origin: s.origin.String(), Plan: said, Sweeps: s.sweeps.pending()}
+	return &guard.Note{Origin: s.origin.String(), Fingerprints: said, Sweeps: s.sweeps.pending()}
 }
 
 // settle sweeps the entries that differed at the take-over once more, when it
@@ -312,7 +312,7 @@ func (s *session) settle() (templates []string) {
 	if s.unsettled == nil || s.oldest.Load() < s.unsettledBelow {
 		return nil
 	}
-	templates = changedTemplates(s.unsettled, s.plan)
+	templates = changedTemplates(s.unsettled, s.fingerprints)
 	s.unsettled = nil
 	return templates
 }
@@ -328,9 +328,9 @@ func (s *session) watchCatalog(ctx context.Context, outages *outages) error {
 			return nil
 		case <-tick.C:
 		}
-		var now guard.Plan
+		var now guard.Fingerprints
 		err := outages.persist(ctx, serverDatabase, func(ctx context.Context) (err error) {
-			now, err = s.catalog.Plan(ctx)
+			now, err = s.catalog.Fingerprints(ctx)
 			return err
 		})
 		if ctx.Err() != nil {

@@ -127,7 +127,7 @@ func TestAnOrdinaryStartSweepsNothing(t *testing.T) {
 // longer configured as well.
 func TestAGapSweepsWhatFormerEntriesLeft(t *testing.T) {
 	play(t, func(r *rig) {
-		r.sink.mark.Plan = guard.Plan{"gone": {Key: "gone:{id}"}}
+		r.sink.mark.Fingerprints = guard.Fingerprints{"gone": {Key: "gone:{id}"}}
 		r.sink.mark.Sweeps = []string{"pending:{id}", userTemplate}
 		r.source.at.Gap = "the slot is new"
 		began := time.Now()
@@ -183,16 +183,16 @@ func TestASweepThatNeverEndsStaysPending(t *testing.T) {
 // What a release left behind that named an entry's keys otherwise.
 func TestAnEntryThatChangedIsSweptByItsOldNameAndItsNew(t *testing.T) {
 	play(t, func(r *rig) {
-		r.sink.mark.Plan = guard.Plan{
-			"user":    {Key: "u:{id}", Fingerprint: "1"},
-			"product": {Key: productTemplate, Fingerprint: "1"},
-			"gone":    {Key: "gone:{id}", Fingerprint: "1"},
+		r.sink.mark.Fingerprints = guard.Fingerprints{
+			"user":    {Key: "u:{id}", Hash: "1"},
+			"product": {Key: productTemplate, Hash: "1"},
+			"gone":    {Key: "gone:{id}", Hash: "1"},
 		}
 		began := time.Now()
 		r.start()
 		r.pass(2 * sweepTime)
 		wantSweep(r, began, "gone:{id}", "u:{id}", userTemplate)
-		if diff := cmp.Diff(r.catalog.now, r.sink.watermark().Plan); diff != "" {
+		if diff := cmp.Diff(r.catalog.now, r.sink.watermark().Fingerprints); diff != "" {
 			r.t.Errorf("the plan in the watermark (-want +got):\n%s", diff)
 		}
 	})
@@ -209,11 +209,11 @@ func TestACatalogThatChangesIsSwept(t *testing.T) {
 		}
 		began := time.Now()
 		r.catalog.set(func(c *catalog) {
-			c.now = guard.Plan{"user": {Key: userTemplate, Fingerprint: "2"}, "product": {Key: productTemplate, Fingerprint: "1"}}
+			c.now = guard.Fingerprints{"user": {Key: userTemplate, Hash: "2"}, "product": {Key: productTemplate, Hash: "1"}}
 		})
 		r.pass(5 * time.Second)
-		if w := r.sink.watermark(); !slices.Equal(w.Sweeps, []string{userTemplate}) || w.Plan["user"].Fingerprint != "2" {
-			r.t.Errorf("pending %v, plan %v", w.Sweeps, w.Plan)
+		if w := r.sink.watermark(); !slices.Equal(w.Sweeps, []string{userTemplate}) || w.Fingerprints["user"].Hash != "2" {
+			r.t.Errorf("pending %v, plan %v", w.Sweeps, w.Fingerprints)
 		}
 		if r.ready() {
 			r.t.Error("ready while sweeping")
@@ -461,9 +461,9 @@ func TestSettledGoesBackWithThePrimary(t *testing.T) {
 // sweep of the start. A crash before that must not forget it.
 func TestWhatDifferedAtTheStartIsSweptAgainWhenOldTransactionsHaveEnded(t *testing.T) {
 	play(t, func(r *rig) {
-		r.sink.mark.Plan = guard.Plan{
-			"user":    {Key: userTemplate, Fingerprint: "0"},
-			"product": {Key: productTemplate, Fingerprint: "1"},
+		r.sink.mark.Fingerprints = guard.Fingerprints{
+			"user":    {Key: userTemplate, Hash: "0"},
+			"product": {Key: productTemplate, Hash: "1"},
 		}
 		r.gate.running[900] = true
 		r.start()
@@ -471,7 +471,7 @@ func TestWhatDifferedAtTheStartIsSweptAgainWhenOldTransactionsHaveEnded(t *testi
 		if swept := r.sink.sweeps(); len(swept) != 2 || swept[0].templates != userTemplate {
 			r.t.Fatalf("swept %v", swept)
 		}
-		if got := r.sink.watermark().Plan["user"].Fingerprint; got != "0" {
+		if got := r.sink.watermark().Fingerprints["user"].Hash; got != "0" {
 			r.t.Errorf("the watermark has the fingerprint %q: after a crash nobody would know", got)
 		}
 		r.gate.set(func(g *gate) { delete(g.running, 900) })
@@ -479,7 +479,7 @@ func TestWhatDifferedAtTheStartIsSweptAgainWhenOldTransactionsHaveEnded(t *testi
 		if swept := r.sink.sweeps(); len(swept) != 4 || swept[3].templates != userTemplate {
 			r.t.Errorf("swept %v, want two more passes", swept)
 		}
-		if got := r.sink.watermark().Plan["user"].Fingerprint; got != "1" {
+		if got := r.sink.watermark().Fingerprints["user"].Hash; got != "1" {
 			r.t.Errorf("the watermark has the fingerprint %q in the end", got)
 		}
 	})

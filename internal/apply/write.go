@@ -38,13 +38,13 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 			}
 			close(written)
 		case now := <-s.replans:
-			changed := append(changedTemplates(s.plan, now), s.settle()...)
+			changed := append(changedTemplates(s.fingerprints, now), s.settle()...)
 			if len(changed) == 0 {
 				continue
 			}
 			s.logger.Info("the catalog changed without row changes: sweeping", "keys", changed)
 			s.sweeps.request(changed, s.written, time.Now())
-			s.plan = now
+			s.fingerprints = now
 			if err := s.writeNote(ctx, outages); err != nil {
 				return err
 			}

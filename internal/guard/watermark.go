@@ -25,20 +25,20 @@ type Watermark struct {
 	// included.
 	Settled change.Position
 	// Origin is change.Origin.String() of the server that Lo speaks of.
-	Origin string
-	Plan   Plan
+	Origin       string
+	Fingerprints Fingerprints
 	// Sweeps are the key templates whose sweep has not ended.
 	Sweeps []string
 }
 
-// Plan is what the cached values were made for: by the name of the entry.
-type Plan map[string]PlanEntry
+// Fingerprints say what the cached values were made for: by the name of the entry.
+type Fingerprints map[string]Fingerprint
 
-// PlanEntry is the fingerprint of one entry. Where it differs from today's, no
+// Fingerprint is that of one entry. Where it differs from today's, no
 // row event told what became wrong: the entry is swept.
-type PlanEntry struct {
-	Key         string `json:"key"`         // template
-	Fingerprint string `json:"fingerprint"` // of the entry and its table
+type Fingerprint struct {
+	Key  string `json:"key"`         // template
+	Hash string `json:"fingerprint"` // of the entry and its table
 }
 
 // ParseOwn reads the reply of the Own script. A watermark that a newer release
@@ -84,7 +84,7 @@ func (w *Watermark) read(texts []string) error {
 		return fmt.Errorf("settled: %w", err)
 	}
 	if texts[3] != "" {
-		if err := json.Unmarshal([]byte(texts[3]), &w.Plan); err != nil {
+		if err := json.Unmarshal([]byte(texts[3]), &w.Fingerprints); err != nil {
 			return fmt.Errorf("plan: %w", err)
 		}
 	}
@@ -110,9 +110,9 @@ type ApplyHeader struct {
 
 // Note is the part of a watermark that seldom changes.
 type Note struct {
-	Origin string
-	Plan   Plan
-	Sweeps []string
+	Origin       string
+	Fingerprints Fingerprints
+	Sweeps       []string
 }
 
 // AppendArguments appends Apply's arguments before the keys to drop:
@@ -120,7 +120,7 @@ type Note struct {
 func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 	var origin, plan, sweeps string
 	if h.Note != nil {
-		origin, plan, sweeps = h.Note.Origin, encode(h.Note.Plan), encode(h.Note.Sweeps)
+		origin, plan, sweeps = h.Note.Origin, encode(h.Note.Fingerprints), encode(h.Note.Sweeps)
 	}
 	cluster := "0"
 	if h.Cluster {

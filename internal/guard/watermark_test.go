@@ -37,8 +37,8 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 			Lo: positions().Draw(t, "lo"), Settled: positions().Draw(t, "settled"),
 			Note: &guard.Note{
 				Origin: rapid.StringMatching(`[0-9/]{1,20}`).Draw(t, "origin"),
-				Plan: rapid.MapOf(rapid.StringMatching(`[a-z<>&"é]{1,5}`), rapid.Custom(func(t *rapid.T) guard.PlanEntry {
-					return guard.PlanEntry{Key: rapid.String().Draw(t, "key"), Fingerprint: rapid.String().Draw(t, "fingerprint")}
+				Fingerprints: rapid.MapOf(rapid.StringMatching(`[a-z<>&"é]{1,5}`), rapid.Custom(func(t *rapid.T) guard.Fingerprint {
+					return guard.Fingerprint{Key: rapid.String().Draw(t, "key"), Hash: rapid.String().Draw(t, "fingerprint")}
 				})).Draw(t, "plan"),
 				Sweeps: rapid.SliceOf(rapid.StringMatching(`[a-z:{}<>&\\é]{1,8}`)).Draw(t, "sweeps"),
 			},
@@ -51,7 +51,7 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Plan: header.Note.Plan, Sweeps: header.Note.Sweeps}
+		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
@@ -68,7 +68,7 @@ func TestANoteWithoutSweepsOverwritesThem(t *testing.T) {
 		t.Errorf("without a note (-want +got):\n%s", diff)
 	}
 	header.Cluster = true
-	header.Note = &guard.Note{Origin: "x", Plan: guard.Plan{}, Sweeps: []string{}}
+	header.Note = &guard.Note{Origin: "x", Fingerprints: guard.Fingerprints{}, Sweeps: []string{}}
 	want[5], want[6], want[7], want[8] = "x", "{}", "[]", "1"
 	if diff := cmp.Diff(want, header.AppendArguments(nil)); diff != "" {
 		t.Errorf("with a note (-want +got):\n%s", diff)
@@ -98,7 +98,7 @@ func TestAWatermarkOfANewerReleaseIsARefusal(t *testing.T) {
 
 // Whatever stands in Redis, reading it ends in a watermark or an error.
 func FuzzParseOwn(f *testing.F) {
-	whole := guard.ApplyHeader{Lo: change.Position{LSN: 1}, Note: &guard.Note{Origin: "o", Plan: guard.Plan{"a": {Key: "a:{id}"}}}}
+	whole := guard.ApplyHeader{Lo: change.Position{LSN: 1}, Note: &guard.Note{Origin: "o", Fingerprints: guard.Fingerprints{"a": {Key: "a:{id}"}}}}
 	arguments := whole.AppendArguments(nil)
 	f.Add(arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], 6)
 	f.Add("short", "", "", "null", "[]", 6)
@@ -112,8 +112,8 @@ func FuzzParseOwn(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if w.Plan != nil {
-				var again guard.Plan
+			if w.Fingerprints != nil {
+				var again guard.Fingerprints
 				if err := json.Unmarshal([]byte(plan), &again); err != nil {
 					t.Fatalf("accepted the plan %q: %v", plan, err)
 				}

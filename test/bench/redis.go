@@ -61,8 +61,8 @@ func (r *running) stop() error {
 // fixedCatalog stands for the catalog of a database whose tables nobody alters.
 type fixedCatalog struct{}
 
-func (fixedCatalog) Plan(context.Context) (guard.Plan, error) {
-	return guard.Plan{"product": {Key: keyTemplate, Fingerprint: "fixed"}}, nil
+func (fixedCatalog) Fingerprints(context.Context) (guard.Fingerprints, error) {
+	return guard.Fingerprints{"product": {Key: keyTemplate, Hash: "fixed"}}, nil
 }
 
 // A watcher is told by a loop what it has written.

@@ -360,11 +360,11 @@ func TestApply(t *testing.T) {
 		},
 		"a note is kept until the next": func(m *master) {
 			o := m.own()
-			note := &guard.Note{Origin: "1/2/3/4", Plan: guard.Plan{"a": {Key: "a:{id}", Fingerprint: "f"}}, Sweeps: []string{"a:{id}"}}
+			note := &guard.Note{Origin: "1/2/3/4", Fingerprints: guard.Fingerprints{"a": {Key: "a:{id}", Hash: "f"}}, Sweeps: []string{"a:{id}"}}
 			m.want("apply", o.apply(1, note), guard.OK)
 			m.want("apply", o.apply(2, nil), guard.OK)
 			found := m.own().found
-			want := guard.Watermark{Epoch: found.Epoch, Lo: position(2), Settled: position(1), Origin: note.Origin, Plan: note.Plan, Sweeps: note.Sweeps}
+			want := guard.Watermark{Epoch: found.Epoch, Lo: position(2), Settled: position(1), Origin: note.Origin, Fingerprints: note.Fingerprints, Sweeps: note.Sweeps}
 			if diff := cmp.Diff(want, found); diff != "" {
 				m.t.Errorf("(-want +got):\n%s", diff)
 			}
