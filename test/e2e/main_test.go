@@ -70,7 +70,10 @@ func sharedPostgres(t *testing.T, major int) *stack.Postgres {
 	if p := shared.postgres[major]; p != nil {
 		return p
 	}
-	p := startPostgres(t, stack.PostgresOptions{Major: major})
+	// Tests run side by side, each with a slot of its own.
+	p := startPostgres(t, stack.PostgresOptions{Major: major, Settings: map[string]string{
+		"max_replication_slots": "100", "max_wal_senders": "100", "max_connections": "200",
+	}})
 	if shared.postgres == nil {
 		shared.postgres = map[int]*stack.Postgres{}
 	}
