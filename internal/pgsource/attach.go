@@ -18,6 +18,11 @@ import (
 // applicationName is ours in pg_stat_activity and pg_stat_replication.
 const applicationName = "unstale"
 
+// answerMax is how long the server may take to let us in, and for an answer
+// that waits for nobody else. Statements that wait for locks or transactions
+// have no limit of their own.
+const answerMax = 30 * time.Second
+
 // Attach takes the stream over: it makes what is missing of publication and
 // slot, starts replication, and returns where it stands. An earlier attachment
 // ends first.
@@ -74,7 +79,7 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	}
 
 	// From here on the connection is ours alone: its bytes are read by wire.
-	if err := link.SyncConn(ctx); err != nil {
+	if err := syncConn(ctx, link); err != nil {
 		return change.Attachment{}, fmt.Errorf("take over the replication connection: %w", err)
 	}
 	hijacked, err := link.Hijack()
@@ -147,6 +152,8 @@ func (s *Source) start(ctx context.Context, admin *catalog, conn net.Conn, pid u
 
 // awaitStart reads up to the message that begins the stream.
 func (s *stream) awaitStart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
 	for {
 		if err := s.wire.need(ctx, messageHeader); err != nil {
 			return err
@@ -209,10 +216,14 @@ var replicationParams = map[string]string{
 	"idle_session_timeout": "0",
 }
 
-// connectReplication opens the connection that will carry the stream.
-func (s *Source) connectReplication(ctx context.Context, admin *catalog) (*pgconn.PgConn, error) {
+// connect opens a connection of which the end is noticed, also if nobody says
+// it.
+func (s *Source) connect(ctx context.Context, params map[string]string, wrap func(net.Conn) net.Conn) (*pgconn.PgConn, error) {
 	config := s.config.Copy()
-	setParams(config, replicationParams)
+	setParams(config, params)
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = answerMax
+	}
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -220,9 +231,14 @@ func (s *Source) connectReplication(ctx context.Context, admin *catalog) (*pgcon
 			return nil, err
 		}
 		noticeDeadPeer(conn)
-		return newNapper(conn), nil
+		return wrap(conn), nil
 	}
-	link, err := pgconn.ConnectConfig(ctx, config)
+	return pgconn.ConnectConfig(ctx, config)
+}
+
+// connectReplication opens the connection that will carry the stream.
+func (s *Source) connectReplication(ctx context.Context, admin *catalog) (*pgconn.PgConn, error) {
+	link, err := s.connect(ctx, replicationParams, func(conn net.Conn) net.Conn { return newNapper(conn) })
 	if isCode(err, codeInsufficientPrivilege) {
 		return nil, admin.refuseReplication(err)
 	}
@@ -269,7 +285,7 @@ type system struct {
 }
 
 func identify(ctx context.Context, link *pgconn.PgConn) (system, error) {
-	row, err := simple(ctx, link, "IDENTIFY_SYSTEM")
+	row, err := ask(ctx, link, "IDENTIFY_SYSTEM")
 	if err != nil {
 		return system{}, fmt.Errorf("identify the system: %w", err)
 	}
@@ -308,7 +324,7 @@ func (s system) same(origin change.Origin, database uint32) error {
 // walSenderTimeout asks on the replication connection: a role can have a value
 // of its own.
 func walSenderTimeout(ctx context.Context, link *pgconn.PgConn) (time.Duration, error) {
-	row, err := simple(ctx, link, "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
+	row, err := ask(ctx, link, "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
 	if err != nil {
 		return 0, fmt.Errorf("read wal_sender_timeout: %w", err)
 	}
@@ -320,6 +336,19 @@ func walSenderTimeout(ctx context.Context, link *pgconn.PgConn) (time.Duration, 
 		return 0, fmt.Errorf("read wal_sender_timeout: %w", err)
 	}
 	return time.Duration(ms) * time.Millisecond, nil
+}
+
+func syncConn(ctx context.Context, link *pgconn.PgConn) error {
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
+	return link.SyncConn(ctx)
+}
+
+// ask is simple for a command that the server answers at once.
+func ask(ctx context.Context, link *pgconn.PgConn, command string) ([][]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
+	return simple(ctx, link, command)
 }
 
 // simple runs a command by the simple protocol, the only one that a replication

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"strconv"
 	"strings"
@@ -29,9 +30,7 @@ var catalogParams = map[string]string{
 }
 
 func (s *Source) connectCatalog(ctx context.Context) (*catalog, error) {
-	config := s.config.Copy()
-	setParams(config, catalogParams)
-	conn, err := pgconn.ConnectConfig(ctx, config)
+	conn, err := s.connect(ctx, catalogParams, func(conn net.Conn) net.Conn { return conn })
 	if err != nil {
 		return nil, fmt.Errorf("open the catalog connection: %w", err)
 	}
@@ -40,8 +39,15 @@ func (s *Source) connectCatalog(ctx context.Context) (*catalog, error) {
 
 func (c *catalog) close() { closeNow(c.conn) }
 
-// query runs one statement and returns its rows, as text.
+// query asks what the server answers at once, and returns the rows as text.
 func (c *catalog) query(ctx context.Context, sql string, args ...string) ([][][]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
+	return c.run(ctx, sql, args...)
+}
+
+// run runs one statement, however long it takes.
+func (c *catalog) run(ctx context.Context, sql string, args ...string) ([][][]byte, error) {
 	params := make([][]byte, len(args))
 	for i, arg := range args {
 		params[i] = []byte(arg)

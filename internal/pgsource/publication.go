@@ -130,7 +130,7 @@ func (s *Source) awaitRunning(ctx context.Context, c *catalog) error {
 
 // mend runs a statement that our role may not be allowed to run.
 func (c *catalog) mend(ctx context.Context, what, sql string) error {
-	_, err := c.query(ctx, sql)
+	_, err := c.run(ctx, sql) // it waits for the locks of others
 	if isCode(err, codeInsufficientPrivilege) {
 		return &change.Refusal{
 			Problem: fmt.Sprintf("role %s may not %s: %s", c.role, what, message(err)),

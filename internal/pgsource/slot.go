@@ -41,13 +41,13 @@ func (s *Source) prepareSlot(ctx context.Context, admin *catalog, link *pgconn.P
 		gap = "slot reached back to before its publication"
 	default:
 		if s.options.Failover && admin.version >= 170000 && !slot.failover {
-			if _, err := simple(ctx, link, fmt.Sprintf("ALTER_REPLICATION_SLOT %s (FAILOVER true)", quoteName(name))); err != nil {
+			if _, err := ask(ctx, link, fmt.Sprintf("ALTER_REPLICATION_SLOT %s (FAILOVER true)", quoteName(name))); err != nil {
 				return "", fmt.Errorf("make slot %s a failover slot: %w", name, err)
 			}
 		}
 		return published.gap, nil
 	}
-	if _, err := simple(ctx, link, "DROP_REPLICATION_SLOT "+quoteName(name)); err != nil {
+	if _, err := ask(ctx, link, "DROP_REPLICATION_SLOT "+quoteName(name)); err != nil {
 		return "", fmt.Errorf("drop slot %s (%s): %w", name, gap, err)
 	}
 	return gap, s.createSlot(ctx, admin, link)
