@@ -90,7 +90,7 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	conn := hijacked.Conn
 	stream, begin, origin, err := s.start(ctx, admin, conn, hijacked.PID, system)
 	if err != nil {
-		conn.Close()
+		cut(conn)
 		return change.Attachment{}, err
 	}
 

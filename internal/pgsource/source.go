@@ -11,6 +11,7 @@ package pgsource
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -176,15 +177,15 @@ func (s *Source) detach(ctx context.Context) error {
 	s.reporter = nil
 	s.mu.Unlock()
 
-	stream.wire.unwatch()
-	reporter.close()
-	defer conn.Close()
-	if stream.broken != nil || reporter.broken() != nil {
-		return nil // there is nobody to say it to
-	}
 	deadline := time.Now().Add(closeMax)
 	if until, ok := ctx.Deadline(); ok && until.Before(deadline) {
 		deadline = until
+	}
+	stream.wire.unwatch()
+	reporter.close(deadline)
+	defer cut(conn)
+	if stream.broken != nil || reporter.broken() != nil {
+		return nil // there is nobody to say it to
 	}
 	if err := reporter.send(); err != nil {
 		return err
@@ -195,4 +196,13 @@ func (s *Source) detach(ctx context.Context) error {
 	}
 	_, _ = io.Copy(io.Discard, conn)
 	return nil
+}
+
+// cut closes a connection at once. TLS would first say good-bye, for up to 5 s
+// where the other end takes nothing; ours has been said, or is in vain.
+func cut(conn net.Conn) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	conn.Close()
 }

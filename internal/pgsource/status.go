@@ -39,6 +39,7 @@ type reporter struct {
 
 	mu        sync.Mutex
 	confirmed uint64
+	until     time.Time // if not zero, when no update may be under way any more
 	err       error
 
 	changed chan struct{} // capacity 1: confirmed has grown
@@ -114,7 +115,7 @@ func (r *reporter) run() {
 			r.mu.Lock()
 			r.err = fmt.Errorf("send status update: %w", err)
 			r.mu.Unlock()
-			r.conn.Close()
+			cut(r.conn)
 			return
 		}
 		last = time.Now()
@@ -129,8 +130,13 @@ func (r *reporter) broken() error {
 	return r.err
 }
 
-// close ends the goroutine. The connection stays as it is.
-func (r *reporter) close() {
+// close ends the goroutine. The connection stays as it is, but takes no update
+// after until, not even one that is under way.
+func (r *reporter) close(until time.Time) {
+	r.mu.Lock()
+	r.until = until
+	_ = r.conn.SetWriteDeadline(until)
+	r.mu.Unlock()
 	close(r.stop)
 	<-r.stopped
 }
@@ -139,14 +145,20 @@ func (r *reporter) close() {
 // flushed and applied. The three are the same and none of them is left zero:
 // the server moves the slot to the flushed position, and to nothing beyond it.
 func (r *reporter) send() error {
+	deadline := time.Now().Add(statusWriteMax)
 	r.mu.Lock()
 	lsn := r.confirmed
+	if !r.until.IsZero() && r.until.Before(deadline) {
+		deadline = r.until
+	}
+	// Under the lock, or it could replace the earlier one that close sets.
+	err := r.conn.SetWriteDeadline(deadline)
 	r.mu.Unlock()
-	lsn = min(lsn, r.delivered.Load())
-	if err := r.conn.SetWriteDeadline(time.Now().Add(statusWriteMax)); err != nil {
+	if err != nil {
 		return err
 	}
-	_, err := r.conn.Write(appendStatus(nil, lsn, time.Now()))
+	lsn = min(lsn, r.delivered.Load())
+	_, err = r.conn.Write(appendStatus(nil, lsn, time.Now()))
 	return err
 }
 

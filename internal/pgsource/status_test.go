@@ -67,7 +67,7 @@ func TestStatusGoesOutWhileNobodyReads(t *testing.T) {
 		conn := newRecorder()
 		r := newReporter(conn, 10*time.Second, lsn(0x100))
 		time.Sleep(35 * time.Second)
-		r.close()
+		r.close(time.Now().Add(time.Second))
 		want := []update{same(10*time.Second, 0x100), same(20*time.Second, 0x100), same(30*time.Second, 0x100)}
 		if diff := cmp.Diff(want, conn.all()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -89,7 +89,7 @@ func TestConfirmationsAreSentSoonAndNotTooOften(t *testing.T) {
 			time.Sleep(11 * time.Millisecond)
 		}
 		time.Sleep(time.Second)
-		r.close()
+		r.close(time.Now().Add(time.Second))
 		want := []update{same(0, 0x101), same(100*time.Millisecond, 0x10a), same(200*time.Millisecond, 0x10f)}
 		if diff := cmp.Diff(want, conn.all()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -107,7 +107,7 @@ func TestServerThatAsksIsAnswered(t *testing.T) {
 		synctest.Wait()
 		r.ask()
 		synctest.Wait()
-		r.close()
+		r.close(time.Now().Add(time.Second))
 		if diff := cmp.Diff([]update{same(time.Second, 0x100), same(time.Second, 0x100)}, conn.all()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -129,7 +129,7 @@ func TestConfirmationNeverGoesTooFar(t *testing.T) {
 		synctest.Wait()
 		r.confirm(lsn(0x250))
 		synctest.Wait()
-		r.close()
+		r.close(time.Now().Add(time.Second))
 		if diff := cmp.Diff([]update{same(0, 0x200)}, conn.all()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
@@ -144,7 +144,7 @@ func TestBrokenWriteClosesTheConnection(t *testing.T) {
 		conn.err = errors.New("gone")
 		r := newReporter(conn, 10*time.Second, lsn(0x100))
 		<-conn.closed
-		r.close()
+		r.close(time.Now().Add(time.Second))
 		if err := r.broken(); !errors.Is(err, conn.err) {
 			t.Errorf("got %v, want %v", err, conn.err)
 		}
