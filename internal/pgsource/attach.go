@@ -51,8 +51,11 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	if err := admin.ready(ctx); err != nil {
 		return change.Attachment{}, err
 	}
-	published, err := s.publish(ctx, admin)
-	if err != nil {
+	// Who waits for another instance to end changes nothing.
+	if _, err := s.freeSlot(ctx, admin); err != nil {
+		return change.Attachment{}, err
+	}
+	if err := s.publish(ctx, admin); err != nil {
 		return change.Attachment{}, err
 	}
 
@@ -69,8 +72,7 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	if err != nil {
 		return change.Attachment{}, err
 	}
-	gap, err := s.prepareSlot(ctx, admin, link, published)
-	if err != nil {
+	if err := s.prepareSlot(ctx, admin, link); err != nil {
 		return change.Attachment{}, err
 	}
 	senderTimeout, err := walSenderTimeout(ctx, link)
@@ -94,7 +96,8 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 		return change.Attachment{}, err
 	}
 
-	s.stream, s.conn, s.replaceSlot = stream, conn, false
+	gap := s.untold.gap()
+	s.stream, s.conn, s.untold, s.replaceSlot = stream, conn, untold{}, false
 	reporter := newReporter(conn, statusInterval(senderTimeout), begin)
 	stream.reply = reporter.ask
 	s.mu.Lock()

@@ -64,6 +64,25 @@ func (s *server) sourceBy(t *testing.T, dial pgconn.DialFunc) *Source {
 	})
 }
 
+func (s *server) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// count counts the statements so far that have the text in them.
+func (s *server) count(text string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, sql := range s.statements {
+		if strings.Contains(sql, text) {
+			n++
+		}
+	}
+	return n
+}
+
 // answer is what the server does about a statement. It runs with s.mu held.
 func (s *server) answer(sql string) (rows [][]string, err *pgproto3.ErrorResponse) {
 	text := func(b bool) string { return map[bool]string{true: "t", false: "f"}[b] }
@@ -117,8 +136,10 @@ func (s *server) serve(conn net.Conn) {
 	backend.Send(&pgproto3.AuthenticationOk{})
 	backend.Send(&pgproto3.BackendKeyData{ProcessID: 42, SecretKey: []byte{1, 2, 3, 4}})
 	backend.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
-	sql := ""
-	for backend.Flush() == nil {
+	if backend.Flush() != nil {
+		return
+	}
+	for sql := ""; ; {
 		message, err := backend.Receive()
 		if err != nil {
 			return
@@ -139,6 +160,9 @@ func (s *server) serve(conn net.Conn) {
 		}
 		if !s.reply(backend, sql) {
 			_, _ = backend.Receive() // until the other end closes
+			return
+		}
+		if backend.Flush() != nil {
 			return
 		}
 	}
@@ -215,6 +239,106 @@ func TestMakingASlotMayTakeLong(t *testing.T) {
 		_, err := server.source(t).Attach(ctx)
 		if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || took < time.Hour {
 			t.Errorf("after %v: %v", took, err)
+		}
+		server.connections.Wait()
+	})
+}
+
+// Who waits for another instance to end must not change the publication: when
+// it attaches at last, nothing would be missing any more, and nobody would hear
+// of the changes that were.
+func TestAWaitingInstanceChangesNothing(t *testing.T) {
+	for name, publication := range map[string]bool{"no publication": false, "table not published": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := newServer()
+				server.publication, server.published, server.slotPID = publication, false, "4711"
+				_, err := server.source(t).Attach(t.Context())
+				if err == nil || !strings.Contains(err.Error(), "in use by the process 4711") {
+					t.Errorf("got %v, want the process that has the slot", err)
+				}
+				if server.count("PUBLICATION ") > 0 {
+					t.Error("the publication was changed")
+				}
+				server.connections.Wait()
+			})
+		})
+	}
+}
+
+// An Attach that fails behind a change of the publication or the slot has told
+// nobody of it. The next one does, and waits if the first one did not.
+func TestAFailedAttachLeavesItsGapToTheNext(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*server)
+		fails   string
+		gap     string
+		waits   int // times that somebody looked at who is running
+	}{
+		"table added, its answer lost": {func(s *server) { s.published = false }, "pg_snapshot_xmax",
+			"tables added to the publication: public.t", 1},
+		"table added and waited for": {func(s *server) { s.published = false }, "START_REPLICATION",
+			"tables added to the publication: public.t", 1},
+		"publication created": {func(s *server) { s.publication, s.published = false, false }, "IDENTIFY_SYSTEM",
+			"publication created behind the slot", 0},
+		"slot replaced": {func(s *server) { s.publication, s.published = false, false }, "START_REPLICATION",
+			"publication created behind the slot", 0},
+		"slot dropped, not made": {func(s *server) { s.publication, s.published = false, false }, "CREATE_REPLICATION_SLOT",
+			"publication created behind the slot", 0},
+		"slot created": {func(s *server) { s.slot = false }, "START_REPLICATION", "slot created", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := newServer()
+				c.prepare(server)
+				server.refused = c.fails
+				source := server.source(t)
+				if _, err := source.Attach(t.Context()); err == nil {
+					t.Fatalf("attached in spite of %s", c.fails)
+				}
+				server.set(func() { server.refused = "" })
+				for _, want := range []string{c.gap, ""} {
+					a, err := source.Attach(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if a.Gap != want {
+						t.Errorf("gap %q, want %q", a.Gap, want)
+					}
+				}
+				if got := server.count("pg_snapshot_xmin"); got != c.waits {
+					t.Errorf("looked %d times at who is running, want %d", got, c.waits)
+				}
+				if err := source.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				server.connections.Wait()
+			})
+		})
+	}
+}
+
+// Whoever attaches after the table was added, at whatever try, waits for those
+// who were writing then.
+func TestTheNextAttachWaitsForWhatRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := newServer()
+		server.published, server.running = false, true
+		source := server.source(t)
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			if _, err := source.Attach(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("attached with a transaction running: %v", err)
+			}
+			cancel()
+		}
+		server.set(func() { server.running = false })
+		a, err := source.Attach(t.Context())
+		if want := "tables added to the publication: public.t"; err != nil || a.Gap != want {
+			t.Errorf("gap %q, %v, want %q", a.Gap, err, want)
+		}
+		if err := source.Close(t.Context()); err != nil {
+			t.Error(err)
 		}
 		server.connections.Wait()
 	})

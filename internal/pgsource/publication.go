@@ -9,90 +9,83 @@ import (
 	"github.com/unstale/unstale/internal/change"
 )
 
-// published says what had to be done so that the tables are published.
-type published struct {
-	created bool
-	gap     string
-}
-
 // publish makes sure that the publication publishes every change of every
 // table, and refuses what would keep a change from us.
-func (s *Source) publish(ctx context.Context, c *catalog) (published, error) {
+func (s *Source) publish(ctx context.Context, c *catalog) error {
 	name := s.options.Publication
 	p, err := c.publication(ctx, name)
 	if err != nil {
-		return published{}, err
+		return err
 	}
 	if p == nil {
-		tables, err := c.tables(ctx, &publication{}, s.options.Tables)
-		if err != nil {
-			return published{}, err
+		// Noted before it is made: whether a statement was done is not known if its
+		// answer does not come.
+		s.untold.unpublished = true
+		if p, err = s.createPublication(ctx, c); err != nil {
+			return err
 		}
-		for _, t := range tables {
-			if err := t.publishable(); err != nil {
-				return published{}, err
-			}
-		}
-		if err := c.mend(ctx, fmt.Sprintf("create publication %s", name), createPublication(name, c.version, s.options.Tables)); err != nil {
-			return published{}, err
-		}
-		if p, err = c.publication(ctx, name); err != nil {
-			return published{}, err
-		}
-		if p == nil {
-			return published{}, fmt.Errorf("publication %s went as soon as it was made", name)
-		}
-		return published{created: true}, s.checkPublished(ctx, c, p)
 	}
 	if err := p.complete(); err != nil {
-		return published{}, err
+		return err
 	}
 	tables, err := c.tables(ctx, p, s.options.Tables)
 	if err != nil {
-		return published{}, err
+		return err
 	}
 	var missing []Table
 	for _, t := range tables {
 		if err := t.publishable(); err != nil {
-			return published{}, err
+			return err
 		}
 		if !t.published(p) {
 			missing = append(missing, t.Table)
 		}
 	}
-	if len(missing) == 0 {
-		return published{}, checkTables(p, tables)
+	if len(missing) > 0 {
+		s.untold.add(missing)
+		if err := c.mend(ctx, fmt.Sprintf("add tables to publication %s", name), addTables(name, missing)); err != nil {
+			return err
+		}
+		if tables, err = c.tables(ctx, p, s.options.Tables); err != nil {
+			return err
+		}
 	}
-	if err := c.mend(ctx, fmt.Sprintf("add tables to publication %s", name), addTables(name, missing)); err != nil {
-		return published{}, err
-	}
-	if err := s.checkPublished(ctx, c, p); err != nil {
-		return published{}, err
-	}
-	// Transactions that were running wrote rows that the publication never
-	// publishes. What they wrote must be visible before the entries are swept.
-	if err := s.awaitRunning(ctx, c); err != nil {
-		return published{}, err
-	}
-	return published{gap: "tables added to the publication: " + listTables(missing)}, nil
-}
-
-// checkPublished looks at all tables again, now that they are published.
-func (s *Source) checkPublished(ctx context.Context, c *catalog, p *publication) error {
-	tables, err := c.tables(ctx, p, s.options.Tables)
-	if err != nil {
-		return err
-	}
-	return checkTables(p, tables)
-}
-
-func checkTables(p *publication, tables []table) error {
 	for _, t := range tables {
 		if err := t.seenWhole(p); err != nil {
 			return err
 		}
 	}
+	if len(s.untold.tables) == 0 || s.untold.settled {
+		return nil
+	}
+	// Transactions that were running wrote rows that the publication never
+	// publishes. What they wrote must be visible before the entries are swept.
+	if err := s.awaitRunning(ctx, c); err != nil {
+		return err
+	}
+	s.untold.settled = true
 	return nil
+}
+
+func (s *Source) createPublication(ctx context.Context, c *catalog) (*publication, error) {
+	name := s.options.Publication
+	tables, err := c.tables(ctx, &publication{}, s.options.Tables)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tables {
+		if err := t.publishable(); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.mend(ctx, fmt.Sprintf("create publication %s", name), createPublication(name, c.version, s.options.Tables)); err != nil {
+		return nil, err
+	}
+	p, err := c.publication(ctx, name)
+	if err == nil && p == nil {
+		err = fmt.Errorf("publication %s went as soon as it was made", name)
+	}
+	return p, err
 }
 
 // awaitRunning waits until every transaction has ended that is running now.

@@ -13,44 +13,61 @@ import (
 // patience is how long something may wait before it is said in the log.
 const patience = 2 * time.Second
 
-// prepareSlot makes sure of a slot that can be read, and says why changes are
-// missing if it had to be made.
-func (s *Source) prepareSlot(ctx context.Context, admin *catalog, link *pgconn.PgConn, published published) (gap string, err error) {
+// freeSlot returns the slot, or nil if there is none, if it is ours to take.
+func (s *Source) freeSlot(ctx context.Context, admin *catalog) (*slot, error) {
 	name := s.options.Slot
 	slot, err := admin.slot(ctx, name)
-	if err != nil {
-		return "", err
+	if err != nil || slot == nil {
+		return nil, err
 	}
-	if slot == nil {
-		return "slot created", s.createSlot(ctx, admin, link)
-	}
-	if err := slot.ours(s.options.Slot, admin.databaseName); err != nil {
-		return "", err
+	if err := slot.ours(name, admin.databaseName); err != nil {
+		return nil, err
 	}
 	if slot.activePID != 0 {
-		return "", fmt.Errorf("slot %s is in use by the process %d of the server: another instance owns the stream", name, slot.activePID)
+		return nil, fmt.Errorf("slot %s is in use by the process %d of the server: another instance owns the stream", name, slot.activePID)
+	}
+	return slot, nil
+}
+
+// prepareSlot makes sure of a slot that can be read, and notes why changes are
+// missing if it has to be made.
+func (s *Source) prepareSlot(ctx context.Context, admin *catalog, link *pgconn.PgConn) error {
+	name := s.options.Slot
+	slot, err := s.freeSlot(ctx, admin)
+	if err != nil {
+		return err
 	}
 	switch {
+	case slot == nil:
+		if s.untold.slot == "" { // or we dropped it, and said why
+			s.untold.slot = "slot created"
+		}
 	case slot.lost != "":
-		gap = "slot was lost: " + slot.lost
-	case published.created:
+		s.untold.slot = "slot was lost: " + slot.lost
+	case s.untold.unpublished:
 		// What was written without a publication can never be read by it: the
 		// server fails on every attempt, or skips it and says nothing.
-		gap = "publication created behind the slot"
+		s.untold.slot = "publication created behind the slot"
 	case s.replaceSlot:
-		gap = "slot reached back to before its publication"
+		s.untold.slot = "slot reached back to before its publication"
 	default:
 		if s.options.Failover && admin.version >= 170000 && !slot.failover {
 			if _, err := ask(ctx, link, fmt.Sprintf("ALTER_REPLICATION_SLOT %s (FAILOVER true)", quoteName(name))); err != nil {
-				return "", fmt.Errorf("make slot %s a failover slot: %w", name, err)
+				return fmt.Errorf("make slot %s a failover slot: %w", name, err)
 			}
 		}
-		return published.gap, nil
+		return nil
 	}
-	if _, err := ask(ctx, link, "DROP_REPLICATION_SLOT "+quoteName(name)); err != nil {
-		return "", fmt.Errorf("drop slot %s (%s): %w", name, gap, err)
+	if slot != nil {
+		if _, err := ask(ctx, link, "DROP_REPLICATION_SLOT "+quoteName(name)); err != nil {
+			return fmt.Errorf("drop slot %s (%s): %w", name, s.untold.slot, err)
+		}
 	}
-	return gap, s.createSlot(ctx, admin, link)
+	if err := s.createSlot(ctx, admin, link); err != nil {
+		return err
+	}
+	s.untold.unpublished, s.replaceSlot = false, false
+	return nil
 }
 
 func (s *Source) createSlot(ctx context.Context, admin *catalog, link *pgconn.PgConn) error {

@@ -17,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,9 +84,45 @@ type Source struct {
 	// replaceSlot: the stream said that the slot reaches back to before its
 	// publication, from where it can never be read.
 	replaceSlot bool
+	untold      untold
 
 	mu       sync.Mutex // guards reporter, for Confirm
 	reporter *reporter
+}
+
+// untold is why changes are missing that no attachment has told yet. An Attach
+// that fails leaves it for the next: by then publication and slot look as if
+// they had always been there.
+type untold struct {
+	slot string // why the slot is a new one
+	// unpublished: there was no publication, and the slot is older than the one
+	// that there is now.
+	unpublished bool
+	// tables were not in the publication. settled: whoever was writing to them
+	// then has ended.
+	tables  []Table
+	settled bool
+}
+
+// add notes tables that are not in the publication.
+func (u *untold) add(tables []Table) {
+	u.settled = false
+	for _, t := range tables {
+		if !slices.Contains(u.tables, t) {
+			u.tables = append(u.tables, t)
+		}
+	}
+}
+
+// gap is what change.Attachment says.
+func (u *untold) gap() string {
+	switch {
+	case u.slot != "":
+		return u.slot
+	case len(u.tables) > 0:
+		return "tables added to the publication: " + listTables(u.tables)
+	}
+	return ""
 }
 
 // errDetached is what Next returns while there is no attachment.
