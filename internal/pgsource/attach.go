@@ -116,7 +116,7 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 func (s *Source) start(ctx context.Context, admin *catalog, conn net.Conn, pid uint32, system system) (
 	started *stream, begin change.Position, origin change.Origin, err error,
 ) {
-	s.relations.makeRoom()
+	s.relations.beginSession()
 	st := &stream{
 		wire:          newWire(conn, s.options.BufferBytes),
 		relations:     s.relations,

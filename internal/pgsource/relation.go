@@ -27,27 +27,35 @@ type relation struct {
 // It outlives a connection, so that a table which did not change keeps its
 // number, and with it what a planner compiled for it. The server describes
 // each table again in each session before its first row.
+//
+// What is kept is bounded, in two generations. Where the young one is full it
+// becomes the old one, and what was left of the old one is forgotten: what is
+// used moves to the young one, so half of the limit is never forgotten while
+// it is in use. A transaction may therefore touch any number of tables, one
+// after another; one that keeps coming back to more than are kept cannot be
+// read.
 type relations struct {
 	compile      func(*change.Relation) []int
 	relationsMax int
 	bytesMax     int
 
-	byOID map[uint32]*relation
-	bytes int
-	count int            // of all numbers ever given
-	near  [256]*relation // the last relation for each low byte of the oid
+	young, old map[uint32]*relation // by oid; none is in both
+	bytes      int                  // of the messages of the young ones
+	forgot     bool                 // in this session
+	count      int                  // of all numbers ever given
+	near       [256]*relation       // the last young one for each low byte of the oid
 }
 
-// errRelations makes the owner of the source attach again: a new session
-// describes every table again, so what is kept can be forgotten.
-var errRelations = errors.New("more relations than are kept: the stream must be attached again")
+// errRelations: the row is of a table that was forgotten, and the server
+// describes none twice in a session. The owner of the source must attach again.
+var errRelations = errors.New("a row of a table that was forgotten, more being in use than are kept: the stream must be attached again")
 
 func newRelations(compile func(*change.Relation) []int, relationsMax, bytesMax int) *relations {
 	return &relations{
 		compile:      compile,
 		relationsMax: relationsMax,
 		bytesMax:     bytesMax,
-		byOID:        make(map[uint32]*relation),
+		young:        make(map[uint32]*relation),
 	}
 }
 
@@ -55,22 +63,31 @@ func (r *relations) find(oid uint32) *relation {
 	if near := r.near[oid&0xff]; near != nil && near.OID == oid {
 		return near
 	}
-	found := r.byOID[oid]
-	if found != nil {
-		r.near[oid&0xff] = found
+	found := r.young[oid]
+	if found == nil {
+		if found = r.old[oid]; found == nil {
+			return nil
+		}
+		delete(r.old, oid)
+		r.keep(found)
 	}
+	r.near[oid&0xff] = found
 	return found
 }
 
-// makeRoom forgets everything once the limit was reached. To be called between
-// sessions only: within one, the server does not describe a table twice.
-func (r *relations) makeRoom() {
-	if len(r.byOID) < r.relationsMax && r.bytes < r.bytesMax {
-		return
+// keep adds a relation, which is not among them, to the young ones.
+func (r *relations) keep(added *relation) {
+	if len(r.young) >= (r.relationsMax+1)/2 || len(r.young) > 0 && r.bytes+len(added.message) > r.bytesMax/2 {
+		r.forgot = r.forgot || len(r.old) > 0
+		r.old, r.young, r.bytes = r.young, make(map[uint32]*relation), 0
+		clear(r.near[:])
 	}
-	r.byOID, r.bytes = make(map[uint32]*relation), 0
-	clear(r.near[:])
+	r.young[added.OID] = added
+	r.bytes += len(added.message)
 }
+
+// beginSession says that the server will describe every table again.
+func (r *relations) beginSession() { r.forgot = false }
 
 // learn reads a Relation message, without its type byte.
 func (r *relations) learn(message []byte) error {
@@ -78,13 +95,9 @@ func (r *relations) learn(message []byte) error {
 		return errors.New("relation message is cut short")
 	}
 	oid := binary.BigEndian.Uint32(message)
-	old := r.byOID[oid]
-	if old != nil && bytes.Equal(old.message, message) {
+	known := r.find(oid)
+	if known != nil && bytes.Equal(known.message, message) {
 		return nil
-	}
-	if old == nil && len(r.byOID) >= r.relationsMax || r.bytes+len(message) > r.bytesMax {
-		r.bytes = r.bytesMax // so that makeRoom makes room
-		return errRelations
 	}
 	described, err := parseRelation(message)
 	if err != nil {
@@ -94,11 +107,11 @@ func (r *relations) learn(message []byte) error {
 	described.Number = r.count
 	compiled := &relation{Relation: described, message: bytes.Clone(message)}
 	compiled.want(r.compile(described))
-	if old != nil {
-		r.bytes -= len(old.message)
+	if known != nil {
+		delete(r.young, oid) // where find has put it
+		r.bytes -= len(known.message)
 	}
-	r.bytes += len(message)
-	r.byOID[oid] = compiled
+	r.keep(compiled)
 	r.near[oid&0xff] = compiled
 	return nil
 }

@@ -292,6 +292,9 @@ func (s *stream) relation(oid uint32) (*relation, error) {
 		return nil, errors.New("a row outside a transaction: the stream is garbled")
 	}
 	rel := s.relations.find(oid)
+	if rel == nil && s.relations.forgot {
+		return nil, errRelations
+	}
 	if rel == nil {
 		return nil, fmt.Errorf("a row of relation %d, which was not described: the stream is garbled", oid)
 	}

@@ -223,23 +223,51 @@ func TestSameRelationKeepsItsNumber(t *testing.T) {
 	}
 }
 
-// What is kept of tables is bounded. Beyond it the stream must be attached
-// again, which forgets what nobody mentions any more.
+// What is kept of tables is bounded, and yet a transaction may touch any number
+// of them: what is in use is kept.
 func TestRelationsAreBounded(t *testing.T) {
+	const tables, kept = 1000, 100
 	var tp tape
-	for oid := range uint32(200) {
+	tp.begin(0x100, 7)
+	for oid := range uint32(tables) {
 		tp.table(oid, "t", change.IdentityDefault, "id*")
+		tp.insert(oid, "1")
+		tp.insert(0, "1")
 	}
+	tp.insert(1, "1")
 	s := play(tp)
+	for n := range 2 * tables {
+		if _, err := s.next(context.Background()); err != nil {
+			t.Fatalf("row %d: %v", n, err)
+		}
+		if got := len(s.relations.young) + len(s.relations.old); got > kept {
+			t.Fatalf("%d relations are kept", got)
+		}
+	}
+	// The row of a table that was forgotten must not be lost: the next session
+	// has it again, behind its description.
 	if _, err := s.next(context.Background()); !errors.Is(err, errRelations) {
-		t.Fatalf("got %v, want %v", err, errRelations)
+		t.Errorf("got %v, want %v", err, errRelations)
 	}
-	s.relations.makeRoom()
-	if n := len(s.relations.byOID); n != 0 {
-		t.Errorf("%d relations are kept", n)
-	}
-	if s.relations.find(1) != nil {
-		t.Error("a forgotten relation is found")
+}
+
+// The bytes of what is kept are bounded too.
+func TestRelationBytesAreBounded(t *testing.T) {
+	const bytesMax = 4000
+	r := newRelations(everyColumn, 1000, bytesMax)
+	for oid := range uint32(200) {
+		if err := r.learn(tableBody(oid, strings.Repeat("t", 500), change.IdentityDefault, "id*")[1:]); err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for _, generation := range []map[uint32]*relation{r.young, r.old} {
+			for _, kept := range generation {
+				got += len(kept.message)
+			}
+		}
+		if got > bytesMax {
+			t.Fatalf("%d bytes are kept", got)
+		}
 	}
 }
 
