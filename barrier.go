@@ -53,10 +53,12 @@ func (c *Client) Barrier(ctx context.Context, position string) error {
 			return fmt.Errorf("wait for the cache to reach %s: %w", want, ctx.Err())
 		case <-timer.C:
 		}
-		var settled change.Position
-		settled, last = c.settled(ctx, key)
-		if last == nil && settled.Compare(want) >= 0 {
+		settled, err := c.settled(ctx, key)
+		if err == nil && settled.Compare(want) >= 0 {
 			return nil
+		}
+		if ctx.Err() == nil {
+			last = err // and not that ctx has ended, which says nothing
 		}
 		timer.Reset(wait)
 	}

@@ -115,7 +115,7 @@ func (c *catalog) diagnose(ctx context.Context) {
 		text := p.String()
 		wrong = append(wrong, text)
 		if !slices.Contains(c.wrong, text) {
-			c.logger.Error("the database has changed and needs a person", "problem", text)
+			c.logger.Error("the database has changed and needs a person", "subject", p.Subject, "problem", p.Text, "mend", strings.Join(p.Mend, "; "))
 		}
 	}
 	if len(wrong) == 0 && len(c.wrong) > 0 {

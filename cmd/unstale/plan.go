@@ -146,7 +146,7 @@ func parseChange(text string) (*askedChange, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&asked); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("want one JSON object: %w", err)
 	}
 	if _, err := decoder.Token(); err != io.EOF {
 		return nil, errors.New("more than one change")

@@ -69,6 +69,7 @@ right: a committed change drops exactly the keys that it makes stale.`,
 		Example: `  unstale demo                      see it work, on servers of its own
   unstale check                     what stands in the way, and what mends it
   unstale run                       keep the cache coherent`,
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noArgs,

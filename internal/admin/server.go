@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -79,6 +80,12 @@ func (s *Server) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		status := s.status()
+		if status.State == apply.StateStandby {
+			// Nothing is wrong with it. A rolling update would wait for ever for
+			// the instance that can work only when the old one has ended.
+			fmt.Fprintln(w, "standby: another instance owns the stream")
+			return
+		}
 		if !status.Ready() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			fmt.Fprintln(w, notReady(status))
@@ -114,6 +121,8 @@ func notReady(s apply.Status) string {
 
 func (s *Server) report() Status {
 	now := s.status()
+	holding := map[string]string{}
+	maps.Copy(holding, now.Holding)
 	return Status{
 		Version:    s.version,
 		State:      now.State,
@@ -125,7 +134,7 @@ func (s *Server) report() Status {
 		LagBytes:   now.LagBytes,
 		LagSeconds: now.Lag.Seconds(),
 		Sweeping:   append([]string{}, now.Sweeping...),
-		Holding:    now.Holding,
+		Holding:    holding,
 		Gaps:       now.Gaps,
 		LastGap:    now.LastGap,
 		Changes:    s.metrics.total(s.metrics.changes),

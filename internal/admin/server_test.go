@@ -60,6 +60,7 @@ func TestReadyOnlyWhenCaughtUpAndSwept(t *testing.T) {
 		{apply.Status{State: apply.StateStreaming, CaughtUp: true, Sweeping: []string{"a:{id}"}}, 503, "not ready: sweeping a:{id}\n"},
 		{apply.Status{State: apply.StateHolding, Holding: map[string]string{"redis": "refused"}}, 503, "not ready: holding for redis\n"},
 		{apply.Status{State: apply.StateStreaming, CaughtUp: true}, 200, "ready\n"},
+		{apply.Status{State: apply.StateStandby}, 200, "standby: another instance owns the stream\n"},
 	} {
 		get := serve(t, admin.NewMetrics(), func() apply.Status { return c.status })
 		code, text := get("/readyz")
@@ -127,7 +128,7 @@ func TestStatusIsOneObject(t *testing.T) {
 	want := admin.Status{
 		Version: "v1", State: "streaming", Ready: true, Stream: "1:2:slot",
 		Position: "0/0/0", Settled: "0/0/0", Confirmed: "0/0/0",
-		Sweeping: []string{}, Gaps: 1, LastGap: "why", Changes: 3, Keys: 4,
+		Sweeping: []string{}, Holding: map[string]string{}, Gaps: 1, LastGap: "why", Changes: 3, Keys: 4,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -90,7 +90,8 @@ type Observer interface {
 	Held(server string)
 	// Gap: changes may be missing; the entries are swept.
 	Gap(cause string)
-	// Sweep: an entry is to be swept, for a cause as plan.Cause has it.
+	// Sweep: an entry is to be swept, for a cause as plan.Cause has it, or
+	// because the catalog shows a change.
 	Sweep(entry, cause string)
 	// Swept: one pass of a sweep has looked at and dropped so many keys.
 	Swept(scanned, dropped int)
@@ -110,7 +111,8 @@ const (
 	groupBatchesMax  = 16                                   // gated by one snapshot, written in one round trip
 	batchesMax       = queueBatches + 3*groupBatchesMax + 4 // the queue, three groups, one at each stage, one for a note
 	idleWriteEvery   = 10 * time.Millisecond                // at most, while only positions move
-	probeEvery       = time.Second                          // is our watermark still there, while nothing is written
+	standbyEvery     = 500 * time.Millisecond
+	probeEvery       = time.Second // is our watermark still there, while nothing is written
 	catalogEvery     = 5 * time.Second
 	confirmEvery     = 100 * time.Millisecond
 	gateAgainMin     = 200 * time.Microsecond
@@ -137,6 +139,9 @@ type Loop struct {
 
 	status   status
 	attached bool // once, at least
+	// gap is what the source has said to be missing, until the watermark says
+	// that it is being swept. The source says it once.
+	gap string
 	// saidUnapplied has what was logged of changes that could not be applied.
 	saidUnapplied map[unapplied]bool
 }
@@ -173,6 +178,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		if change.IsRefusal(err) && !l.attached {
 			return errors.Join(err, l.close())
 		}
+		if errors.Is(err, change.ErrInUse) {
+			if !l.standBy(ctx, err) {
+				return l.close()
+			}
+			continue
+		}
 		l.status.set(func(s *Status) { s.State = StateHolding; s.CaughtUp = false })
 		if attachAgain(err) {
 			l.logger.Warn("taking the stream over again", "err", err)
@@ -192,10 +203,23 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
+// standBy waits until it is worth asking for the stream again. It is said once,
+// and is no outage: the other instance does the work.
+func (l *Loop) standBy(ctx context.Context, err error) bool {
+	if l.Status().State != StateStandby {
+		l.logger.Info("standing by: this instance takes over when the other one ends", "reason", err)
+	}
+	l.status.set(func(s *Status) { s.State = StateStandby; s.CaughtUp = false })
+	return sleep(ctx, jitter(standbyEvery))
+}
+
 func (l *Loop) close() error {
 	// The context of Run has ended, and closing must be bounded all the same.
 	ctx, cancel := context.WithTimeout(context.Background(), l.options.ShutdownTimeout)
 	defer cancel()
 	l.status.set(func(s *Status) { s.State = StateStopped })
-	return l.source.Close(ctx)
+	err := l.source.Close(ctx)
+	now := l.Status()
+	l.logger.Info("stopped", "position", now.Position, "confirmed", now.Confirmed)
+	return err
 }

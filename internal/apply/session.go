@@ -45,6 +45,7 @@ type session struct {
 	fingerprints guard.Fingerprints
 	unconfirmed  []checkpoint
 	latencies    []time.Duration
+	saidReady    bool
 	// unsettled, if not nil, is what the watermark said of the entries before
 	// some were found to differ; they are swept once more when every
 	// transaction below unsettledBelow has ended.
@@ -65,6 +66,10 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 	if err != nil {
 		return of(serverSource, err)
 	}
+	if at.Gap != "" {
+		l.gap = at.Gap
+	}
+	at.Gap = l.gap
 	l.gate.Expect(at.Origin)
 	s := &session{
 		Loop:    l,
@@ -189,6 +194,9 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		s.unsettled, s.unsettledBelow = before, snapshot.XMax
 	}
 
+	if cause == "" {
+		s.logger.Info("streaming", "stream", at.Stream, "position", s.resume, "sweeping", templates)
+	}
 	first := <-s.free
 	first.Reset()
 	first.End = at.Confirmed
@@ -210,6 +218,10 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	})
 	return first, nil
 }
+
+// causeCatalog is the cause, as metrics name it, of a sweep that no change in the
+// stream has asked for.
+const causeCatalog = "catalog"
 
 // The causes of a gap, as metrics name them.
 const (

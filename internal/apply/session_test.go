@@ -3,6 +3,7 @@ package apply_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,6 +127,50 @@ func TestASourceThatIsAwayIsHeld(t *testing.T) {
 		r.wantLogged("going on", 1)
 		if !r.ready() {
 			r.t.Errorf("not ready: %+v", r.loop.Status())
+		}
+	})
+}
+
+// An instance that waits for another is in order: it must not look like an
+// outage, and it must take over soon.
+func TestAnInstanceStandsByWhileAnotherOwnsTheStream(t *testing.T) {
+	play(t, func(r *rig) {
+		r.source.attach = func() error { return fmt.Errorf("slot unstale: %w", change.ErrInUse) }
+		r.start()
+		r.pass(time.Minute)
+		r.wantLogged("standing by", 1)
+		r.wantLogged("holding", 0)
+		status := r.loop.Status()
+		r.wantStatus("state", status.State, apply.StateStandby)
+		if len(status.Holding) > 0 || status.Ready() {
+			r.t.Errorf("standing by with %+v", status)
+		}
+		r.source.mu.Lock()
+		r.source.attach = nil
+		r.source.mu.Unlock()
+		r.pass(2 * time.Second)
+		if !r.ready() {
+			r.t.Errorf("two seconds later: %+v", r.loop.Status())
+		}
+		r.wantLogged("msg=ready", 1)
+	})
+}
+
+// A source says once that changes are missing. If the take-over fails before
+// that is written down, the next one must still know.
+func TestAGapIsNotForgottenWithATakeOverThatFailed(t *testing.T) {
+	play(t, func(r *rig) {
+		r.source.at.Gap = "the slot is new"
+		r.catalog.set(func(c *catalog) { c.err = change.ErrUnpublished })
+		r.start()
+		r.pass(10 * time.Second)
+		r.source.mu.Lock()
+		r.source.at.Gap = ""
+		r.source.mu.Unlock()
+		r.catalog.set(func(c *catalog) { c.err = nil })
+		r.pass(time.Minute)
+		if swept := r.sink.sweeps(); len(swept) != 2 {
+			r.t.Errorf("swept %v, want both passes", swept)
 		}
 	})
 }

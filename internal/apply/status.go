@@ -14,6 +14,7 @@ const (
 	StateStarting  State = "starting"
 	StateStreaming State = "streaming"
 	StateHolding   State = "holding" // a server is away
+	StateStandby   State = "standby" // another instance owns the stream
 	StateStopped   State = "stopped"
 )
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
 
@@ -14,6 +15,7 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 	if err := s.write(ctx, outages, group{[]*plan.Batch{first}, time.Now()}); err != nil {
 		return err
 	}
+	s.gap = ""
 	s.sweeps.wake()
 	tick := time.NewTicker(confirmEvery)
 	defer tick.Stop()
@@ -42,7 +44,8 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 			if len(changed) == 0 {
 				continue
 			}
-			s.logger.Info("the catalog changed without row changes: sweeping", "keys", changed)
+			s.logger.Info("sweeping: the catalog shows a change that no row tells", "keys", changed)
+			s.observeCatalog(now)
 			s.sweeps.request(changed, s.written, time.Now())
 			s.fingerprints = now
 			if err := s.writeNote(ctx, outages); err != nil {
@@ -59,6 +62,15 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 					return err
 				}
 			}
+		}
+	}
+}
+
+// observeCatalog counts the sweeps of the entries that are not what they were.
+func (s *session) observeCatalog(now guard.Fingerprints) {
+	for name, entry := range now {
+		if s.fingerprints[name] != entry {
+			s.observer.Sweep(name, causeCatalog)
 		}
 	}
 }
@@ -108,6 +120,7 @@ func (s *session) write(ctx context.Context, outages *outages, g group) error {
 		status.CaughtUp = status.CaughtUp || s.written.LSN+pageHeader >= s.target
 		status.Sweeping = pending
 	})
+	s.sayReady()
 	for _, b := range g.batches {
 		s.free <- b
 	}
@@ -115,6 +128,17 @@ func (s *session) write(ctx context.Context, outages *outages, g group) error {
 		s.sweeps.wake()
 	}
 	return nil
+}
+
+// sayReady says once a session, and again behind each sweep, that the cache can
+// be trusted.
+func (s *session) sayReady() {
+	status := s.Loop.Status()
+	ready := status.Ready()
+	if ready && !s.saidReady {
+		s.logger.Info("ready", "position", status.Position)
+	}
+	s.saidReady = ready
 }
 
 // requestSweeps notes the sweeps of b as pending. The same script that moves
@@ -127,6 +151,8 @@ func (s *session) requestSweeps(b *plan.Batch, gatedAt time.Time) {
 		s.observer.Sweep(entry.Name, sweep.Cause.String())
 		if sweep.Cause == plan.Unknown {
 			s.unapplied(entry, sweep.Reason)
+		} else {
+			s.logger.Info("sweeping", "entry", entry.Name, "cause", sweep.Cause)
 		}
 		templates = append(templates, entry.Key.String())
 	}

@@ -65,3 +65,7 @@ var ErrOriginChanged = errors.New("the database is not the server that the strea
 // somebody changed the publication, or made the table anew. Attaching again
 // mends it or says what does.
 var ErrUnpublished = errors.New("the publication does not send every change of a table")
+
+// ErrInUse says that another instance holds the stream. There is nothing wrong:
+// this one stands by.
+var ErrInUse = errors.New("another instance owns the stream")

@@ -24,7 +24,7 @@ func (s *Source) freeSlot(ctx context.Context, admin *catalog) (*slot, error) {
 		return nil, err
 	}
 	if slot.activePID != 0 {
-		return nil, fmt.Errorf("slot %s is in use by the process %d of the server: another instance owns the stream", name, slot.activePID)
+		return nil, fmt.Errorf("slot %s is in use by the process %d of the server: %w", name, slot.activePID, change.ErrInUse)
 	}
 	return slot, nil
 }

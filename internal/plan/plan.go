@@ -158,7 +158,7 @@ func (k *keyProgram) plan(c *change.Change, b *Batch) {
 		if c.Old.Kind != change.Absent {
 			k.drop(c, &c.Old, nil, b)
 		} else if !k.identified && !b.sweeps(k.entry) {
-			b.Sweep(k.entry, Unknown, "an update that shows no old row: "+mend(c))
+			b.Sweep(k.entry, Unknown, k.withoutOld(c))
 		}
 		k.drop(c, &c.New, &c.Old, b)
 	case change.Delete:
@@ -203,11 +203,22 @@ func (k *keyProgram) drop(c *change.Change, row, other *change.Row, b *Batch) {
 	b.end()
 }
 
+// withoutOld says why the old key of an update that shows no old row is not
+// known.
+func (k *keyProgram) withoutOld(c *change.Change) string {
+	for i, at := range k.values {
+		if at < 0 {
+			return k.without(c, i)
+		}
+	}
+	return "an update that shows no old row: " + mend(c)
+}
+
 // without says why placeholder i of a key is not known.
 func (k *keyProgram) without(c *change.Change, i int) string {
 	column := k.template.Columns()[i]
 	if k.values[i] < 0 {
-		return fmt.Sprintf("the log does not carry the column %s", column)
+		return fmt.Sprintf("the table has no column %s any more, or does not publish it", column)
 	}
 	return fmt.Sprintf("%s without its %s: %s", c.Op, column, mend(c))
 }

@@ -517,7 +517,7 @@ func TestSecondInstanceWaitsAndTakesOver(t *testing.T) {
 	g := newGapped(t, sharedPostgres(t, 15), startRedis(t, stack.RedisOptions{}))
 	g.waitReady()
 	second := startInstance(t, g.fixture.config(twoEntries))
-	second.awaitLine("holding", "server=source", "another instance owns the stream")
+	second.awaitLine("standing by", "another instance owns the stream")
 	for range 20 { // changes, while it waits
 		g.change()
 		g.barrier()
@@ -536,7 +536,7 @@ func TestSecondInstanceWaitsAndTakesOver(t *testing.T) {
 		t.Errorf("took %s to take over", took)
 	}
 	g.clean()
-	if got := second.lines("holding"); got != 1 {
+	if got := second.lines("standing by"); got != 1 {
 		t.Errorf("said %d times that it waits, want once\n%s", got, second.log)
 	}
 	if got := second.gaps(); got != 0 {
@@ -558,7 +558,7 @@ func TestFrozenInstanceIsFenced(t *testing.T) {
 		Replace(g.fixture.config(twoEntries)))
 	frozen.waitReady()
 	second := startInstance(t, g.fixture.config(twoEntries))
-	second.awaitLine("holding", "another instance owns the stream")
+	second.awaitLine("standing by", "another instance owns the stream")
 
 	cache.swallow()
 	g.change()
