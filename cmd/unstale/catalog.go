@@ -39,7 +39,7 @@ type catalog struct {
 	settling  map[database.Name]int64
 	// wrong has what stands in the way since the catalog changed last; looks
 	// counts the looks meanwhile.
-	wrong []string
+	wrong []database.Problem
 	looks int
 }
 
@@ -79,8 +79,8 @@ func (c *catalog) Fingerprints(ctx context.Context) (guard.Fingerprints, error) 
 	return today, nil
 }
 
-// doubt makes the fingerprint of each entry over a partitioned table another one
-// with each look, while something is wrong. The stream describes the rows of a
+// doubt makes the fingerprint of an entry over a partitioned table another one
+// with each look, while the replica identity of a partition is wrong. The stream describes the rows of a
 // partition by the replica identity of the root, so what a lesser one leaves out
 // cannot be seen there; the entry is swept again and again instead, and the
 // instance is not ready, until a person has mended it.
@@ -90,7 +90,8 @@ func (c *catalog) doubt(today guard.Fingerprints) {
 	}
 	c.looks++
 	for _, e := range c.entries {
-		if e.Partitioned {
+		table := database.Name{Schema: e.Schema, Table: e.Table}
+		if e.Partitioned && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return p.Table == table }) {
 			entry := today[e.Name]
 			entry.Hash = fmt.Sprintf("%s in doubt %d", entry.Hash, c.looks)
 			today[e.Name] = entry
@@ -107,14 +108,13 @@ func (c *catalog) diagnose(ctx context.Context) {
 		c.close(ctx) // the next look connects anew and says what is wrong
 		return
 	}
-	var wrong []string
+	var wrong []database.Problem
 	for _, p := range problems {
 		if p.Severity != database.Wrong {
 			continue
 		}
-		text := p.String()
-		wrong = append(wrong, text)
-		if !slices.Contains(c.wrong, text) {
+		wrong = append(wrong, p)
+		if !slices.ContainsFunc(c.wrong, func(before database.Problem) bool { return before.String() == p.String() }) {
 			c.logger.Error("the database has changed and needs a person", "subject", p.Subject, "problem", p.Text, "mend", strings.Join(p.Mend, "; "))
 		}
 	}

@@ -13,7 +13,7 @@ type State string
 const (
 	StateStarting  State = "starting"
 	StateStreaming State = "streaming"
-	StateHolding   State = "holding" // a server is away
+	StateHolding   State = "holding" // the stream has ended, and the source is away
 	StateStandby   State = "standby" // another instance owns the stream
 	StateStopped   State = "stopped"
 )

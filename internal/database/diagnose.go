@@ -57,6 +57,9 @@ type Problem struct {
 	// problem is. They are set only where the configuration must change.
 	Entry  string `json:"entry,omitempty"`
 	Column string `json:"column,omitempty"`
+	// Table is the entry's table whose old rows the log does not carry as it
+	// should; the zero name where it is about something else.
+	Table Name `json:"-"`
 }
 
 // String is the problem as `unstale check` prints it.

@@ -379,7 +379,7 @@ func (j *judgement) identity(t *wanted) {
 		return
 	}
 
-	p := Problem{Severity: Wrong, Subject: subject(&t.inspected), Text: why}
+	p := Problem{Severity: Wrong, Subject: subject(&t.inspected), Text: why, Table: t.Relation.Name}
 	target, setting := "DEFAULT", "d"
 	if len(t.Replica.PrimaryKey) == 0 || len(absent(t.keys, t.Replica.PrimaryKey)) > 0 {
 		target, setting = "FULL", "f"

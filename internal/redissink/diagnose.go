@@ -103,6 +103,6 @@ func user(client *redis.Client) string {
 func noPermission(client *redis.Client, command string, err error) Problem {
 	return Problem{
 		Text: fmt.Sprintf("user %s may not %s: %v", user(client), command, err),
-		Mend: fmt.Sprintf("ACL SETUSER %s on ~* +@read +@write +@scripting +scan +info +ping +config|get", user(client)),
+		Mend: fmt.Sprintf("ACL SETUSER %s on ~* +@read +@write +@scripting +select +scan +info +ping +config|get", user(client)),
 	}
 }

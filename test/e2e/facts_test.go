@@ -416,11 +416,12 @@ var silentFacts = []fact{
 		entries: `  customer_sales: {key: 'customer:{customer}:sales', table: sales}`,
 		steps: []step{
 			{change: `CREATE TABLE sales_1 PARTITION OF sales FOR VALUES FROM (100) TO (200)`, silent: true, gone: []string{"customer:1:sales"}},
-			{change: `INSERT INTO sales VALUES (100, 5)`, gone: []string{"customer:5:sales"}, kept: []string{"customer:1:sales"}},
+			// From here on the entry is swept again and again, so nothing of it is kept.
+			{change: `INSERT INTO sales VALUES (100, 5)`, gone: []string{"customer:5:sales"}},
 			{change: `UPDATE sales SET customer = 6 WHERE id = 100`, gone: []string{"customer:5:sales", "customer:6:sales"}},
 			{change: `UPDATE sales SET id = 101 WHERE id = 100`, gone: []string{"customer:6:sales"}},
 			{change: `DELETE FROM sales WHERE id = 101`, gone: []string{"customer:6:sales"}},
-			{change: `UPDATE sales SET customer = 2 WHERE id = 1`, gone: []string{"customer:1:sales", "customer:2:sales"}, kept: []string{"customer:6:sales"}},
+			{change: `UPDATE sales SET customer = 2 WHERE id = 1`, gone: []string{"customer:1:sales", "customer:2:sales"}},
 		},
 	},
 }

@@ -575,7 +575,7 @@ func TestFrozenInstanceIsFenced(t *testing.T) {
 	check(t, frozen.cmd.Process.Signal(syscall.SIGCONT))
 	frozen.awaitLine("another instance has taken the stream over")
 	database.heal()
-	frozen.waitStatus("the first waits for the stream", func(s *admin.Status) bool { return !s.Ready && s.Holding["source"] != "" })
+	frozen.waitStatus("the first waits for the stream", func(s *admin.Status) bool { return s.State == "standby" })
 	if !g.cached(key) {
 		t.Error("it dropped a key after it had lost the stream")
 	}
