@@ -80,10 +80,10 @@ func (c *catalog) Fingerprints(ctx context.Context) (guard.Fingerprints, error) 
 }
 
 // doubt makes the fingerprint of an entry over a partitioned table another one
-// with each look, while the replica identity of a partition is wrong. The stream describes the rows of a
-// partition by the replica identity of the root, so what a lesser one leaves out
-// cannot be seen there; the entry is swept again and again instead, and the
-// instance is not ready, until a person has mended it.
+// with each look, while the replica identity of a partition is wrong. The stream
+// describes the rows of a partition by the replica identity of the root, so what
+// a lesser one leaves out cannot be seen there; the entry is swept again and
+// again instead, and the instance is not ready, until a person has mended it.
 func (c *catalog) doubt(today guard.Fingerprints) {
 	if len(c.wrong) == 0 {
 		return

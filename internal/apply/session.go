@@ -31,7 +31,7 @@ type session struct {
 	planned chan *plan.Batch
 	gated   chan group
 	free    chan *plan.Batch
-	replans chan guard.Fingerprints
+	looks   chan guard.Fingerprints
 	noteDue chan struct{}      // a sweep has ended: the watermark is to say so
 	marks   chan chan struct{} // a batch is to be written, and the channel closed
 	sweeps  sweeps
@@ -77,7 +77,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		planned: make(chan *plan.Batch, queueBatches),
 		gated:   make(chan group, 1),
 		free:    make(chan *plan.Batch, batchesMax),
-		replans: make(chan guard.Fingerprints),
+		looks:   make(chan guard.Fingerprints),
 		noteDue: make(chan struct{}, 1),
 		marks:   make(chan chan struct{}),
 		sweeps:  sweeps{due: make(chan struct{}, 1)},
@@ -352,7 +352,7 @@ func (s *session) watchCatalog(ctx context.Context, outages *outages) error {
 			return err
 		}
 		select {
-		case s.replans <- now:
+		case s.looks <- now:
 		case <-ctx.Done():
 			return nil
 		}

@@ -39,7 +39,7 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 				return err
 			}
 			close(written)
-		case now := <-s.replans:
+		case now := <-s.looks:
 			changed := append(changedTemplates(s.fingerprints, now), s.settle()...)
 			if len(changed) == 0 {
 				continue

@@ -26,8 +26,6 @@ type TableNeed struct {
 	Name  Name
 	// KeyColumns are in the entry's key: the log must carry their old values.
 	KeyColumns []string
-	// Columns are others that the entry names.
-	Columns []string
 }
 
 // Severity of a problem.

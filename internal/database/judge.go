@@ -192,7 +192,7 @@ func (j *judgement) group() {
 			byOID[found.OID] = t
 			j.tables = append(j.tables, t)
 		}
-		for i, name := range slices.Concat(need.KeyColumns, need.Columns) {
+		for _, name := range need.KeyColumns {
 			column := found.Column(name)
 			if column == nil {
 				j.add(Problem{
@@ -202,11 +202,7 @@ func (j *judgement) group() {
 				})
 				continue
 			}
-			isKey := i < len(need.KeyColumns)
-			if isKey && !j.keyColumn(&found, need.Entry, column) {
-				continue
-			}
-			if isKey && !slices.Contains(t.keys, name) {
+			if j.keyColumn(&found, need.Entry, column) && !slices.Contains(t.keys, name) {
 				t.keys = append(t.keys, name)
 			}
 		}

@@ -139,7 +139,7 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 		case "entry":
 			needs.Tables = append(needs.Tables, TableNeed{
 				Entry: f.text("name", ""), Name: parseName(f.text("table", "")),
-				KeyColumns: f.list("key"), Columns: f.list("columns"),
+				KeyColumns: f.list("key"),
 			})
 		default:
 			t.Fatalf("a story has no line %q", lines.Text())
