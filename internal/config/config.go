@@ -19,6 +19,7 @@ type Config struct {
 	Redis    Redis
 	Source   Source
 	Sweep    Sweep
+	Load     Loads
 	Admin    Admin
 	Log      Log
 	Entries  []Entry // in the order of the file
@@ -78,6 +79,13 @@ type Sweep struct {
 	KeysPerSecond int
 }
 
+// Loads bounds what the service itself loads from the database, for the entries
+// that Refresh and Warm.
+type Loads struct {
+	RowsPerSecond int
+	Connections   int
+}
+
 // Admin is the HTTP server for health, metrics and status.
 type Admin struct {
 	Listen string // empty: off
@@ -97,13 +105,29 @@ type Entry struct {
 	Table    string
 	OnChange OnChange
 	Lease    time.Duration
+
+	// What the service writes: of no use to an entry that only invalidates.
+	Columns []string // none: all
+	Format  string   // json, hash
+	TTL     time.Duration
 }
 
 // OnChange says what a change does to a key.
 type OnChange string
 
-// Invalidate drops the key; the next reader loads it.
-const Invalidate OnChange = "invalidate"
+const (
+	// Invalidate drops the key; the next reader loads it.
+	Invalidate OnChange = "invalidate"
+	// Update SETs the key from the change if it is cached.
+	Update OnChange = "update"
+	// Warm SETs the key from the change, cached or not.
+	Warm OnChange = "warm"
+	// Refresh drops the key, and the service loads it again.
+	Refresh OnChange = "refresh"
+)
 
 // Path is the path of one of the entry's settings, for [Config.Problem].
-func (e Entry) Path(setting string) string { return "entries." + e.Name + "." + setting }
+func (e Entry) Path(setting string) string { return join(join("entries", e.Name), setting) }
+
+// ColumnPath is the path of the column at index i of Columns.
+func (e Entry) ColumnPath(i int) string { return element(e.Path("columns"), i) }

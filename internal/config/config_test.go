@@ -141,9 +141,12 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	if got, want := c.Source.Postgres, (config.Postgres{Slot: "unstale", Publication: "unstale", Failover: true}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	want := []config.Entry{{Name: "product", Key: "product:{id}", Table: "products", OnChange: config.Invalidate, Lease: 3 * time.Second}}
+	want := []config.Entry{{Name: "product", Key: "product:{id}", Table: "products", OnChange: config.Invalidate, Lease: 3 * time.Second, Format: "json", TTL: 24 * time.Hour}}
 	if diff := cmp.Diff(want, c.Entries); diff != "" {
 		t.Errorf("entries (-want +got):\n%s", diff)
+	}
+	if got, want := c.Load, (config.Loads{RowsPerSecond: 5000, Connections: 2}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if got, want := c.Admin.Listen, "127.0.0.1:9187"; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -205,6 +208,27 @@ func TestCaretStandsUnderTheByteOfTheValue(t *testing.T) {
 				t.Errorf("line %d, caret behind %q, want %q", p.Line, got, tt.want)
 			}
 		})
+	}
+}
+
+// So does a column that the table does not have: each of a list has its place.
+func TestCaretStandsUnderTheColumnOfTheList(t *testing.T) {
+	for _, tt := range []struct {
+		columns, want string // the list, and its line up to the caret
+	}{
+		{"[id, nmae]", `    columns: [id, `},
+		{`[id, "nmae"]`, `    columns: [id, "`},
+		{"\n      - id\n      - nmae", `      - `},
+		{"[\n      id,\n      nmae]", `      `},
+		{"&c [id, nmae]", `    columns: &c [id, `},
+	} {
+		text := "database: host=x\nredis: redis://x\nentries:\n  p:\n    key: p:{id}\n    table: t\n    on_change: warm\n    columns: " + tt.columns + "\n"
+		c := parse(t, text)
+		p := c.ProblemAt(c.Entries[0].ColumnPath(1), 0, "x", "")
+		line := []rune(strings.Split(text, "\n")[p.Line-1])
+		if got := string(line[:p.Column-1]); got != tt.want || p.Path != "entries.p.columns[1]" {
+			t.Errorf("%s: %s, caret behind %q, want %q", tt.columns, p.Path, got, tt.want)
+		}
 	}
 }
 
@@ -399,10 +423,10 @@ func FuzzParse(f *testing.F) {
 
 // Whatever a value is made of, printing it and reading it back gives it again.
 func FuzzEffectiveIsReadBack(f *testing.F) {
-	f.Add("product:{id}", "products", "unstale")
-	f.Add("$${x}: #'\"\\", `a"b`, "null")
-	f.Add("~", "ÄÖ", " \t\u2028\x7f\u0085")
-	f.Fuzz(func(t *testing.T, key, table, publication string) {
+	f.Add("product:{id}", "products", "unstale", "id")
+	f.Add("$${x}: #'\"\\", `a"b`, "null", "null")
+	f.Add("~", "ÄÖ", " \t\u2028\x7f\u0085", "a, b: [c]")
+	f.Fuzz(func(t *testing.T, key, table, publication, column string) {
 		quoted := func(s string) string {
 			text, err := json.Marshal(strings.ReplaceAll(s, "$", "$$"))
 			if err != nil {
@@ -410,8 +434,8 @@ func FuzzEffectiveIsReadBack(f *testing.F) {
 			}
 			return string(text)
 		}
-		text := fmt.Sprintf("database: host=x\nredis: redis://x\nsource:\n  postgres:\n    publication: %s\nentries:\n  e:\n    key: %s\n    table: %s\n",
-			quoted(publication), quoted(key), quoted(`"`+strings.ReplaceAll(table, `"`, `""`)+`"`))
+		text := fmt.Sprintf("database: host=x\nredis: redis://x\nsource:\n  postgres:\n    publication: %s\nentries:\n  e:\n    key: %s\n    table: %s\n    on_change: warm\n    columns: [a, %s]\n",
+			quoted(publication), quoted(key), quoted(`"`+strings.ReplaceAll(table, `"`, `""`)+`"`), quoted(column))
 		first, err := config.Parse("unstale.yaml", []byte(text), none)
 		if err != nil {
 			return

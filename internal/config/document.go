@@ -48,13 +48,14 @@ func (p place) at(offset int) spot {
 	return p.from[min(max(offset, 0), len(p.from)-1)]
 }
 
-// find is the place of the value at path, or of the nearest mapping around it.
+// find is the place of the value at path, or of the nearest list or mapping
+// around it.
 func (d *document) find(path string) place {
 	for {
 		if p, ok := d.places[path]; ok {
 			return p
 		}
-		i := strings.LastIndexByte(path, '.')
+		i := strings.LastIndexAny(path, ".[")
 		if i < 0 {
 			return place{}
 		}

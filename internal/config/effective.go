@@ -31,6 +31,9 @@ func (c *Config) print(b *strings.Builder, s *setting, e *Entry, depth int) {
 			}
 			continue
 		}
+		if child.written && e.OnChange == Invalidate {
+			continue // Parse would not have it
+		}
 		if child.at == nil {
 			var inner strings.Builder
 			c.print(&inner, child, e, depth+1)
@@ -39,15 +42,21 @@ func (c *Config) print(b *strings.Builder, s *setting, e *Entry, depth int) {
 			}
 			continue
 		}
-		if text, ok := c.written(child, e); ok {
-			fmt.Fprintf(b, "%s%s: %s\n", indent, child.name(), scalarYAML(text))
+		if names, isList := child.at(c, e).(*[]string); isList {
+			if len(*names) > 0 {
+				fmt.Fprintf(b, "%s%s: %s\n", indent, child.name(), listYAML(*names))
+			}
+			continue
+		}
+		if text, ok := c.text(child, e); ok {
+			fmt.Fprintf(b, "%s%s: %s\n", indent, child.name(), scalarYAML(text, plainYAML))
 		}
 	}
 }
 
-// written is the value as it would be written, secrets hidden; false if there
-// is none.
-func (c *Config) written(s *setting, e *Entry) (string, bool) {
+// text is the value as it would be written, secrets hidden; false if there is
+// none.
+func (c *Config) text(s *setting, e *Entry) (string, bool) {
 	var text string
 	switch at := s.at(c, e).(type) {
 	case *string:
@@ -94,12 +103,25 @@ func hasUpper(name string) bool {
 	return strings.ContainsFunc(name, func(r rune) bool { return 'A' <= r && r <= 'Z' })
 }
 
-var plainYAML = regexp.MustCompile(`^[A-Za-z0-9_/.]([A-Za-z0-9_/.:@?=&%+*$,{}-]*[A-Za-z0-9_/@?=&%+*$}-])?$`)
+var (
+	plainYAML = regexp.MustCompile(`^[A-Za-z0-9_/.]([A-Za-z0-9_/.:@?=&%+*$,{}-]*[A-Za-z0-9_/@?=&%+*$}-])?$`)
+	// Inside a list commas, colons and braces mean something.
+	plainName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+)
 
-// scalarYAML writes a value so that it is read back as it is.
-func scalarYAML(text string) string {
+func listYAML(names []string) string {
+	written := make([]string, len(names))
+	for i, name := range names {
+		written[i] = scalarYAML(name, plainName)
+	}
+	return "[" + strings.Join(written, ", ") + "]"
+}
+
+// scalarYAML writes a value so that it is read back as it is, without quotes
+// where it looks like plain.
+func scalarYAML(text string, plain *regexp.Regexp) string {
 	text = strings.ReplaceAll(text, "$", "$$")
-	if plainYAML.MatchString(text) && !slices.Contains([]string{"null", "Null", "NULL"}, text) {
+	if plain.MatchString(text) && !slices.Contains([]string{"null", "Null", "NULL"}, text) {
 		return text
 	}
 	// JSON's strings are YAML's double-quoted scalars.

@@ -173,6 +173,34 @@ func (r *reader) value(path string, s *setting, node ast.Node, e *Entry) {
 		r.mapping(path, s, node, e)
 		return
 	}
+	if names, isList := s.at(r.config, e).(*[]string); isList {
+		r.list(path, s, node, names, e)
+		return
+	}
+	r.single(path, s, node, e)
+}
+
+// list reads a list of names, each of which has a place of its own.
+func (r *reader) list(path string, s *setting, node ast.Node, names *[]string, e *Entry) {
+	list, ok := node.(*ast.SequenceNode)
+	switch {
+	case !ok:
+		r.addAt(path, fmt.Sprintf("is %s, not a list", kindOf(node)), s.writeExample())
+		return
+	case len(list.Values) == 0:
+		r.addAt(path, "is empty", s.writeExample()+", or leave it out")
+	}
+	for i, node := range list.Values {
+		path := element(path, i)
+		r.document.places[path] = place{start: r.document.spotOf(node.GetToken())}
+		if node, ok := r.resolve(path, node); ok {
+			r.single(path, s, node, e)
+		}
+	}
+}
+
+// single reads a node that is one value: what s describes, or one of a list.
+func (r *reader) single(path string, s *setting, node ast.Node, e *Entry) {
 	text, isText := scalar(node)
 	if _, isNull := node.(*ast.NullNode); isNull {
 		r.addAt(path, "has no value", s.writeExample())
@@ -349,7 +377,26 @@ func (r *reader) pair(path string, s *setting, pair *ast.MappingValueNode, e *En
 	}
 	r.value(full, c, pair.Value, e)
 	if e != nil && c.path == "entries.*" {
+		r.unwritten(full, e)
 		r.config.Entries = append(r.config.Entries, *e)
+	}
+}
+
+// unwritten reports what is said of the values of an entry that writes none.
+func (r *reader) unwritten(path string, e *Entry) {
+	onChange := join(path, "on_change")
+	if e.OnChange != Invalidate || slices.ContainsFunc(r.found, func(f finding) bool { return f.path == onChange }) {
+		return
+	}
+	for i := range settings {
+		if !settings[i].written {
+			continue
+		}
+		at := join(path, settings[i].name())
+		if _, given := r.document.places[at]; given {
+			r.addAt(at, "is about what the service writes, and this entry only invalidates: its values are the application's own",
+				"write on_change: update, warm or refresh; or take this out")
+		}
 	}
 }
 
@@ -428,6 +475,14 @@ func (r *reader) set(s *setting, text string, e *Entry) *fault {
 			return f
 		}
 		*at.schema, *at.name = schema, name
+	case *[]string:
+		switch {
+		case text == "":
+			return &fault{text: "is empty", mend: s.writeExample()}
+		case slices.Contains(*at, text):
+			return &fault{text: fmt.Sprintf("%s is there already", quote(text)), mend: "keep one of them"}
+		}
+		*at = append(*at, text)
 	case *bool:
 		switch text {
 		case "true", "false":
@@ -458,12 +513,7 @@ func (s *setting) notInEnum(text string) *fault {
 	if near := nearest(text, s.enum); near != "" {
 		mend = fmt.Sprintf("did you mean %s? Write %s", near, oneOf(s.enum))
 	}
-	f := &fault{text: fmt.Sprintf("%s is not known here", quote(text)), mend: mend}
-	if s.path == "entries.*.on_change" && slices.Contains([]string{"update", "warm", "refresh"}, text) {
-		f.text = fmt.Sprintf("%s is not in this version: it only invalidates", quote(text))
-		f.mend = "write invalidate, or leave on_change out"
-	}
-	return f
+	return &fault{text: fmt.Sprintf("%s is not known here", quote(text)), mend: mend}
 }
 
 func (s *setting) number(text string) (int64, *fault) {
@@ -614,6 +664,9 @@ func join(path, name string) string {
 	}
 	return path + "." + name
 }
+
+// element is the path of one value of the list at path.
+func element(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
 // inEntry reports whether the setting belongs to each entry.
 func (s *setting) inEntry() bool { return strings.HasPrefix(s.path, "entries.*.") }

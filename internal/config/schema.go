@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -24,6 +25,9 @@ type schema struct {
 	Maximum     *int64     `json:"maximum,omitempty"`
 	Properties  properties `json:"properties,omitempty"`
 	Required    []string   `json:"required,omitempty"`
+	Items       *schema    `json:"items,omitempty"`
+	ItemsMin    int        `json:"minItems,omitempty"`
+	ItemsUnique bool       `json:"uniqueItems,omitempty"`
 	NamePattern *schema    `json:"propertyNames,omitempty"`
 	CountMin    int        `json:"minProperties,omitempty"`
 	Additional  any        `json:"additionalProperties,omitempty"`
@@ -96,6 +100,8 @@ func (s *setting) schema() *schema {
 		out.AnyOf = []*schema{{Type: "integer", Minimum: &s.min, Maximum: &s.max}, variable}
 	case *bool:
 		out.AnyOf = []*schema{{Type: "boolean"}, variable}
+	case *[]string:
+		out.Type, out.Items, out.ItemsMin, out.ItemsUnique = "array", &schema{Type: "string"}, 1, true
 	case *time.Duration:
 		out.Type, out.Pattern = "string", durationText+"|"+variableAnywhere
 	default:
@@ -120,6 +126,8 @@ func (s *setting) typed(text string) any {
 	switch s.at(new(Config), new(Entry)).(type) {
 	case *int, *bool:
 		return json.RawMessage(text)
+	case *[]string:
+		return strings.Split(strings.Trim(text, "[]"), ", ")
 	}
 	return text
 }

@@ -25,6 +25,9 @@ type setting struct {
 	// short names the key that a plain value stands for where a mapping could
 	// stand.
 	short string
+	// written: it is about values that the service writes, and has no meaning
+	// for an entry that only invalidates.
+	written bool
 	// check reads a text that has rules of its own.
 	check func(value string) (string, *fault)
 	// at is the place of the value. The entry is nil outside entries.
@@ -263,11 +266,37 @@ var settings = []setting{
 		at:       func(_ *Config, e *Entry) any { return tableName{&e.Schema, &e.Table} },
 	},
 	{
-		path:    "entries.*.on_change",
-		doc:     "What a change of the row does to its key. invalidate drops it: the next reader loads it.",
+		path: "entries.*.on_change",
+		doc: "What a change of the row does to its key. invalidate drops it: the next reader loads it. " +
+			"update writes the new row if the key is cached. warm writes it, cached or not: every row lives in the cache. " +
+			"refresh drops the key, and the service loads the row again.",
 		initial: "invalidate",
-		enum:    []string{string(Invalidate)},
+		enum:    []string{string(Invalidate), string(Update), string(Warm), string(Refresh)},
 		at:      func(_ *Config, e *Entry) any { return &e.OnChange },
+	},
+	{
+		path:    "entries.*.columns",
+		doc:     "The columns that a written value has, as the table has them, in the table's order. Left out: all. Not with on_change: invalidate.",
+		example: "[id, name, price]",
+		written: true,
+		at:      func(_ *Config, e *Entry) any { return &e.Columns },
+	},
+	{
+		path:    "entries.*.format",
+		doc:     "What a written value is. json: a string, exactly row_to_json(t)::text of PostgreSQL. hash: a Redis hash with a field for each column that is not NULL. Not with on_change: invalidate.",
+		initial: "json",
+		enum:    []string{"json", "hash"},
+		written: true,
+		at:      func(_ *Config, e *Entry) any { return &e.Format },
+	},
+	{
+		path:    "entries.*.ttl",
+		doc:     "How long a written value stays in Redis. Each key's own is up to a tenth shorter, so that they do not all end at once. Not with on_change: invalidate.",
+		initial: "24h",
+		min:     int64(time.Second),
+		max:     int64(5 * 365 * 24 * time.Hour),
+		written: true,
+		at:      func(_ *Config, e *Entry) any { return &e.TTL },
 	},
 	{
 		path:    "entries.*.lease",
@@ -288,6 +317,26 @@ var settings = []setting{
 		min:     100,
 		max:     100_000_000,
 		at:      func(c *Config, _ *Entry) any { return &c.Sweep.KeysPerSecond },
+	},
+	{
+		path: "load",
+		doc:  "What the service itself may load from the database, for the entries with on_change: refresh or warm.",
+	},
+	{
+		path:    "load.rows_per_second",
+		doc:     "Rows that are loaded in a second, by all connections together.",
+		initial: "5000",
+		min:     1,
+		max:     10_000_000,
+		at:      func(c *Config, _ *Entry) any { return &c.Load.RowsPerSecond },
+	},
+	{
+		path:    "load.connections",
+		doc:     "Connections to the database that load at the same time.",
+		initial: "2",
+		min:     1,
+		max:     64,
+		at:      func(c *Config, _ *Entry) any { return &c.Load.Connections },
 	},
 	{
 		path: "admin",
