@@ -6,13 +6,6 @@
 // stated reason, and whoever asked drops the key instead.
 package value
 
-import (
-	"encoding/binary"
-	"iter"
-
-	"github.com/unstale/unstale/internal/change"
-)
-
 // A Shape is what the catalog says of a table's columns: what row_to_json
 // prints.
 type Shape struct {
@@ -58,7 +51,9 @@ type Type struct {
 	// Cast is the function of the type's cast to json, prefixed with the
 	// extension that it belongs to: hstore.hstore_to_json. Empty if there is none.
 	Cast string
-	// Volatile: the type's text can differ between two sessions.
+	// Volatile: the type's output function is not immutable, so its text may
+	// differ between two sessions. It counts for base types that are not
+	// PostgreSQL's own.
 	Volatile bool
 }
 
@@ -66,63 +61,4 @@ type Type struct {
 type Field struct {
 	Name string
 	Type *Type // behind all domains
-}
-
-// A Program renders the rows of one relation. It is for one goroutine at a
-// time.
-type Program struct{}
-
-// Compile prepares rendering rows of relation r, as the log describes it now,
-// with the given columns; nil means all. If they cannot be rendered exactly,
-// the Program is nil and reason says why.
-func (s *Shape) Compile(r *change.Relation, columns []string) (p *Program, reason string) {
-	return nil, "rows cannot be rendered yet"
-}
-
-// Columns returns the indexes into the relation's columns that p reads,
-// ascending.
-func (p *Program) Columns() []int { return nil }
-
-// Bind says where those columns stand in a row: wanted is the relation's
-// Wanted, which has all of them.
-func (p *Program) Bind(wanted []int) {}
-
-// AppendJSON appends row_to_json of the row to dst. If reason is not empty the
-// row is incomplete, and out is dst.
-func (p *Program) AppendJSON(dst []byte, row *change.Row) (out []byte, reason string) {
-	return dst, "rows cannot be rendered yet"
-}
-
-// AppendFields appends the row as the fields of a hash: name and value, each
-// behind its length, of every column that is not NULL. A value is what
-// json_each_text(row_to_json(t)) has. If reason is not empty the row is
-// incomplete, and out is dst.
-func (p *Program) AppendFields(dst []byte, row *change.Row) (out []byte, reason string) {
-	return dst, "rows cannot be rendered yet"
-}
-
-// Fields iterates over the names and values that AppendFields wrote.
-func Fields(encoded []byte) iter.Seq2[[]byte, []byte] {
-	return func(yield func(name, value []byte) bool) {
-		for len(encoded) > 0 {
-			var name, value []byte
-			var ok bool
-			if name, encoded, ok = cut(encoded); !ok {
-				return
-			}
-			if value, encoded, ok = cut(encoded); !ok || !yield(name, value) {
-				return
-			}
-		}
-	}
-}
-
-// cut takes a length and as many bytes from b.
-func cut(b []byte) (part, rest []byte, ok bool) {
-	n, size := binary.Uvarint(b)
-	if size <= 0 || n > uint64(len(b)-size) {
-		return nil, nil, false
-	}
-	end := size + int(n)
-	return b[size:end:end], b[end:], true
 }
