@@ -20,6 +20,7 @@ package unstale
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -54,7 +55,7 @@ type Options struct {
 
 // Defaults of Options.
 const (
-	DefaultTTL  = 24 * time.Hour
+	DefaultTTL  = guard.TTL
 	DefaultSlot = "unstale"
 )
 
@@ -112,6 +113,26 @@ func Key(template string, values ...string) (string, error) {
 // Its context ends when the lease does.
 type Load func(ctx context.Context) ([]byte, error)
 
+// LSN is an SQL expression for the position of the log that LoadKept and
+// LoadHash return. It may stand in the statement that loads the value:
+//
+//	"SELECT (SELECT row_to_json(p)::text FROM products p WHERE id = $1), " + unstale.LSN
+//
+// A commit that the statement's snapshot shows was in the log before the
+// snapshot was taken, and the expression is evaluated after that.
+const LSN = "(pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
+
+// A LoadKept is a Load of a key of a kept entry: one whose values the service
+// sets itself (on_change: update or warm). It also returns LSN, read in the
+// statement that loads or after it; 0 says that it is not known, and then the
+// service sets the key only after a minute without a fill.
+type LoadKept func(ctx context.Context) (value []byte, lsn int64, err error)
+
+// A LoadHash is a LoadKept of an entry with format: hash. The fields are those
+// of json_each_text(row_to_json(row)) that are not NULL; none at all are not
+// cached. LSN counts only where the entry is kept; otherwise return 0.
+type LoadHash func(ctx context.Context) (fields map[string]string, lsn int64, err error)
+
 // How long a reader waits between two looks while another loads.
 const (
 	waitMin = 5 * time.Millisecond
@@ -126,13 +147,85 @@ const (
 // that was settled before Fetch was called. An error of load is returned as it
 // is and nothing is cached. A Redis that does not answer, is full or refuses
 // makes Fetch slower, not wrong: it loads, and tells Options.OnError.
+//
+// Fetch is for entries whose changes drop the key (on_change: invalidate or
+// refresh). For the others use FetchKept, or a value that was read from the
+// cache may be followed by an older one.
 func (c *Client) Fetch(ctx context.Context, key string, load Load) ([]byte, error) {
-	value, err := c.redis.Get(ctx, key).Bytes()
+	v, err := c.fetch(ctx, key, guard.String, func(ctx context.Context) (value, error) {
+		text, err := load(ctx)
+		return value{text: text}, err
+	})
+	return v.text, err
+}
+
+// FetchKept is Fetch for keys of kept entries: those with on_change: update or
+// warm. What it fills leaves a shield beside the key, of some hundred bytes for a
+// minute: until then no change that load has seen already can set the key back.
+func (c *Client) FetchKept(ctx context.Context, key string, load LoadKept) ([]byte, error) {
+	v, err := c.fetch(ctx, key, guard.String, func(ctx context.Context) (value, error) {
+		text, lsn, err := load(ctx)
+		return value{text: text, shield: shield(lsn)}, err
+	})
+	return v.text, err
+}
+
+// FetchHash is FetchKept for entries with format: hash.
+func (c *Client) FetchHash(ctx context.Context, key string, load LoadHash) (map[string]string, error) {
+	v, err := c.fetch(ctx, key, guard.Hash, func(ctx context.Context) (value, error) {
+		fields, lsn, err := load(ctx)
+		return value{fields: fields, shield: shield(lsn)}, err
+	})
+	return v.fields, err
+}
+
+// Invalidate drops keys of kept entries that the caller has just changed, so
+// that it reads its own writes at once, without a Barrier. position is what
+// PositionQuery gave after the COMMIT. It is only ever a shortcut: the change
+// itself drops or sets the keys, whoever makes it.
+func (c *Client) Invalidate(ctx context.Context, position string, keys ...string) error {
+	_, at, err := parsePosition(position)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		side, ok := guard.SideKey(key)
+		if !ok {
+			continue // never cached
+		}
+		if _, err := c.run(ctx, guard.Invalidate, []string{key, side}, binary.BigEndian.AppendUint64(nil, at.LSN), guard.Shield.Milliseconds()); err != nil {
+			return fmt.Errorf("invalidate %s: %w", key, err)
+		}
+	}
+	return nil
+}
+
+// value is what is cached under a key: a text or fields.
+type value struct {
+	text   []byte
+	fields map[string]string
+	// shield is H as the fill script takes it.
+	shield []byte
+}
+
+// shield is the position up to which a load may have seen commits.
+func shield(lsn int64) []byte {
+	if lsn <= 0 {
+		return []byte("\xff\xff\xff\xff\xff\xff\xff\xff")
+	}
+	return binary.BigEndian.AppendUint64(nil, uint64(lsn))
+}
+
+// loader loads a value of either format.
+type loader func(ctx context.Context) (value, error)
+
+func (c *Client) fetch(ctx context.Context, key, format string, load loader) (value, error) {
+	v, err := c.get(ctx, key, format)
 	if err == nil {
-		return value, nil
+		return v, nil
 	}
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return value{}, ctx.Err()
 	}
 	if !errors.Is(err, redis.Nil) {
 		return c.readThrough(ctx, load, fmt.Errorf("get %s: %w", key, err))
@@ -146,26 +239,25 @@ func (c *Client) Fetch(ctx context.Context, key string, load Load) ([]byte, erro
 	rand.Read(token) // never fails
 	keys := []string{key, side}
 	for wait := waitMin; ; wait = min(2*wait, waitMax) {
-		reply, err := c.run(ctx, guard.Begin, keys, token, c.options.Lease.Milliseconds(), guard.Shield.Milliseconds())
+		reply, err := c.run(ctx, guard.Begin, keys, token, c.options.Lease.Milliseconds(), guard.Shield.Milliseconds(), format)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil, ctx.Err()
+				return value{}, ctx.Err()
 			}
 			return c.readThrough(ctx, load, fmt.Errorf("ask for a lease on %s: %w", key, err))
 		}
 		fields, _ := reply.([]any)
 		switch {
 		case len(fields) == 2 && fields[0] == guard.Hit:
-			value, _ := fields[1].(string)
-			return []byte(value), nil
+			return hit(fields[1]), nil
 		case len(fields) == 1 && fields[0] == guard.Leased:
-			return c.fill(ctx, keys, token, load)
+			return c.fill(ctx, keys, format, token, load)
 		case len(fields) == 2 && fields[0] == guard.Wait:
 			left, _ := fields[1].(int64)
 			pause := min(wait/2+mathrand.N(wait/2), time.Duration(left)*time.Millisecond)
 			select {
 			case <-ctx.Done():
-				return nil, ctx.Err()
+				return value{}, ctx.Err()
 			case <-time.After(pause):
 			}
 		default:
@@ -174,29 +266,64 @@ func (c *Client) Fetch(ctx context.Context, key string, load Load) ([]byte, erro
 	}
 }
 
+// get reads the key. What is not there is redis.Nil.
+func (c *Client) get(ctx context.Context, key, format string) (v value, err error) {
+	if format == guard.String {
+		v.text, err = c.redis.Get(ctx, key).Bytes()
+		return v, err
+	}
+	v.fields, err = c.redis.HGetAll(ctx, key).Result()
+	if err == nil && len(v.fields) == 0 {
+		err = redis.Nil
+	}
+	return v, err
+}
+
+// hit reads the value in the reply of the begin script.
+func hit(reply any) value {
+	pairs, isHash := reply.([]any)
+	if !isHash {
+		text, _ := reply.(string)
+		return value{text: []byte(text)}
+	}
+	fields := map[string]string{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		name, _ := pairs[i].(string)
+		fields[name], _ = pairs[i+1].(string)
+	}
+	return value{fields: fields}
+}
+
 // fill loads under the lease that token stands for, and caches the value if the
 // lease still stands.
-func (c *Client) fill(ctx context.Context, keys []string, token []byte, load Load) ([]byte, error) {
+func (c *Client) fill(ctx context.Context, keys []string, format string, token []byte, load loader) (value, error) {
 	leased, cancel := context.WithTimeout(ctx, c.options.Lease)
 	defer cancel()
-	value, err := load(leased)
-	if err != nil {
+	v, err := load(leased)
+	if err != nil || format == guard.Hash && len(v.fields) == 0 {
 		// The caller's context may be why: the lease goes back all the same.
 		if _, err := c.run(context.WithoutCancel(ctx), guard.Release, keys[1:], token); err != nil {
 			c.tell(fmt.Errorf("release the lease on %s: %w", keys[0], err))
 		}
-		return nil, err
+		return v, err
+	}
+	arguments := []any{token, v.shield, guard.Shield.Milliseconds(), guard.SpreadTTL(keys[0], c.options.TTL).Milliseconds(), format}
+	if format == guard.String {
+		arguments = append(arguments, v.text)
+	}
+	for name, field := range v.fields {
+		arguments = append(arguments, name, field)
 	}
 	// REFUSED is no error: the value is right for this caller, and the next
 	// reader loads again. A caller that has just given up has loaded all the
 	// same, and others wait for it.
-	if _, err := c.run(context.WithoutCancel(ctx), guard.Fill, keys, token, value, c.ttl(keys[0]).Milliseconds()); err != nil {
+	if _, err := c.run(context.WithoutCancel(ctx), guard.Fill, keys, arguments...); err != nil {
 		c.tell(fmt.Errorf("fill %s: %w", keys[0], err))
 	}
-	return value, nil
+	return v, nil
 }
 
-func (c *Client) readThrough(ctx context.Context, load Load, err error) ([]byte, error) {
+func (c *Client) readThrough(ctx context.Context, load loader, err error) (value, error) {
 	c.tell(err)
 	return load(ctx)
 }
@@ -205,13 +332,6 @@ func (c *Client) tell(err error) {
 	if c.options.OnError != nil {
 		c.options.OnError(err)
 	}
-}
-
-// ttl spreads the ends of values that begin together.
-func (c *Client) ttl(key string) time.Duration {
-	// Divided before it is multiplied: the other way round a TTL of months
-	// overflows.
-	return c.options.TTL - c.options.TTL/10/guard.Slots*time.Duration(guard.Slot(key))
 }
 
 // run runs a script by its hash, and by its source where Redis does not have it.

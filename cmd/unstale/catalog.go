@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/guard"
@@ -32,6 +33,8 @@ type catalog struct {
 
 	conn *pgx.Conn
 	last guard.Fingerprints
+	// shaped are the fingerprints of the tables when their shapes were read last.
+	shaped map[database.Name]string
 	// published is how each table was published at the last look; settling has,
 	// for those of which that has changed, the transaction id below which all
 	// must have ended.
@@ -43,14 +46,14 @@ type catalog struct {
 	looks int
 }
 
-// Fingerprints implements apply.Catalog.
-func (c *catalog) Fingerprints(ctx context.Context) (guard.Fingerprints, error) {
+// Look implements apply.Catalog.
+func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
 	defer cancel()
 	if c.conn == nil || c.conn.IsClosed() {
 		conn, err := pgx.ConnectConfig(ctx, c.config)
 		if err != nil {
-			return nil, fmt.Errorf("connect to the database: %w", err)
+			return apply.Look{}, fmt.Errorf("connect to the database: %w", err)
 		}
 		c.conn = conn
 	}
@@ -58,17 +61,17 @@ func (c *catalog) Fingerprints(ctx context.Context) (guard.Fingerprints, error) 
 	for i, e := range c.entries {
 		names[i] = database.Name{Schema: e.Schema, Table: e.Table}
 	}
-	fingerprints, published, err := c.ask(ctx, names)
+	fingerprints, published, shapes, err := c.ask(ctx, names)
 	if err != nil {
 		c.close(ctx)
-		return nil, err
+		return apply.Look{}, err
 	}
 	if err := c.publishedAs(published); err != nil {
-		return nil, err
+		return apply.Look{}, err
 	}
 	today := guard.Fingerprints{}
 	for i, e := range c.entries {
-		sum := sha256.Sum256(fmt.Appendln(nil, fingerprints[names[i]], names[i], published[names[i]].By, c.settling[names[i]]))
+		sum := sha256.Sum256(fmt.Appendln(nil, fingerprints[names[i]], names[i], published[names[i]].By, c.settling[names[i]], e.OnChange, e.Columns, e.Hash))
 		today[e.Name] = guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
 	}
 	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 {
@@ -76,7 +79,10 @@ func (c *catalog) Fingerprints(ctx context.Context) (guard.Fingerprints, error) 
 	}
 	c.last = maps.Clone(today)
 	c.doubt(today)
-	return today, nil
+	if shapes != nil {
+		c.shaped = fingerprints
+	}
+	return apply.Look{Fingerprints: today, Shapes: shapes}, nil
 }
 
 // doubt makes the fingerprint of an entry over a partitioned table another one
@@ -155,13 +161,19 @@ func (c *catalog) publishedAs(now map[database.Name]database.Published) error {
 	return nil
 }
 
-func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.Name]string, map[database.Name]database.Published, error) {
+// ask reads the fingerprints first: a shape that is newer than its fingerprint
+// is read again with the next look, one that is older never would be.
+func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.Name]string, map[database.Name]database.Published, plan.Shapes, error) {
 	fingerprints, err := database.Fingerprints(ctx, c.conn, names)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	published, err := database.Publications(ctx, c.conn, c.needs.Publication, names)
-	return fingerprints, published, err
+	if err != nil || maps.Equal(fingerprints, c.shaped) || !slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return e.Sets() }) {
+		return fingerprints, published, nil, err
+	}
+	shapes, err := database.Shapes(ctx, c.conn, names)
+	return fingerprints, published, shapes, err
 }
 
 func (c *catalog) close(ctx context.Context) {

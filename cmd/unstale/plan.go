@@ -104,7 +104,7 @@ func printRules(w io.Writer, rules []plan.Rule, asJSON bool) error {
 	return nil
 }
 
-func printEffects(w io.Writer, effects []plan.Effect, asJSON bool) error {
+func printEffects(w io.Writer, effects []plan.Outcome, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, effects)
 	}
@@ -166,7 +166,7 @@ func parseChange(text string) (*askedChange, error) {
 }
 
 // effects plans the change as the log would carry it.
-func (a *askedChange) effects(planner *plan.Planner, tables []database.Table) ([]plan.Effect, error) {
+func (a *askedChange) effects(planner *plan.Planner, tables []database.Table) ([]plan.Outcome, error) {
 	at := slices.IndexFunc(tables, func(t database.Table) bool { return a.names(t.Name) })
 	if at < 0 {
 		var names []string

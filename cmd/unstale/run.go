@@ -102,7 +102,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 			Origin:      gate.Origin,
 			Logger:      logger,
 		})
-		sink := redissink.New(client, redissink.Options{SweepRate: c.Sweep.KeysPerSecond})
+		sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
 		catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
 		defer catalog.close(context.WithoutCancel(ctx))
 

@@ -99,7 +99,7 @@ func printStatus(w io.Writer, s *admin.Status) {
 	line("settled", "%s", s.Settled)
 	line("confirmed", "%s", s.Confirmed)
 	line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
-	line("changes", "%d, %d keys dropped", s.Changes, s.Keys)
+	line("changes", "%d, %d keys dropped, %d set", s.Changes, s.Dropped, s.Set)
 	if len(s.Sweeping) > 0 {
 		line("sweeping", "%s", strings.Join(s.Sweeping, ", "))
 	}

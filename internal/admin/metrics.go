@@ -16,7 +16,9 @@ type Metrics struct {
 	registry  *prometheus.Registry
 	changes   prometheus.Counter
 	effects   *prometheus.CounterVec
-	keys      prometheus.Counter
+	dropped   prometheus.Counter
+	set       prometheus.Counter
+	doubted   prometheus.Counter
 	batchKeys prometheus.Histogram
 	gateWait  prometheus.Histogram
 	snapshots prometheus.Counter
@@ -37,9 +39,13 @@ func NewMetrics() *Metrics {
 		changes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "unstale_changes_total", Help: "Row changes applied."}),
 		effects: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "unstale_effects_total", Help: "Effects of changes by kind, before drops of one key conflate."}, []string{"kind"}),
-		keys: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "unstale_effects_total", Help: "Effects of changes: on a key, before those on one key conflate, or sweeps."}, []string{"kind"}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "unstale_keys_dropped_total", Help: "Keys dropped in Redis, cached or not, sweeps apart."}),
+		set: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "unstale_keys_set_total", Help: "Keys set to a new value; of update entries those that are not cached count too."}),
+		doubted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "unstale_keys_doubted_total", Help: "Of the keys dropped, those that a change could have set: it came late or again, or a reader may have seen something newer."}),
 		batchKeys: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "unstale_batch_keys", Help: "Keys of a batch that has any.", Buckets: prometheus.ExponentialBuckets(1, 2, 10)}),
 		gateWait: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -59,9 +65,9 @@ func NewMetrics() *Metrics {
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "unstale_sweep_dropped_keys_total", Help: "Keys that sweeps have dropped."}),
 	}
-	m.registry.MustRegister(m.changes, m.effects, m.keys, m.batchKeys, m.gateWait, m.snapshots, m.latency,
+	m.registry.MustRegister(m.changes, m.effects, m.dropped, m.set, m.doubted, m.batchKeys, m.gateWait, m.snapshots, m.latency,
 		m.retries, m.gaps, m.sweeps, m.scanned, m.swept)
-	for _, kind := range []string{"drop", "sweep"} {
+	for _, kind := range []string{"key", "sweep"} {
 		m.effects.WithLabelValues(kind)
 	}
 	for _, server := range []string{"source", "database", "redis"} {
@@ -96,14 +102,16 @@ func number(b bool) float64 {
 }
 
 // Written implements apply.Observer.
-func (m *Metrics) Written(changes, drops, keys int, latencies []time.Duration) {
-	m.changes.Add(float64(changes))
-	m.effects.WithLabelValues("drop").Add(float64(drops))
-	m.keys.Add(float64(keys))
-	if keys > 0 {
-		m.batchKeys.Observe(float64(keys))
+func (m *Metrics) Written(w apply.Written) {
+	m.changes.Add(float64(w.Changes))
+	m.effects.WithLabelValues("key").Add(float64(w.Effects))
+	m.dropped.Add(float64(w.Keys - w.Sets))
+	m.set.Add(float64(w.Sets))
+	m.doubted.Add(float64(w.Doubted))
+	if w.Keys > 0 {
+		m.batchKeys.Observe(float64(w.Keys))
 	}
-	for _, latency := range latencies {
+	for _, latency := range w.Latencies {
 		m.latency.Observe(latency.Seconds())
 	}
 }

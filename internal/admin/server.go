@@ -32,7 +32,8 @@ type Status struct {
 	Gaps       int               `json:"gaps"`
 	LastGap    string            `json:"last_gap,omitempty"`
 	Changes    uint64            `json:"changes"`
-	Keys       uint64            `json:"keys_dropped"`
+	Dropped    uint64            `json:"keys_dropped"`
+	Set        uint64            `json:"keys_set"`
 	UpSeconds  float64           `json:"up_seconds"`
 }
 
@@ -138,7 +139,8 @@ func (s *Server) report() Status {
 		Gaps:       now.Gaps,
 		LastGap:    now.LastGap,
 		Changes:    s.metrics.total(s.metrics.changes),
-		Keys:       s.metrics.total(s.metrics.keys),
+		Dropped:    s.metrics.total(s.metrics.dropped),
+		Set:        s.metrics.total(s.metrics.set),
 		UpSeconds:  time.Since(s.started).Seconds(),
 	}
 }

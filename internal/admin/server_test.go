@@ -77,7 +77,7 @@ func TestReadyOnlyWhenCaughtUpAndSwept(t *testing.T) {
 // Dashboards and alerts are written against these names.
 func TestMetricsHaveTheDocumentedNames(t *testing.T) {
 	metrics := admin.NewMetrics()
-	metrics.Written(3, 5, 4, []time.Duration{time.Millisecond})
+	metrics.Written(apply.Written{Changes: 3, Effects: 5, Keys: 4, Sets: 1, Doubted: 2, Latencies: []time.Duration{time.Millisecond}})
 	metrics.Gated(time.Millisecond, 2)
 	metrics.Held("redis")
 	metrics.Gap("slot_ahead")
@@ -87,9 +87,11 @@ func TestMetricsHaveTheDocumentedNames(t *testing.T) {
 	_, text := get("/metrics")
 	for _, want := range []string{
 		"unstale_changes_total 3",
-		`unstale_effects_total{kind="drop"} 5`,
+		`unstale_effects_total{kind="key"} 5`,
 		`unstale_effects_total{kind="sweep"} 1`,
-		"unstale_keys_dropped_total 4",
+		"unstale_keys_dropped_total 3",
+		"unstale_keys_set_total 1",
+		"unstale_keys_doubted_total 2",
 		"unstale_batch_keys_count 1",
 		"unstale_gate_wait_seconds_count 1",
 		"unstale_gate_snapshots_total 2",
@@ -115,7 +117,7 @@ func TestMetricsHaveTheDocumentedNames(t *testing.T) {
 // `unstale status` reads this.
 func TestStatusIsOneObject(t *testing.T) {
 	metrics := admin.NewMetrics()
-	metrics.Written(3, 5, 4, nil)
+	metrics.Written(apply.Written{Changes: 3, Effects: 4, Keys: 4, Sets: 1})
 	get := serve(t, metrics, func() apply.Status {
 		return apply.Status{State: apply.StateStreaming, CaughtUp: true, Stream: "1:2:slot", Gaps: 1, LastGap: "why"}
 	})
@@ -128,7 +130,7 @@ func TestStatusIsOneObject(t *testing.T) {
 	want := admin.Status{
 		Version: "v1", State: "streaming", Ready: true, Stream: "1:2:slot",
 		Position: "0/0/0", Settled: "0/0/0", Confirmed: "0/0/0",
-		Sweeping: []string{}, Holding: map[string]string{}, Gaps: 1, LastGap: "why", Changes: 3, Keys: 4,
+		Sweeping: []string{}, Holding: map[string]string{}, Gaps: 1, LastGap: "why", Changes: 3, Dropped: 3, Set: 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -51,9 +51,24 @@ type Gate interface {
 
 // A Catalog tells what the entries' values are made of.
 type Catalog interface {
-	// Fingerprints returns those of today. It returns change.ErrUnpublished if the
-	// source does not send every change of their tables.
-	Fingerprints(ctx context.Context) (guard.Fingerprints, error)
+	// Look returns what there is today. It returns change.ErrUnpublished if the
+	// source does not send every change of the entries' tables.
+	Look(ctx context.Context) (Look, error)
+}
+
+// A Look at the catalog.
+type Look struct {
+	Fingerprints guard.Fingerprints
+	// Shapes are those of the entries' tables; nil if they are as they were at the
+	// last look.
+	Shapes plan.Shapes
+}
+
+// A Loader loads keys as a reader does, in its own time. It may forget requests:
+// the key is absent then, until a reader loads it.
+type Loader interface {
+	// Request asks for a key of an entry, by its index. It does not block.
+	Request(entry int, key string)
 }
 
 // A Sink holds the cache.
@@ -63,14 +78,15 @@ type Sink interface {
 	Own(ctx context.Context, stream string) ([]guard.Watermark, error)
 	// Write applies batches in order and returns how many are in. Behind an
 	// error, the rest may be given again, unchanged: a batch that had been
-	// applied after all is not applied twice. guard.ErrLost and guard.ErrFenced
-	// call for Own.
+	// applied after all is not applied twice. What was not SET is noted in the
+	// batch (plan.Batch.Refuse). guard.ErrLost, guard.ErrFenced and
+	// guard.ErrClock call for Own.
 	Write(ctx context.Context, batches []*plan.Batch) (written int, err error)
 	// Probe returns guard.ErrLost or guard.ErrFenced as Write would, without
 	// writing.
 	Probe(ctx context.Context) error
 	// Sweep drops every key of the templates, once over the keyspace.
-	Sweep(ctx context.Context, templates []*guard.Template) (scanned, dropped int, err error)
+	Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error)
 	// RunID changes when a master has restarted: a sweep under way is void then.
 	RunID(ctx context.Context) (string, error)
 	// DurableAfter is how long a confirmed write may still be lost.
@@ -80,10 +96,8 @@ type Sink interface {
 // An Observer is told what happens, for metrics. Its methods must not block and
 // may be called from several goroutines.
 type Observer interface {
-	// Written: a batch is in Redis: so many row changes, so many drops before
-	// those of one key conflated, so many keys. latencies are from each commit
-	// to now.
-	Written(changes, drops, keys int, latencies []time.Duration)
+	// Written: a batch is in Redis.
+	Written(w Written)
 	// Gated: a group of batches waited for visibility, with so many snapshots.
 	Gated(waited time.Duration, snapshots int)
 	// Held: a server refused or did not answer; the loop tries again.
@@ -97,10 +111,23 @@ type Observer interface {
 	Swept(scanned, dropped int)
 }
 
+// Written is what a batch has done.
+type Written struct {
+	Changes int // of rows
+	Effects int // on keys, before those on one key conflated
+	Keys    int
+	Sets    int // of the keys: SET to a new value, if they were cached or need not be
+	Doubted int // of the keys: dropped, though they were to be SET
+	// Latencies are from each commit to now. They are valid until Written
+	// returns.
+	Latencies []time.Duration
+}
+
 // Options of a Loop. Zero values mean the defaults.
 type Options struct {
 	Logger   *slog.Logger
 	Observer Observer // required
+	Loader   Loader   // required if the service loads keys of any entry
 	// ShutdownTimeout bounds how long a stopped loop goes on to write what it
 	// has read. What is left is delivered again at the next start. Default 10 s.
 	ShutdownTimeout time.Duration
@@ -120,6 +147,7 @@ const (
 	gateAgainLong    = time.Second // at most, after a hundred times as long
 	gateSayAfter     = 10 * time.Second
 	snapshotAgeMax   = time.Minute // a transaction's number wraps around, in days
+	queueBytesMax    = 64 << 20    // of keys and values that are planned and not written
 	attachedAfter    = time.Second // without an error of the source
 	backoffMin       = 50 * time.Millisecond
 	backoffMax       = 5 * time.Second
@@ -142,8 +170,10 @@ type Loop struct {
 	// gap is what the source has said to be missing, until the watermark says
 	// that it is being swept. The source says it once.
 	gap string
-	// saidUnapplied has what was logged of changes that could not be applied.
+	// saidUnapplied has what was logged of changes that could not be applied, or
+	// not SET.
 	saidUnapplied map[unapplied]bool
+	saidPressed   bool
 }
 
 // New returns a loop. Run starts it.

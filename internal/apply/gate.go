@@ -85,7 +85,7 @@ func (s *session) gather(ctx context.Context, g *group, lastIdle time.Time) {
 			return // closed; the caller's next receive sees it
 		}
 		if last := len(g.batches) - 1; idle(g.batches[last:]) {
-			s.free <- g.batches[last]
+			s.recycle(g.batches[last])
 			g.batches = g.batches[:last]
 		}
 		g.batches = append(g.batches, b)
@@ -114,16 +114,19 @@ func visible(snapshot *change.Snapshot, batches []*plan.Batch) bool {
 }
 
 func (s *session) snapshot(ctx context.Context, outages *outages, snapshot *change.Snapshot) error {
+	var asked time.Time
 	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
 		s.asking.Lock()
 		defer s.asking.Unlock()
+		asked = time.Now()
 		return s.gate.Snapshot(ctx, snapshot)
 	})
 	if err != nil {
 		return err
 	}
 	s.oldest.Store(snapshot.XMin)
-	s.lag.sample(time.Now(), snapshot.InsertLSN)
+	// What is above this position was committed after the question was asked.
+	s.lag.sample(asked, snapshot.InsertLSN)
 	return nil
 }
 

@@ -135,6 +135,6 @@ func (o *outages) persist(ctx context.Context, server string, do func(context.Co
 // attachAgain reports whether err says that the stream must be taken over
 // again: no server is away, and trying the same once more would not help.
 func attachAgain(err error) bool {
-	return errors.Is(err, guard.ErrLost) || errors.Is(err, guard.ErrFenced) ||
+	return errors.Is(err, guard.ErrLost) || errors.Is(err, guard.ErrFenced) || errors.Is(err, guard.ErrClock) ||
 		errors.Is(err, change.ErrOriginChanged) || errors.Is(err, change.ErrUnpublished)
 }

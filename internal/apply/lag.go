@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +68,19 @@ func (l *lag) behind(now time.Time, lsn uint64) (bytes uint64, age time.Duration
 	// the oldest known is a lower bound.
 	l.samples = l.samples[max(0, passed-1):]
 	return l.samples[len(l.samples)-1].lsn - lsn, now.Sub(l.samples[0].at)
+}
+
+// since returns a moment at which the primary had not yet come to lsn. It is not
+// ok if none is known.
+func (l *lag) since(lsn uint64) (at time.Time, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range slices.Backward(l.samples) {
+		if s.lsn <= lsn {
+			return s.at, true
+		}
+	}
+	return time.Time{}, false
 }
 
 // watchLag samples while nothing passes the gate, so that a lag is seen to grow

@@ -354,13 +354,17 @@ func (g *gate) questions() int {
 type catalog struct {
 	mu  sync.Mutex
 	now guard.Fingerprints
-	err error
+	// shapes are given with the next look.
+	shapes plan.Shapes
+	err    error
 }
 
-func (c *catalog) Fingerprints(context.Context) (guard.Fingerprints, error) {
+func (c *catalog) Look(context.Context) (apply.Look, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.now, c.err
+	look := apply.Look{Fingerprints: c.now, Shapes: c.shapes}
+	c.shapes = nil
+	return look, c.err
 }
 
 func (c *catalog) set(update func(*catalog)) {
@@ -482,7 +486,7 @@ func (s *sink) Probe(context.Context) error {
 	return s.err
 }
 
-func (s *sink) Sweep(ctx context.Context, templates []*guard.Template) (scanned, dropped int, err error) {
+func (s *sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error) {
 	var texts []string
 	for _, t := range templates {
 		texts = append(texts, t.String())
@@ -567,11 +571,11 @@ type observer struct {
 	latencies []time.Duration
 }
 
-func (o *observer) Written(changes, drops, keys int, latencies []time.Duration) {
+func (o *observer) Written(w apply.Written) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.changes += changes
-	o.latencies = append(o.latencies, latencies...)
+	o.changes += w.Changes
+	o.latencies = append(o.latencies, w.Latencies...)
 }
 
 func (o *observer) Gated(waited time.Duration, snapshots int) {

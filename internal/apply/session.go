@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
@@ -31,7 +32,8 @@ type session struct {
 	planned chan *plan.Batch
 	gated   chan group
 	free    chan *plan.Batch
-	looks   chan guard.Fingerprints
+	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
+	looks   chan look
 	noteDue chan struct{}      // a sweep has ended: the watermark is to say so
 	marks   chan chan struct{} // a batch is to be written, and the channel closed
 	sweeps  sweeps
@@ -40,7 +42,10 @@ type session struct {
 	lag     lag
 
 	// The writer's own.
-	written      change.Position
+	written change.Position
+	// doubtful: what was committed up to here may have been applied before, or
+	// was rendered for another shape of its table. It SETs nothing.
+	doubtful     uint64
 	lastWrite    time.Time
 	fingerprints guard.Fingerprints
 	unconfirmed  []checkpoint
@@ -77,7 +82,8 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		planned: make(chan *plan.Batch, queueBatches),
 		gated:   make(chan group, 1),
 		free:    make(chan *plan.Batch, batchesMax),
-		looks:   make(chan guard.Fingerprints),
+		queued:  semaphore.NewWeighted(queueBytesMax),
+		looks:   make(chan look),
 		noteDue: make(chan struct{}, 1),
 		marks:   make(chan chan struct{}),
 		sweeps:  sweeps{due: make(chan struct{}, 1)},
@@ -136,19 +142,19 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 func (s *session) takeOver(ctx context.Context, outages *outages, at change.Attachment) (*plan.Batch, error) {
 	var snapshot change.Snapshot
 	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
-		var err error
-		if s.fingerprints, err = s.catalog.Fingerprints(ctx); err != nil {
+		seen, err := s.catalog.Look(ctx)
+		if err != nil {
 			return err
 		}
-		s.asking.Lock()
-		defer s.asking.Unlock()
-		return s.gate.Snapshot(ctx, &snapshot)
+		s.fingerprints = seen.Fingerprints
+		if seen.Shapes != nil {
+			s.planner.Know(seen.Shapes)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	gatedAt := time.Now()
-	s.target = snapshot.InsertLSN
 
 	var marks []guard.Watermark
 	err = outages.persist(ctx, serverRedis, func(ctx context.Context) error {
@@ -161,6 +167,12 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	if err != nil {
 		return nil, err
 	}
+	// Whatever another owner has applied was in the log before this is asked.
+	if err := s.snapshot(ctx, outages, &snapshot); err != nil {
+		return nil, err
+	}
+	gatedAt := time.Now()
+	s.target, s.doubtful = snapshot.InsertLSN, snapshot.InsertLSN
 
 	lowest := marks[0]
 	for _, mark := range marks[1:] {
@@ -329,9 +341,19 @@ func (s *session) settle() (templates []string) {
 	return templates
 }
 
+// look is what a look at the catalog tells the writer.
+type look struct {
+	Look
+	// doubtful, if not zero: the planner has been told of new shapes, and what
+	// was committed up to here may have been rendered for the old ones, or is
+	// older than them.
+	doubtful uint64
+}
+
 // watchCatalog finds what no stream tells: a rewritten table, a truncated
 // partition, a renamed enum label.
 func (s *session) watchCatalog(ctx context.Context, outages *outages) error {
+	var snapshot change.Snapshot
 	tick := time.NewTicker(catalogEvery)
 	defer tick.Stop()
 	for {
@@ -340,11 +362,16 @@ func (s *session) watchCatalog(ctx context.Context, outages *outages) error {
 			return nil
 		case <-tick.C:
 		}
-		var now guard.Fingerprints
+		var now look
 		err := outages.persist(ctx, serverDatabase, func(ctx context.Context) (err error) {
-			now, err = s.catalog.Fingerprints(ctx)
+			now.Look, err = s.catalog.Look(ctx)
 			return err
 		})
+		if err == nil && now.Shapes != nil {
+			s.planner.Know(now.Shapes)
+			err = s.snapshot(ctx, outages, &snapshot)
+			now.doubtful = snapshot.InsertLSN
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -378,7 +405,7 @@ func (s *session) read(stop, ctx context.Context) error {
 			case stop.Err() == nil:
 				return of(serverSource, err)
 			}
-			if batch.Started() {
+			if batch.Started() && s.queued.Acquire(ctx, weight(batch)) == nil {
 				select {
 				case s.planned <- batch:
 				case <-ctx.Done():
@@ -396,6 +423,9 @@ func (s *session) read(stop, ctx context.Context) error {
 		if !batch.Full() && s.source.Pending() {
 			continue
 		}
+		if s.queued.Acquire(ctx, weight(batch)) != nil {
+			return nil
+		}
 		select {
 		case s.planned <- batch:
 		case <-ctx.Done():
@@ -408,4 +438,14 @@ func (s *session) read(stop, ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// weight is what a batch takes of queueBytesMax: one that is larger than that
+// goes alone.
+func weight(b *plan.Batch) int64 { return min(int64(b.Bytes()), queueBytesMax) }
+
+// recycle takes back a batch that the reader has filled.
+func (s *session) recycle(b *plan.Batch) {
+	s.queued.Release(weight(b))
+	s.free <- b
 }

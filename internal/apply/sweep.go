@@ -8,6 +8,7 @@ import (
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
 )
 
 // sweeps are the sweeps that have not ended. They run in generations: what is
@@ -148,7 +149,7 @@ func (s *session) sweepAll(ctx context.Context, outages *outages) error {
 // sweep's cause was visible may fill behind the first pass; when the second
 // starts, every such lease has met its deadline.
 func (s *session) sweep(ctx context.Context, outages *outages, g *generation) error {
-	var templates []*guard.Template
+	var templates []plan.Keys
 	for _, text := range g.templates {
 		t, err := guard.ParseTemplate(text)
 		if err != nil {
@@ -157,7 +158,8 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 			s.logger.Error("a sweep of keys that this release cannot name: delete them by hand", "keys", text, "err", err)
 			continue
 		}
-		templates = append(templates, t)
+		shielded := slices.ContainsFunc(s.planner.Entries(), func(e plan.Entry) bool { return e.Sets() && e.Key.String() == text })
+		templates = append(templates, plan.Keys{Template: t, Shielded: shielded})
 	}
 	secondPass := g.gatedAt.Add(s.leaseMax() + sweepLeaseMargin)
 	for {
@@ -190,7 +192,7 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 	}
 }
 
-func (s *session) pass(ctx context.Context, outages *outages, templates []*guard.Template) error {
+func (s *session) pass(ctx context.Context, outages *outages, templates []plan.Keys) error {
 	return outages.persist(ctx, serverRedis, func(ctx context.Context) error {
 		scanned, dropped, err := s.sink.Sweep(ctx, templates)
 		if err == nil {

@@ -40,14 +40,15 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 			}
 			close(written)
 		case now := <-s.looks:
-			changed := append(changedTemplates(s.fingerprints, now), s.settle()...)
+			s.doubtful = max(s.doubtful, now.doubtful)
+			changed := append(changedTemplates(s.fingerprints, now.Fingerprints), s.settle()...)
 			if len(changed) == 0 {
 				continue
 			}
 			s.logger.Info("sweeping: the catalog shows a change that no row tells", "keys", changed)
-			s.observeCatalog(now)
+			s.observeCatalog(now.Fingerprints)
 			s.sweeps.request(changed, s.written, time.Now())
-			s.fingerprints = now
+			s.fingerprints = now.Fingerprints
 			if err := s.writeNote(ctx, outages); err != nil {
 				return err
 			}
@@ -97,6 +98,7 @@ func (s *session) write(ctx context.Context, outages *outages, g group) error {
 		}
 		s.written = b.End
 		b.Settled = s.sweeps.settled(b.End)
+		s.judge(b)
 	}
 
 	batches := g.batches
@@ -122,12 +124,38 @@ func (s *session) write(ctx context.Context, outages *outages, g group) error {
 	})
 	s.sayReady()
 	for _, b := range g.batches {
-		s.free <- b
+		s.load(b)
+		s.recycle(b)
 	}
 	if sweeping {
 		s.sweeps.wake()
 	}
 	return nil
+}
+
+// judge decides whether the batch may SET. Only what is delivered for the first
+// time may, and only while the shield of a reader that has seen something newer
+// is sure to stand: a shield lasts guard.Shield from when the reader filled, and
+// that was after this commit.
+func (s *session) judge(b *plan.Batch) {
+	if b.Sets() == 0 {
+		return
+	}
+	now := time.Now()
+	since, known := s.lag.since(b.Oldest())
+	if b.Oldest() <= s.doubtful || !known || now.Sub(since) > guard.YoungMax {
+		b.Doubt()
+	}
+	b.Until = now.Add(guard.UntilMax)
+}
+
+// load has the service load what the batch has dropped.
+func (s *session) load(b *plan.Batch) {
+	for i := range b.Len() {
+		if b.Loads(i) {
+			s.options.Loader.Request(b.Entry(i), string(b.Key(i)))
+		}
+	}
 }
 
 // sayReady says once a session, and again behind each sweep, that the cache can
@@ -166,6 +194,18 @@ type unapplied struct{ entry, reason string }
 // unappliedMax bounds how many different ones are said: a reason may name a row.
 const unappliedMax = 64
 
+// unset says once an entry and reason that a change could not be SET.
+func (s *session) unset(incomplete plan.Incomplete) {
+	entry := s.planner.Entries()[incomplete.Entry]
+	what := unapplied{entry.Name, incomplete.Reason}
+	if s.saidUnapplied[what] || len(s.saidUnapplied) == unappliedMax {
+		return
+	}
+	s.saidUnapplied[what] = true
+	s.logger.Info("a change that does not show the whole value: its key is dropped, now and whenever this happens again",
+		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", incomplete.Reason)
+}
+
 // unapplied says once an entry and reason that a change could not be applied.
 func (s *session) unapplied(entry plan.Entry, reason string) {
 	what := unapplied{entry.Name, reason}
@@ -184,7 +224,26 @@ func (s *session) observe(batches []*plan.Batch) {
 		for _, committed := range b.CommittedAt {
 			s.latencies = append(s.latencies, time.Duration(now-committed)*time.Microsecond)
 		}
-		s.observer.Written(b.Changes, b.Drops, b.Len(), s.latencies)
+		for _, incomplete := range b.Incomplete {
+			s.unset(incomplete)
+		}
+		if b.Pressed != s.saidPressed && (b.Pressed || b.Sets() > 0) {
+			s.sayPressed(b.Pressed)
+		}
+		s.observer.Written(Written{
+			Changes: b.Changes, Effects: b.Effects, Keys: b.Len(), Sets: b.Sets(), Doubted: b.Doubted(), Latencies: s.latencies,
+		})
+	}
+}
+
+// sayPressed says when a full Redis begins to refuse values, and when it takes
+// them again.
+func (s *session) sayPressed(pressed bool) {
+	s.saidPressed = pressed
+	if pressed {
+		s.logger.Warn("redis is full: changes drop their keys instead of setting them")
+	} else {
+		s.logger.Info("redis takes values again")
 	}
 }
 

@@ -98,6 +98,8 @@ const (
 	Unchanged
 	// Text: Value.Text holds it.
 	Text
+	// Long: there is a text, longer than the source gives.
+	Long
 )
 
 // Relation describes a table as the log described it last. It is immutable; a

@@ -19,4 +19,22 @@ const (
 
 	// Shield is how long a side key outlives its last use.
 	Shield = 60 * time.Second
+
+	// YoungMax is how long ago a change may have been committed to be SET, and
+	// UntilMax how long after that was judged the SET may happen: together less
+	// than Shield, so that the shield of a reader who has seen something newer
+	// still stands.
+	YoungMax = Shield / 2
+	UntilMax = Shield / 4
+
+	// TTL is how long a value stays in Redis, unless its entry says otherwise.
+	TTL = 24 * time.Hour
 )
+
+// SpreadTTL shortens ttl by up to a tenth, by a hash of the key, so that keys
+// that were written together do not expire together.
+func SpreadTTL(key string, ttl time.Duration) time.Duration {
+	// Divided before it is multiplied: the other way round a TTL of months
+	// overflows.
+	return ttl - ttl/10/Slots*time.Duration(Slot(key))
+}

@@ -1,7 +1,9 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -27,4 +29,36 @@ func ParseBegin(reply any) (Begun, error) {
 		}
 	}
 	return Begun{}, fmt.Errorf("reply of script begin: %v", reply)
+}
+
+// WatermarkFields are the fields of a watermark that ParseWatermark reads, in
+// its order.
+var WatermarkFields = []string{"format", "epoch", "lo", "settled", "origin", "plan", "sweeps"}
+
+// ParseWatermark reads what HMGET of the WatermarkFields returned, for who looks
+// on and owns nothing. ok is false if there is no watermark. One that a newer
+// release wrote is a *change.Refusal.
+func ParseWatermark(values []any) (w Watermark, ok bool, err error) {
+	texts := make([]string, len(values))
+	for i, value := range values {
+		texts[i], _ = value.(string)
+	}
+	if len(texts) != len(WatermarkFields) || texts[0] == "" {
+		return Watermark{}, false, nil
+	}
+	format, errFormat := strconv.Atoi(texts[0])
+	if errFormat == nil && format > Format {
+		_, err := ParseOwn([]any{"FORMAT", texts[0]})
+		return Watermark{}, false, err
+	}
+	epoch, errEpoch := strconv.ParseInt(texts[1], 10, 64)
+	if err := errors.Join(errFormat, errEpoch); err != nil {
+		return Watermark{}, false, fmt.Errorf("watermark: %w", err)
+	}
+	reply := []any{epoch}
+	for _, text := range texts[2:] {
+		reply = append(reply, text)
+	}
+	w, err = ParseOwn(append(reply, int64(0)))
+	return w, err == nil, err
 }

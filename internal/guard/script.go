@@ -35,14 +35,26 @@ var fillSource string
 //go:embed lua/release.lua
 var releaseSource string
 
+//go:embed lua/invalidate.lua
+var invalidateSource string
+
+//go:embed lua/forget.lua
+var forgetSource string
+
 // The scripts of the protocol. Each file in lua/ states its keys, arguments and
 // replies.
 var (
-	Own     = newScript("own", ownSource)
-	Apply   = newScript("apply", applySource)
-	Begin   = newScript("begin", beginSource)
-	Fill    = newScript("fill", fillSource)
-	Release = newScript("release", releaseSource)
+	Own = newScript("own", ownSource)
+	// Apply may run on a full Redis, so it is for batches that only drop.
+	Apply = newScript("apply", "#!lua flags=allow-oom,allow-cross-slot-keys\n"+applySource)
+	// ApplyValues is the same for batches that SET: a full Redis refuses it
+	// before it has done anything.
+	ApplyValues = newScript("apply values", "#!lua flags=allow-cross-slot-keys\n"+applySource)
+	Begin       = newScript("begin", beginSource)
+	Fill        = newScript("fill", fillSource)
+	Release     = newScript("release", releaseSource)
+	Invalidate  = newScript("invalidate", invalidateSource)
+	Forget      = newScript("forget", forgetSource)
 )
 
 // Replies of Apply.
@@ -62,13 +74,19 @@ const (
 	Refused = "REFUSED"
 )
 
-// ApplyFields is the number of arguments of Apply before the keys to drop.
-const ApplyFields = 9
+// Formats of a value, as Begin and Fill are told.
+const (
+	String = "s"
+	Hash   = "h"
+)
 
 var (
 	// ErrLost says that a master is not where this owner left it: it lost
 	// writes. The stream must be taken over again, from what is there.
 	ErrLost = errors.New("redis lost writes that it had confirmed")
+	// ErrClock says that a master's clock and ours have drifted apart: how old a
+	// change is can no longer be told. The stream must be taken over again.
+	ErrClock = errors.New("the clocks of redis and of this machine have moved apart")
 	// ErrFenced says that another owner has taken the stream over.
 	ErrFenced = errors.New("another instance has taken the stream over")
 )

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -167,10 +168,44 @@ func (t *Template) Matches(key string) bool {
 	return strings.HasPrefix(key, t.literals[0]) && t.pattern.MatchString(key)
 }
 
+// Values returns the values that Key rendered as key; ok is false if key is not
+// one of this template. What divides two placeholders holds a character that no
+// value does, so there is one way to read a key.
+func (t *Template) Values(key string) (values []string, ok bool) {
+	found := t.pattern.FindStringSubmatch(key)
+	if found == nil {
+		return nil, false
+	}
+	for _, text := range found[1:] {
+		values = append(values, decode(text))
+	}
+	return values, true
+}
+
+func decode(text string) string {
+	at := strings.IndexByte(text, '%')
+	if at < 0 {
+		return text
+	}
+	decoded := []byte(text[:at])
+	for i := at; i < len(text); i++ {
+		c := text[i]
+		if c == '%' {
+			n, err := strconv.ParseUint(text[i+1:i+3], 16, 8)
+			if err != nil {
+				panic(fmt.Sprintf("key template: %q matches and cannot be decoded", text))
+			}
+			c, i = byte(n), i+2
+		}
+		decoded = append(decoded, c)
+	}
+	return string(decoded)
+}
+
 func (t *Template) compile() *regexp.Regexp {
-	value := `(?:[^\x00-\x1f\x7f{}%]|%[0-9A-F]{2})*`
+	value := `((?:[^\x00-\x1f\x7f{}%]|%[0-9A-F]{2})*)`
 	if len(t.columns) > 1 {
-		value = `(?:[^\x00-\x1f\x7f{}%:]|%[0-9A-F]{2})*`
+		value = `((?:[^\x00-\x1f\x7f{}%:]|%[0-9A-F]{2})*)`
 	}
 	var pattern strings.Builder
 	pattern.WriteString(`\A(?s:`)

@@ -416,6 +416,9 @@ func FuzzParseTemplate(f *testing.F) {
 		if !template.Matches(key) {
 			t.Fatalf("%q does not match its key %q", text, key)
 		}
+		if got, ok := template.Values(key); !ok || !slices.Equal(got, row) {
+			t.Fatalf("%q reads its key %q as %q, want %q", text, key, got, row)
+		}
 		if _, ok := guard.SideKey(key); !ok && value != "" {
 			t.Fatalf("%q has a key without a side key: %q", text, key)
 		}

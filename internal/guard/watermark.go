@@ -29,6 +29,8 @@ type Watermark struct {
 	Fingerprints Fingerprints
 	// Sweeps are the key templates whose sweep has not ended.
 	Sweeps []string
+	// Now is the master's TIME, in milliseconds.
+	Now int64
 }
 
 // Fingerprints say what the cached values were made for: by the name of the entry.
@@ -51,7 +53,7 @@ func ParseOwn(reply any) (Watermark, error) {
 			Mend:    "run the release that wrote it, or a newer one",
 		}
 	}
-	if !ok || len(fields) != 6 {
+	if !ok || len(fields) != 7 {
 		return Watermark{}, fmt.Errorf("reply of script own: %v", reply)
 	}
 	epoch, ok := fields[0].(int64)
@@ -64,7 +66,11 @@ func ParseOwn(reply any) (Watermark, error) {
 			return Watermark{}, fmt.Errorf("field %d of script own: %v", i+1, fields[i+1])
 		}
 	}
-	w := Watermark{Epoch: epoch, Origin: texts[2]}
+	now, ok := fields[6].(int64)
+	if !ok {
+		return Watermark{}, fmt.Errorf("time of script own: %v", fields[6])
+	}
+	w := Watermark{Epoch: epoch, Origin: texts[2], Now: now}
 	if err := w.read(texts); err != nil {
 		return Watermark{}, &change.Refusal{
 			Problem: fmt.Sprintf("the watermark in Redis is not what this service writes: %v", err),
@@ -96,7 +102,8 @@ func (w *Watermark) read(texts []string) error {
 	return nil
 }
 
-// ApplyHeader is what Apply writes beside the drops.
+// ApplyHeader is what Apply writes beside the keys, and the conditions under
+// which it writes.
 type ApplyHeader struct {
 	Owner   string
 	Epoch   int64
@@ -106,6 +113,12 @@ type ApplyHeader struct {
 	// Note, if not nil, replaces what the watermark says beyond positions.
 	Note    *Note
 	Cluster bool
+	// Until is the master's TIME, in milliseconds, after which nothing is SET any
+	// more.
+	Until int64
+	// Drops is the number of names to drop, Forgets, Strings and Hashes those of
+	// keys.
+	Drops, Forgets, Strings, Hashes int
 }
 
 // Note is the part of a watermark that seldom changes.
@@ -115,8 +128,7 @@ type Note struct {
 	Sweeps       []string
 }
 
-// AppendArguments appends Apply's arguments before the keys to drop:
-// ApplyFields of them.
+// AppendArguments appends Apply's arguments before those of the keys.
 func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 	var origin, plan, sweeps string
 	if h.Note != nil {
@@ -129,7 +141,45 @@ func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 	return append(arguments,
 		h.Owner, strconv.FormatInt(h.Epoch, 10), strconv.FormatInt(h.N, 10),
 		string(h.Lo.Append(nil)), string(h.Settled.Append(nil)),
-		origin, plan, sweeps, cluster)
+		origin, plan, sweeps, cluster, strconv.FormatInt(h.Until, 10),
+		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Hashes))
+}
+
+// Applied is the reply of Apply.
+type Applied struct {
+	Status string // OK, Done, Lost or Fenced
+	// Now is the master's TIME in milliseconds; zero if nothing was to be SET.
+	Now int64
+	// Refused are the numbers of the sets that became drops: strings first, in
+	// their order, from zero. Done does not tell them.
+	Refused []int
+}
+
+// ParseApply reads the reply of Apply and of ApplyValues.
+func ParseApply(reply any) (a Applied, err error) {
+	fields, _ := reply.([]any)
+	if len(fields) > 0 {
+		a.Status, _ = fields[0].(string)
+	}
+	switch a.Status {
+	case Done, Lost, Fenced:
+		return a, nil
+	case OK:
+	default:
+		return a, fmt.Errorf("reply of script apply: %v", reply)
+	}
+	for i, field := range fields[1:] {
+		n, ok := field.(int64)
+		switch {
+		case !ok || i > 0 && n < 1:
+			return a, fmt.Errorf("reply of script apply: %v", reply)
+		case i == 0:
+			a.Now = n
+		default:
+			a.Refused = append(a.Refused, int(n)-1)
+		}
+	}
+	return a, nil
 }
 
 func encode(v any) string {

@@ -25,7 +25,7 @@ func positions() *rapid.Generator[change.Position] {
 // stored plays Redis: it keeps what Apply's arguments say and gives it back as
 // Own does.
 func stored(arguments []string) any {
-	return []any{int64(4), arguments[3], arguments[4], arguments[5], arguments[6], arguments[7]}
+	return []any{int64(4), arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], int64(1700000000000)}
 }
 
 // What the next owner reads is what this one wrote, whatever bytes a position
@@ -44,14 +44,11 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 			},
 		}
 		arguments := header.AppendArguments(nil)
-		if got, want := len(arguments), guard.ApplyFields; got != want {
-			t.Fatalf("got %d arguments, want %d", got, want)
-		}
 		got, err := guard.ParseOwn(stored(arguments))
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps}
+		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps, Now: 1700000000000}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
@@ -61,9 +58,9 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 // Without a note the script must see empty texts, which leave the fields as
 // they are; with a note that has no sweeps it must not.
 func TestANoteWithoutSweepsOverwritesThem(t *testing.T) {
-	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}}
+	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Hashes: 4}
 	lo := string(header.Lo.Append(nil))
-	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0"}
+	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "4"}
 	if diff := cmp.Diff(want, header.AppendArguments(nil)); diff != "" {
 		t.Errorf("without a note (-want +got):\n%s", diff)
 	}
@@ -76,11 +73,11 @@ func TestANoteWithoutSweepsOverwritesThem(t *testing.T) {
 }
 
 func TestAFirstOwnerFindsAnEmptyWatermark(t *testing.T) {
-	got, err := guard.ParseOwn([]any{int64(1), "", "", "", "", ""})
+	got, err := guard.ParseOwn([]any{int64(1), "", "", "", "", "", int64(9)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(guard.Watermark{Epoch: 1}, got); diff != "" {
+	if diff := cmp.Diff(guard.Watermark{Epoch: 1, Now: 9}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -100,13 +97,13 @@ func TestAWatermarkOfANewerReleaseIsARefusal(t *testing.T) {
 func FuzzParseOwn(f *testing.F) {
 	whole := guard.ApplyHeader{Lo: change.Position{LSN: 1}, Note: &guard.Note{Origin: "o", Fingerprints: guard.Fingerprints{"a": {Key: "a:{id}"}}}}
 	arguments := whole.AppendArguments(nil)
-	f.Add(arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], 6)
+	f.Add(arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], 7)
 	f.Add("short", "", "", "null", "[]", 6)
 	f.Add("", "", "", "[", "{}", 6)
 	f.Add("FORMAT", "9", "", "", "", 2)
 	f.Fuzz(func(t *testing.T, lo, settled, origin, plan, sweeps string, n int) {
-		reply := []any{int64(1), lo, settled, origin, plan, sweeps, nil, []any{lo}}
-		replies := []any{nil, lo, int64(n), reply, reply[:uint(n)%8], reply[1:7], reply[2:8], []any{lo, settled}, []any{reply, reply}, []any{"FORMAT", nil}, []any{int64(1), lo, settled, origin, plan, nil}}
+		reply := []any{int64(1), lo, settled, origin, plan, sweeps, int64(n), []any{lo}}
+		replies := []any{nil, lo, int64(n), reply, reply[:uint(n)%9], reply[1:8], reply[:7], []any{lo, settled}, []any{reply, reply}, []any{"FORMAT", nil}, []any{int64(1), lo, settled, origin, plan, nil, nil}}
 		for _, reply := range replies {
 			w, err := guard.ParseOwn(reply)
 			if err != nil {
@@ -120,4 +117,33 @@ func FuzzParseOwn(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A reply that is not understood must never pass for a batch that is in.
+func TestRepliesOfApply(t *testing.T) {
+	for _, test := range []struct {
+		reply any
+		want  guard.Applied
+		wrong bool
+	}{
+		{reply: []any{"OK", int64(0)}, want: guard.Applied{Status: guard.OK}},
+		{reply: []any{"OK", int64(17), int64(1), int64(4)}, want: guard.Applied{Status: guard.OK, Now: 17, Refused: []int{0, 3}}},
+		{reply: []any{"DONE"}, want: guard.Applied{Status: guard.Done}},
+		{reply: []any{"LOST"}, want: guard.Applied{Status: guard.Lost}},
+		{reply: []any{"FENCED"}, want: guard.Applied{Status: guard.Fenced}},
+		{reply: nil, wrong: true},
+		{reply: "OK", wrong: true},
+		{reply: []any{}, wrong: true},
+		{reply: []any{"QUEUED"}, wrong: true},
+		{reply: []any{"OK", "17"}, wrong: true},
+		{reply: []any{"OK", int64(17), int64(0)}, wrong: true},
+	} {
+		got, err := guard.ParseApply(test.reply)
+		if (err != nil) != test.wrong {
+			t.Errorf("%v: got the error %v", test.reply, err)
+		}
+		if diff := cmp.Diff(test.want, got); err == nil && diff != "" {
+			t.Errorf("%v (-want +got):\n%s", test.reply, diff)
+		}
+	}
 }

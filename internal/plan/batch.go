@@ -2,6 +2,7 @@ package plan
 
 import (
 	"hash/maphash"
+	"time"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
@@ -15,33 +16,79 @@ const (
 	BatchChangesMax = 4096
 )
 
-// A Batch gathers the effects of consecutive changes, to be applied as one.
-// Drops of the same key conflate. It is reused: Reset keeps its memory.
+// A Batch gathers the effects of consecutive changes, to be applied as one. Of
+// several effects on one key the last one counts. It is reused: Reset keeps its
+// memory.
 type Batch struct {
 	// End is where the stream resumes once the batch is applied.
 	End change.Position
-	// Settled is the position up to which nothing will be outstanding then. It
-	// and Note are for who writes the batch; planning leaves them alone.
+	// Settled is the position up to which nothing will be outstanding then. It,
+	// Note and Until are for who writes the batch; planning leaves them alone.
 	Settled change.Position
 	// Note, if not nil, is what the watermark says beyond positions from then on.
 	Note *guard.Note
+	// Until is when, by our clock, it is too late to SET anything.
+	Until time.Time
+	// Pressed: a full Redis has refused the values.
+	Pressed bool
 	// XIDs are the transactions that must be visible before the batch may be
 	// applied.
 	XIDs []uint32
-	// Changes is the number of row changes, Drops that of drops before they
-	// conflated.
-	Changes, Drops int
+	// Changes is the number of row changes, Effects that of effects on keys
+	// before they conflated.
+	Changes, Effects int
 	// CommittedAt has, for each transaction that ends in the batch, the time of
 	// its commit in microseconds since the Unix epoch.
 	CommittedAt []int64
 	// Sweeps lists each entry to be swept once.
 	Sweeps []Sweep
+	// Incomplete lists, once each, why rows could not be SET.
+	Incomplete []Incomplete
 
-	keys []byte // the keys, one behind the other
-	ends []int  // ends[i] is where key i ends
+	keys   []byte // the keys, one behind the other
+	values []byte // the values of the sets, and of those that later ones replaced
+	items  []item
+	sets   int // items that SET
+	// doubted are the items that were to SET and now forget.
+	doubted int
+	// oldest is the LSN of the first commit that SETs; later ones are above it.
+	oldest uint64
 	// index finds a key by its hash: open addressing, the number of a key + 1.
-	index [4 * BatchKeysMax]uint16
+	index []int32
 	seed  maphash.Seed
+}
+
+// item is the effect on one key.
+type item struct {
+	keyEnd               int // in keys; it begins where the one before ends
+	valueStart, valueEnd int // in values
+	entry                int
+	lsn                  uint64 // of the commit
+	effect               Effect
+	loads                bool
+}
+
+// Effect is what happens to a key.
+type Effect uint8
+
+const (
+	// Drop unlinks the key and its side key.
+	Drop Effect = iota
+	// Forget unlinks the key and ends a lease; the shield that a reader has left
+	// stays.
+	Forget
+	// Set writes a value, if it is newer than the shield and not too late.
+	Set
+	// SetCached does so only if the key is there.
+	SetCached
+)
+
+func (e Effect) sets() bool { return e >= Set }
+
+// An Incomplete says why changes of an entry could not SET what they changed.
+type Incomplete struct {
+	Entry  int
+	Reason string
 }
 
 // Sweep is the effect of a change whose keys are unknown: every key of the
@@ -50,6 +97,14 @@ type Sweep struct {
 	Entry  int // index into Planner.Entries
 	Cause  Cause
 	Reason string // for the log: what could not be known, and what mends it
+}
+
+// Keys are all keys of a template, to be swept.
+type Keys struct {
+	*guard.Template
+	// Shielded: the shields that readers have left stay, since changes SET these
+	// keys.
+	Shielded bool
 }
 
 // Cause of a sweep.
@@ -69,15 +124,21 @@ func (c Cause) String() string {
 }
 
 // NewBatch returns an empty batch.
-func NewBatch() *Batch { return &Batch{seed: maphash.MakeSeed()} }
+func NewBatch() *Batch {
+	return &Batch{seed: maphash.MakeSeed(), index: make([]int32, 4*BatchKeysMax)}
+}
 
 // Reset empties the batch.
 func (b *Batch) Reset() {
-	b.End, b.Settled, b.Note = change.Position{}, change.Position{}, nil
-	b.XIDs, b.CommittedAt, b.Sweeps = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0]
-	b.Changes, b.Drops = 0, 0
-	b.keys, b.ends = b.keys[:0], b.ends[:0]
-	clear(b.index[:])
+	b.End, b.Settled, b.Note, b.Until, b.Pressed = change.Position{}, change.Position{}, nil, time.Time{}, false
+	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
+	b.Changes, b.Effects = 0, 0
+	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
+	b.doubted = 0
+	if b.values = b.values[:0]; cap(b.values) > 2*BatchBytesMax {
+		b.values = nil // one long row must not hold its memory for good
+	}
+	clear(b.index)
 }
 
 // Started reports whether the batch moves the stream at all.
@@ -85,26 +146,63 @@ func (b *Batch) Started() bool { return !b.End.IsZero() }
 
 // Full reports whether the batch should be applied before it takes more.
 func (b *Batch) Full() bool {
-	return len(b.ends) >= BatchKeysMax || len(b.keys) >= BatchBytesMax || b.Changes >= BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
+	return len(b.items) >= BatchKeysMax || b.Bytes() >= BatchBytesMax || b.Changes >= BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
 }
 
-// Len returns the number of distinct keys to drop.
-func (b *Batch) Len() int { return len(b.ends) }
+// Bytes is what the batch holds of keys and values.
+func (b *Batch) Bytes() int { return len(b.keys) + len(b.values) }
+
+// Len returns the number of distinct keys.
+func (b *Batch) Len() int { return len(b.items) }
+
+// Sets returns how many keys are to be SET.
+func (b *Batch) Sets() int { return b.sets }
+
+// Doubted returns how many keys were to be SET and are not.
+func (b *Batch) Doubted() int { return b.doubted }
+
+// Oldest returns the LSN of the first commit that is to be SET.
+func (b *Batch) Oldest() uint64 { return b.oldest }
 
 // Key returns key i, which is valid until Reset.
 func (b *Batch) Key(i int) []byte {
 	start := 0
 	if i > 0 {
-		start = b.ends[i-1]
+		start = b.items[i-1].keyEnd
 	}
-	return b.keys[start:b.ends[i]]
+	return b.keys[start:b.items[i].keyEnd]
 }
 
-// Drop adds a key.
-func (b *Batch) Drop(key []byte) {
-	b.begin()
-	b.keys = append(b.keys, key...)
-	b.end()
+// Effect returns what happens to key i.
+func (b *Batch) Effect(i int) Effect { return b.items[i].effect }
+
+// Entry returns the entry of key i, as an index into Planner.Entries.
+func (b *Batch) Entry(i int) int { return b.items[i].entry }
+
+// Value returns what key i is SET to, as its entry's format has it, and the LSN
+// of the commit that did so.
+func (b *Batch) Value(i int) (value []byte, lsn uint64) {
+	it := &b.items[i]
+	return b.values[it.valueStart:it.valueEnd], it.lsn
+}
+
+// Loads reports whether the service is to load key i behind the batch.
+func (b *Batch) Loads(i int) bool { return b.items[i].loads && !b.items[i].effect.sets() }
+
+// Doubt makes every set a drop: doubt means delete.
+func (b *Batch) Doubt() {
+	for i := range b.items {
+		b.Refuse(i)
+	}
+}
+
+// Refuse makes the set of key i a drop, or notes that Redis did.
+func (b *Batch) Refuse(i int) {
+	if b.items[i].effect.sets() {
+		b.items[i].effect = Forget
+		b.sets--
+		b.doubted++
+	}
 }
 
 // Sweep adds a sweep, if the entry has none yet.
@@ -125,42 +223,91 @@ func (b *Batch) sweeps(entry int) bool {
 	return false
 }
 
+func (b *Batch) incomplete(entry int, reason string) {
+	for i := range b.Incomplete {
+		if b.Incomplete[i] == (Incomplete{entry, reason}) {
+			return
+		}
+	}
+	b.Incomplete = append(b.Incomplete, Incomplete{entry, reason})
+}
+
+// Add adds the effect on one key. value and lsn, the commit's, are for those
+// that SET.
+func (b *Batch) Add(key []byte, effect Effect, entry int, value []byte, lsn uint64) {
+	b.begin()
+	b.keys = append(b.keys, key...)
+	it := item{effect: effect, entry: entry, lsn: lsn, valueStart: len(b.values)}
+	b.values = append(b.values, value...)
+	b.end(it)
+}
+
 // begin starts a key: what is appended to b.keys until end or abandon.
-func (b *Batch) begin() { b.Drops++ }
+func (b *Batch) begin() { b.Effects++ }
 
 func (b *Batch) abandon() {
-	b.Drops--
+	b.Effects--
 	b.keys = b.keys[:b.used()]
 }
 
-// end closes the key, and forgets it again if the batch has it already.
-func (b *Batch) end() {
+// end closes the key with its effect, which replaces that of an earlier change
+// to the same key. The value is what stands behind valueStart in b.values.
+func (b *Batch) end(it item) {
+	it.keyEnd, it.valueEnd = len(b.keys), len(b.values)
+	if it.effect.sets() {
+		if b.sets == 0 {
+			b.oldest = it.lsn
+		}
+		b.sets++
+	}
 	start := b.used()
 	key := b.keys[start:]
-	// The index holds four times BatchKeysMax, but one change may bring many
-	// keys: beyond half full, keys are added without a look.
-	if len(b.ends) >= len(b.index)/2 {
-		b.ends = append(b.ends, len(b.keys))
+	at, found := b.find(key)
+	if !found {
+		b.items = append(b.items, it)
+		b.index[at] = int32(len(b.items))
+		if len(b.items) > len(b.index)/2 {
+			b.grow()
+		}
 		return
 	}
-	for at := maphash.Bytes(b.seed, key) % uint64(len(b.index)); ; at = (at + 1) % uint64(len(b.index)) {
-		switch n := b.index[at]; {
-		case n == 0:
-			b.ends = append(b.ends, len(b.keys))
-			b.index[at] = uint16(len(b.ends))
-			return
-		case string(b.Key(int(n)-1)) == string(key):
-			b.keys = b.keys[:start]
-			return
+	before := &b.items[b.index[at]-1]
+	if before.effect.sets() {
+		b.sets--
+	}
+	it.keyEnd = before.keyEnd
+	*before = it
+	b.keys = b.keys[:start]
+}
+
+// find returns the place of key in the index, or that where it belongs.
+func (b *Batch) find(key []byte) (at int, found bool) {
+	for at := int(maphash.Bytes(b.seed, key) % uint64(len(b.index))); ; at = (at + 1) % len(b.index) {
+		n := int(b.index[at]) - 1
+		if n < 0 {
+			return at, false
+		}
+		if string(b.Key(n)) == string(key) {
+			return at, true
 		}
 	}
 }
 
+// grow makes the index larger: a change of a table with very many entries
+// brings more keys than a batch should have.
+func (b *Batch) grow() {
+	b.index = make([]int32, 2*len(b.index))
+	for i := range b.items {
+		at, _ := b.find(b.Key(i))
+		b.index[at] = int32(i + 1)
+	}
+}
+
 func (b *Batch) used() int {
-	if len(b.ends) == 0 {
+	if len(b.items) == 0 {
 		return 0
 	}
-	return b.ends[len(b.ends)-1]
+	return b.items[len(b.items)-1].keyEnd
 }
 
 // moveTo notes where c stands.

@@ -33,7 +33,7 @@ func TestABatchHoldsEachKeyOnce(t *testing.T) {
 		seen := map[string]bool{}
 		for _, n := range rapid.SliceOfN(rapid.IntRange(0, 300), 0, 2*plan.BatchKeysMax).Draw(t, "keys") {
 			key := strings.Repeat("k", n%3) + fmt.Sprint(n/3)
-			b.Drop([]byte(key))
+			b.Add([]byte(key), plan.Drop, 0, nil, 0)
 			if !seen[key] {
 				seen[key] = true
 				want = append(want, key)
@@ -51,7 +51,7 @@ func TestNoKeyIsLostBeyondTheLimit(t *testing.T) {
 	var want []string
 	for i := range 20 * plan.BatchKeysMax {
 		key := fmt.Sprint("k", i)
-		b.Drop([]byte(key))
+		b.Add([]byte(key), plan.Drop, 0, nil, 0)
 		want = append(want, key)
 	}
 	if diff := cmp.Diff(want, keysOf(b)); diff != "" {
@@ -62,9 +62,9 @@ func TestNoKeyIsLostBeyondTheLimit(t *testing.T) {
 // The empty key is a key: "{id}" of an empty text.
 func TestAnEmptyKeyIsAKey(t *testing.T) {
 	b := plan.NewBatch()
-	b.Drop(nil)
-	b.Drop([]byte("a"))
-	b.Drop(nil)
+	b.Add(nil, plan.Drop, 0, nil, 0)
+	b.Add([]byte("a"), plan.Drop, 0, nil, 0)
+	b.Add(nil, plan.Drop, 0, nil, 0)
 	if diff := cmp.Diff([]string{"", "a"}, keysOf(b)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -79,8 +79,10 @@ func TestABatchIsFullAtItsLimits(t *testing.T) {
 		fill  func(b *plan.Batch, i int)
 		max   int
 	}{
-		{"keys", func(b *plan.Batch, i int) { b.Drop(fmt.Append(nil, i)) }, plan.BatchKeysMax},
-		{"bytes", func(b *plan.Batch, i int) { b.Drop(append(make([]byte, 4<<10-4), fmt.Sprintf("%04d", i)...)) }, plan.BatchBytesMax / (4 << 10)},
+		{"keys", func(b *plan.Batch, i int) { b.Add(fmt.Append(nil, i), plan.Drop, 0, nil, 0) }, plan.BatchKeysMax},
+		{"bytes", func(b *plan.Batch, i int) {
+			b.Add(append(make([]byte, 4<<10-4), fmt.Sprintf("%04d", i)...), plan.Drop, 0, nil, 0)
+		}, plan.BatchBytesMax / (4 << 10)},
 		{"changes", func(b *plan.Batch, i int) { planner.Plan(same, b) }, plan.BatchChangesMax},
 		{"transactions", func(b *plan.Batch, i int) { planner.Plan(commit, b) }, plan.BatchChangesMax},
 	} {
@@ -110,11 +112,11 @@ func TestResetForgetsEverything(t *testing.T) {
 	planner.Plan(&change.Change{Op: change.Truncate, Relation: relation, XID: 9, Position: change.Position{LSN: 9, Row: 2}}, b)
 	planner.Plan(&change.Change{Op: change.Commit, CommittedAt: 5, Position: change.Position{LSN: 10}}, b)
 	b.Settled, b.Note = b.End, &guard.Note{}
-	if !b.Started() || b.Len() != 1 || len(b.Sweeps) != 1 || len(b.XIDs) != 1 || len(b.CommittedAt) != 1 || b.Changes != 2 || b.Drops != 1 {
+	if !b.Started() || b.Len() != 1 || len(b.Sweeps) != 1 || len(b.XIDs) != 1 || len(b.CommittedAt) != 1 || b.Changes != 2 || b.Effects != 1 {
 		t.Fatalf("got %+v", b)
 	}
 	b.Reset()
-	if b.Started() || b.Len() != 0 || len(b.Sweeps) != 0 || len(b.XIDs) != 0 || len(b.CommittedAt) != 0 || b.Changes != 0 || b.Drops != 0 || b.Note != nil || !b.Settled.IsZero() {
+	if b.Started() || b.Len() != 0 || len(b.Sweeps) != 0 || len(b.XIDs) != 0 || len(b.CommittedAt) != 0 || b.Changes != 0 || b.Effects != 0 || b.Note != nil || !b.Settled.IsZero() {
 		t.Errorf("got %+v", b)
 	}
 }
@@ -147,8 +149,8 @@ func TestABatchKnowsItsTransactions(t *testing.T) {
 	if diff := cmp.Diff([]int64{11, 12, 13}, b.CommittedAt); diff != "" {
 		t.Errorf("commits (-want +got):\n%s", diff)
 	}
-	if b.Changes != 4 || b.Drops != 4 || b.Len() != 3 {
-		t.Errorf("got %d changes, %d drops, %d keys, want 4, 4, 3", b.Changes, b.Drops, b.Len())
+	if b.Changes != 4 || b.Effects != 4 || b.Len() != 3 {
+		t.Errorf("got %d changes, %d drops, %d keys, want 4, 4, 3", b.Changes, b.Effects, b.Len())
 	}
 }
 
@@ -215,7 +217,7 @@ func TestSweepingAgainAllocatesNothing(t *testing.T) {
 		t.Fatalf("got %v, want a sweep", b.Sweeps)
 	}
 	again := func() {
-		b.Changes, b.Drops = 0, 0
+		b.Changes, b.Effects = 0, 0
 		planner.Plan(c, b)
 	}
 	if got := testing.AllocsPerRun(100, again); got != 0 {
@@ -274,12 +276,12 @@ func TestWhatIsNotKnownIsSwept(t *testing.T) {
 func TestEffectsOfAChange(t *testing.T) {
 	planner, relation := users(t, "user:{id}")
 	got := planner.Effects(row(change.Update, relation, 7, "1", "2"))
-	want := []plan.Effect{{Effect: "drop", Key: "user:1"}, {Effect: "drop", Key: "user:2"}}
+	want := []plan.Outcome{{Effect: "drop", Key: "user:1"}, {Effect: "drop", Key: "user:2"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("update (-want +got):\n%s", diff)
 	}
 	got = planner.Effects(&change.Change{Op: change.Truncate, Relation: relation})
-	want = []plan.Effect{{Effect: "sweep", Key: "user:{id}", Reason: "the table was truncated"}}
+	want = []plan.Outcome{{Effect: "sweep", Key: "user:{id}", Reason: "the table was truncated"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("truncate (-want +got):\n%s", diff)
 	}

@@ -54,27 +54,27 @@ func (p *Planner) Rules() []Rule {
 	return rules
 }
 
-// Effect of one change, for people.
-type Effect struct {
+// Outcome of one change, for people.
+type Outcome struct {
 	Effect string `json:"effect"` // drop or sweep
 	Key    string `json:"key"`    // the key, or the template of the keys
 	Reason string `json:"reason,omitempty"`
 }
 
 // Effects returns what c does.
-func (p *Planner) Effects(c *change.Change) []Effect {
+func (p *Planner) Effects(c *change.Change) []Outcome {
 	b := NewBatch()
 	p.Plan(c, b)
-	effects := []Effect{}
+	effects := []Outcome{}
 	for i := range b.Len() {
-		effects = append(effects, Effect{Effect: "drop", Key: string(b.Key(i))})
+		effects = append(effects, Outcome{Effect: "drop", Key: string(b.Key(i))})
 	}
 	for _, s := range b.Sweeps {
 		reason := s.Reason
 		if reason == "" {
 			reason = fmt.Sprintf("the table was %s", s.Cause)
 		}
-		effects = append(effects, Effect{"sweep", p.entries[s.Entry].Key.String(), reason})
+		effects = append(effects, Outcome{"sweep", p.entries[s.Entry].Key.String(), reason})
 	}
 	return effects
 }

@@ -10,14 +10,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/value"
 )
 
-// An Entry is a family of cached keys over one table: a change to a row drops
-// the row's key.
+// An Entry is a family of cached keys over one table.
 type Entry struct {
 	Name   string
 	Key    *guard.Template
@@ -27,33 +28,72 @@ type Entry struct {
 	// name, each with the replica identity of its partition.
 	Partitioned bool
 	// Lease is the longest time that a reader of this entry may take to load.
-	Lease time.Duration
+	Lease    time.Duration
+	OnChange OnChange
+
+	// What a value is, for entries whose values the service writes: all but
+	// those that are only invalidated. Their key columns identify a row.
+	Columns []string // of the row; nil: all
+	Hash    bool     // a Redis hash; else a string with a JSON object
+	TTL     time.Duration
+	Shape   value.Shape // of the table
 }
 
-// A Planner turns changes into effects. It is not safe for concurrent use: it
-// belongs to the goroutine that reads the source.
+// OnChange is what a change of a row does to its key.
+type OnChange uint8
+
+const (
+	// Invalidate drops it: the next reader loads.
+	Invalidate OnChange = iota
+	// Update SETs it from the change if it is cached.
+	Update
+	// Warm SETs it from the change, cached or not.
+	Warm
+	// Refresh drops it, and the service loads it again as a reader would.
+	Refresh
+)
+
+// Sets reports whether changes of the entry SET values. Its readers leave
+// shields then, and its drops keep them.
+func (e *Entry) Sets() bool { return e.OnChange == Update || e.OnChange == Warm }
+
+// Loads reports whether the service loads what a change has dropped.
+func (e *Entry) Loads() bool { return e.OnChange == Warm || e.OnChange == Refresh }
+
+// Shapes are those of the tables of the entries, in their order.
+type Shapes []value.Shape
+
+// A Planner turns changes into effects. But for Know, it is not safe for
+// concurrent use: it belongs to the goroutine that reads the source.
 type Planner struct {
 	entries []Entry
 	// relations is indexed by change.Relation.Number.
 	relations []relation
-	// shapes remembers how each table was described last.
-	shapes map[tableName]*change.Relation
+	// described remembers how each table was described last.
+	described map[tableName]*change.Relation
+	// known is what Know was told last, shapes what the relations were compiled
+	// with.
+	known  atomic.Pointer[Shapes]
+	shapes *Shapes
 }
 
 type tableName struct{ schema, table string }
 
 // relation is what a planner compiled for one description of one table.
 type relation struct {
-	keys []keyProgram
+	*change.Relation // as the log described it; nil if no entry is over it
+	keys             []keyProgram
 	// reshaped: the table was described otherwise before. Nobody sent a change
 	// for the rows that an ALTER TABLE rewrote, so its entries are swept with
 	// the first change that shows the new shape.
 	reshaped bool
 }
 
-// keyProgram renders the key of one entry from a row of one relation.
+// keyProgram renders the key of one entry from a row of one relation, and the
+// value.
 type keyProgram struct {
-	entry    int
+	number   int // of the entry
+	entry    *Entry
 	template *guard.Template
 	// values are indexes into change.Row.Values, one for each placeholder; -1:
 	// the relation has no such column.
@@ -66,38 +106,63 @@ type keyProgram struct {
 	// nullsUnknown: a NULL in an old row may stand for a value that the
 	// partition's identity did not give.
 	nullsUnknown bool
+	// value renders what is SET; where it is nil, unrendered says why nothing is.
+	value      *value.Program
+	unrendered string
 }
 
 // New returns a planner for entries, whose names and templates must differ.
 func New(entries []Entry) *Planner {
-	return &Planner{entries: entries, shapes: map[tableName]*change.Relation{}}
+	shapes := make(Shapes, len(entries))
+	for i := range entries {
+		shapes[i] = entries[i].Shape
+	}
+	p := &Planner{entries: entries, described: map[tableName]*change.Relation{}, shapes: &shapes}
+	p.known.Store(&shapes)
+	return p
 }
 
 // Entries returns the entries in the order given to New. Batches name an entry
 // by its index.
 func (p *Planner) Entries() []Entry { return p.entries }
 
+// Know tells the planner what the tables look like now. It may be called beside
+// the other methods. What was planned before, and changes that were committed
+// before the tables were looked at, may have been rendered wrongly: whoever
+// calls it must let them SET nothing.
+func (p *Planner) Know(shapes Shapes) { p.known.Store(&shapes) }
+
 // Compile prepares for the changes of a relation and returns the indexes of the
 // columns that the plan reads, ascending. The source calls it once for each
 // relation, before the relation's first change.
 func (p *Planner) Compile(r *change.Relation) (wanted []int) {
-	var compiled relation
+	compiled := relation{}
+	want := func(column int) {
+		if !slices.Contains(wanted, column) {
+			wanted = append(wanted, column)
+		}
+	}
 	for i := range p.entries {
 		e := &p.entries[i]
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
-		program := keyProgram{entry: i, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: e.Partitioned}
+		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: e.Partitioned}
 		for _, name := range e.Key.Columns() {
-			at := slices.IndexFunc(r.Columns, func(c change.Column) bool { return c.Name == name })
+			at := columnOf(r, name)
 			program.values = append(program.values, at)
 			if at < 0 {
 				program.identified = false
 				continue
 			}
 			program.identified = program.identified && r.Columns[at].Identifies
-			if !slices.Contains(wanted, at) {
-				wanted = append(wanted, at)
+			want(at)
+		}
+		// Which columns a value has is known when its shape is, which may change
+		// while the relation stays as it is.
+		for at := range r.Columns {
+			if e.Sets() && (e.Columns == nil || slices.Contains(e.Columns, r.Columns[at].Name)) {
+				want(at)
 			}
 		}
 		compiled.keys = append(compiled.keys, program)
@@ -111,18 +176,52 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		}
 	}
 	if len(compiled.keys) > 0 {
+		// A copy: the source sets Wanted when this returns.
+		described := *r
+		described.Wanted = wanted
+		compiled.Relation = &described
+		p.compileValues(&compiled)
 		name := tableName{r.Schema, r.Name}
-		if before := p.shapes[name]; before != nil {
+		if before := p.described[name]; before != nil {
 			// A shape in which no change came is still one that was.
 			compiled.reshaped = p.relations[before.Number].reshaped || !sameShape(before, r)
 		}
-		p.shapes[name] = r
+		p.described[name] = r
 	}
 	for len(p.relations) <= r.Number {
 		p.relations = append(p.relations, relation{})
 	}
 	p.relations[r.Number] = compiled
 	return wanted
+}
+
+// compileValues compiles what the relation's entries SET.
+func (p *Planner) compileValues(r *relation) {
+	for i := range r.keys {
+		k := &r.keys[i]
+		if !k.entry.Sets() {
+			continue
+		}
+		if k.value, k.unrendered = (*p.shapes)[k.number].Compile(r.Relation, k.entry.Columns); k.value != nil {
+			k.value.Bind(r.Wanted)
+		}
+	}
+}
+
+// learn compiles every value anew, if Know was called.
+func (p *Planner) learn() {
+	known := p.known.Load()
+	if known == p.shapes {
+		return
+	}
+	p.shapes = known
+	for i := range p.relations {
+		p.compileValues(&p.relations[i])
+	}
+}
+
+func columnOf(r *change.Relation, name string) int {
+	return slices.IndexFunc(r.Columns, func(c change.Column) bool { return c.Name == name })
 }
 
 // sameShape reports whether a cached row looks the same under both.
@@ -134,6 +233,7 @@ func sameShape(a, b *change.Relation) bool {
 
 // Plan adds the effects of c to b, and moves b's end to c's position.
 func (p *Planner) Plan(c *change.Change, b *Batch) {
+	p.learn()
 	b.moveTo(c)
 	if c.Relation == nil {
 		return
@@ -142,7 +242,7 @@ func (p *Planner) Plan(c *change.Change, b *Batch) {
 	if compiled.reshaped {
 		compiled.reshaped = false
 		for i := range compiled.keys {
-			b.Sweep(compiled.keys[i].entry, Reshaped, "its columns changed")
+			b.Sweep(compiled.keys[i].number, Reshaped, "its columns changed")
 		}
 	}
 	for i := range compiled.keys {
@@ -153,28 +253,71 @@ func (p *Planner) Plan(c *change.Change, b *Batch) {
 func (k *keyProgram) plan(c *change.Change, b *Batch) {
 	switch c.Op {
 	case change.Insert:
-		k.drop(c, &c.New, nil, b)
+		k.put(c, b)
 	case change.Update:
 		if c.Old.Kind != change.Absent {
-			k.drop(c, &c.Old, nil, b)
-		} else if !k.identified && !b.sweeps(k.entry) {
-			b.Sweep(k.entry, Unknown, k.withoutOld(c))
+			k.remove(c, b)
+		} else if !k.identified && !b.sweeps(k.number) {
+			b.Sweep(k.number, Unknown, k.withoutOld(c))
 		}
-		k.drop(c, &c.New, &c.Old, b)
+		k.put(c, b)
 	case change.Delete:
-		k.drop(c, &c.Old, nil, b)
+		k.remove(c, b)
 	case change.Truncate:
-		b.Sweep(k.entry, Truncated, "")
+		b.Sweep(k.number, Truncated, "")
 	case change.Undecodable:
-		b.Sweep(k.entry, Unknown, c.Reason)
+		b.Sweep(k.number, Unknown, c.Reason)
 	default:
 		panic(fmt.Sprintf("plan: a change of kind %v on a relation", c.Op))
 	}
 }
 
-// drop drops the key of row. Where the log leaves a value out because it did
-// not change, other has it.
-func (k *keyProgram) drop(c *change.Change, row, other *change.Row, b *Batch) {
+// remove drops the key of the old row.
+func (k *keyProgram) remove(c *change.Change, b *Batch) {
+	if k.key(c, &c.Old, nil, b) {
+		b.end(item{entry: k.number, effect: k.dropping()})
+	}
+}
+
+// put does to the key of the new row what the entry asks for.
+func (k *keyProgram) put(c *change.Change, b *Batch) {
+	if !k.key(c, &c.New, &c.Old, b) {
+		return
+	}
+	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads(), lsn: c.Position.LSN, valueStart: len(b.values)}
+	if k.entry.Sets() {
+		if reason := k.render(&c.New, b); reason != "" {
+			b.incomplete(k.number, reason)
+		} else if it.effect = Set; k.entry.OnChange == Update {
+			it.effect = SetCached
+		}
+	}
+	b.end(it)
+}
+
+func (k *keyProgram) render(row *change.Row, b *Batch) (reason string) {
+	switch {
+	case k.value == nil:
+		return k.unrendered
+	case k.entry.Hash:
+		b.values, reason = k.value.AppendFields(b.values, row)
+	default:
+		b.values, reason = k.value.AppendJSON(b.values, row)
+	}
+	return reason
+}
+
+func (k *keyProgram) dropping() Effect {
+	if k.entry.Sets() {
+		return Forget
+	}
+	return Drop
+}
+
+// key begins a key of b and renders that of row into it. Where the log leaves a
+// value out because it did not change, other has it. It is not ok if there is
+// no key; then either none is needed or the entry is swept.
+func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok bool) {
 	b.begin()
 	for i, at := range k.values {
 		b.keys = k.template.AppendLiteral(b.keys, i)
@@ -185,22 +328,22 @@ func (k *keyProgram) drop(c *change.Change, row, other *change.Row, b *Batch) {
 		switch value.State {
 		case change.Null:
 			b.abandon() // no key has a NULL in it
-			if k.nullsUnknown && row == &c.Old && !b.sweeps(k.entry) {
-				b.Sweep(k.entry, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.template.Columns()[i], mend(c)))
+			if k.nullsUnknown && row == &c.Old && !b.sweeps(k.number) {
+				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.template.Columns()[i], mend(c)))
 			}
-			return
+			return false
 		case change.Text:
 			b.keys = k.template.AppendValue(b.keys, value.Text)
 		default:
 			b.abandon()
-			if !b.sweeps(k.entry) {
-				b.Sweep(k.entry, Unknown, k.without(c, i))
+			if !b.sweeps(k.number) {
+				b.Sweep(k.number, Unknown, k.without(c, i, value.State))
 			}
-			return
+			return false
 		}
 	}
 	b.keys = k.template.AppendLiteral(b.keys, len(k.values))
-	b.end()
+	return true
 }
 
 // withoutOld says why the old key of an update that shows no old row is not
@@ -208,17 +351,20 @@ func (k *keyProgram) drop(c *change.Change, row, other *change.Row, b *Batch) {
 func (k *keyProgram) withoutOld(c *change.Change) string {
 	for i, at := range k.values {
 		if at < 0 {
-			return k.without(c, i)
+			return k.without(c, i, change.Missing)
 		}
 	}
 	return "an update that shows no old row: " + mend(c)
 }
 
 // without says why placeholder i of a key is not known.
-func (k *keyProgram) without(c *change.Change, i int) string {
+func (k *keyProgram) without(c *change.Change, i int, state change.ValueState) string {
 	column := k.template.Columns()[i]
-	if k.values[i] < 0 {
+	switch {
+	case k.values[i] < 0:
 		return fmt.Sprintf("the table has no column %s any more, or does not publish it", column)
+	case state == change.Long:
+		return fmt.Sprintf("%s with a %s that is too long for a key", c.Op, column)
 	}
 	return fmt.Sprintf("%s without its %s: %s", c.Op, column, mend(c))
 }

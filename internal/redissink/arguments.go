@@ -1,8 +1,13 @@
 package redissink
 
 import (
+	"encoding/binary"
+	"strconv"
+	"unsafe"
+
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/value"
 )
 
 // arguments builds the commands of one round trip in memory that is used again
@@ -13,32 +18,61 @@ type arguments struct {
 	ends    []int    // ends[i] is where string i ends in text
 	strings []string // what the interfaces point to
 	values  []any
+
+	// The items of the batch at hand, by what happens to them.
+	drop, forget, set, setHash []int
 }
 
 func (a *arguments) reset() {
 	a.strings, a.values = a.strings[:0], a.values[:0]
 }
 
-// apply returns the EVALSHA of one batch.
-func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Batch) []any {
-	first := len(a.strings)
-	a.strings = append(a.strings, "EVALSHA", guard.Apply.SHA, "1", watermark)
-	a.strings = header.AppendArguments(a.strings)
-
-	keys := len(a.strings)
-	for i := range b.Len() {
-		a.text = append(a.text, b.Key(i)...)
-		a.ends = append(a.ends, len(a.text))
+// apply returns the EVALSHA of one batch, and leaves the sets in a.set and
+// a.setHash, in the order in which the script counts them.
+func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Batch, entries []plan.Entry) []any {
+	a.sort(b, entries)
+	script := guard.Apply
+	if len(a.set)+len(a.setHash) > 0 {
+		script = guard.ApplyValues
 	}
-	a.addStrings()
-	for _, key := range a.strings[keys:] {
-		// A key that can have no side key can have no lease either.
-		if text, ok := guard.AppendSideKey(a.text, key); ok {
-			a.text = text
-			a.ends = append(a.ends, len(text))
+	header.Forgets, header.Strings, header.Hashes = len(a.forget), len(a.set), len(a.setHash)
+
+	first := len(a.strings)
+	a.strings = append(a.strings, "EVALSHA", script.SHA, "1", watermark)
+	head := len(a.strings)
+	a.strings = header.AppendArguments(a.strings)
+	a.addKeys(b, a.drop)
+	a.addSideKeys(b, a.drop)
+	header.Drops = len(a.ends)
+	header.AppendArguments(a.strings[:head]) // in place: now the number is known
+	a.addKeys(b, a.forget)
+	a.addSideKeys(b, a.forget)
+	a.addSets(b, a.set, entries)
+	for _, i := range a.set {
+		text, _ := b.Value(i)
+		a.text = append(a.text, text...)
+		a.end()
+	}
+	a.addSets(b, a.setHash, entries)
+	for _, i := range a.setHash {
+		fields := 0
+		encoded, _ := b.Value(i)
+		for range value.Fields(encoded) {
+			fields++
+		}
+		a.text = strconv.AppendInt(a.text, int64(fields), 10)
+		a.end()
+	}
+	for _, i := range a.setHash {
+		encoded, _ := b.Value(i)
+		for name, field := range value.Fields(encoded) {
+			a.text = append(a.text, name...)
+			a.end()
+			a.text = append(a.text, field...)
+			a.end()
 		}
 	}
-	a.addStrings()
+	a.flush()
 
 	// a.strings may have moved while it grew: the pointers are taken last. A
 	// command built earlier points into the old memory, which stays as it was.
@@ -49,8 +83,72 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 	return a.values[values:len(a.values):len(a.values)]
 }
 
-// addStrings makes the pieces of text strings that share one allocation.
-func (a *arguments) addStrings() {
+// sort finds what happens to each key. A key that can have no side key has no
+// lease and no shield, so it is only ever dropped.
+func (a *arguments) sort(b *plan.Batch, entries []plan.Entry) {
+	a.drop, a.forget, a.set, a.setHash = a.drop[:0], a.forget[:0], a.set[:0], a.setHash[:0]
+	for i := range b.Len() {
+		list := &a.drop
+		switch effect := b.Effect(i); {
+		case effect == plan.Drop || !a.hasSideKey(b.Key(i)):
+		case effect == plan.Forget:
+			list = &a.forget
+		case entries[b.Entry(i)].Hash:
+			list = &a.setHash
+		default:
+			list = &a.set
+		}
+		*list = append(*list, i)
+	}
+}
+
+func (a *arguments) hasSideKey(key []byte) bool {
+	n := len(a.text)
+	text, ok := guard.AppendSideKey(a.text, view(key))
+	a.text = text[:n]
+	return ok
+}
+
+func (a *arguments) addKeys(b *plan.Batch, items []int) {
+	for _, i := range items {
+		a.text = append(a.text, b.Key(i)...)
+		a.end()
+	}
+}
+
+func (a *arguments) addSideKeys(b *plan.Batch, items []int) {
+	for _, i := range items {
+		if text, ok := guard.AppendSideKey(a.text, view(b.Key(i))); ok {
+			a.text = text
+			a.end()
+		}
+	}
+}
+
+// addSets adds what stands before the values.
+func (a *arguments) addSets(b *plan.Batch, items []int, entries []plan.Entry) {
+	a.addKeys(b, items)
+	a.addSideKeys(b, items)
+	for _, i := range items {
+		ttl := guard.SpreadTTL(view(b.Key(i)), entries[b.Entry(i)].TTL).Milliseconds()
+		if b.Effect(i) == plan.SetCached {
+			ttl = -ttl
+		}
+		a.text = strconv.AppendInt(a.text, ttl, 10)
+		a.end()
+	}
+	for _, i := range items {
+		_, lsn := b.Value(i)
+		a.text = binary.BigEndian.AppendUint64(a.text, lsn)
+		a.end()
+	}
+}
+
+// end closes a string.
+func (a *arguments) end() { a.ends = append(a.ends, len(a.text)) }
+
+// flush makes the pieces of text strings that share one allocation.
+func (a *arguments) flush() {
 	text := string(a.text)
 	start := 0
 	for _, end := range a.ends {
@@ -58,4 +156,10 @@ func (a *arguments) addStrings() {
 		start = end
 	}
 	a.text, a.ends = a.text[:0], a.ends[:0]
+	if cap(a.text) > 2*plan.BatchBytesMax {
+		a.text = nil // one long value must not hold its memory for good
+	}
 }
+
+// view is key as a string, without a copy: for calls that do not keep it.
+func view(key []byte) string { return unsafe.String(unsafe.SliceData(key), len(key)) }

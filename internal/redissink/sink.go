@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,12 +36,40 @@ type Sink struct {
 	owner     string
 	epoch     int64
 	n         int64 // number of the batch that was confirmed last
+	clock     clock
 
 	arguments arguments
 }
 
+// clock relates the master's TIME to ours. It is read seldom and carried on by
+// our clock.
+type clock struct {
+	master int64     // ms
+	at     time.Time // when the answer came
+}
+
+// driftMax is how far the clocks may run apart between two looks. Beyond that
+// one of them was set, or this machine stood still while its clock did too, and
+// nobody can say any more how old a change is.
+const driftMax = 2 * time.Second
+
+// when returns the master's TIME at t of our clock, or earlier: the answer took
+// its time to come.
+func (c *clock) when(t time.Time) int64 { return c.master + t.Sub(c.at).Milliseconds() }
+
+func (c *clock) set(master int64, now time.Time) error {
+	drift := time.Duration(master-c.when(now)) * time.Millisecond
+	c.master, c.at = master, now
+	if drift.Abs() > driftMax {
+		return fmt.Errorf("%w by %s", guard.ErrClock, drift)
+	}
+	return nil
+}
+
 // Options of a Sink. Zero values mean the defaults.
 type Options struct {
+	// Entries are those of the planner: batches name them.
+	Entries []plan.Entry
 	// SweepRate is how many keys a second a sweep looks at. Default 100,000.
 	SweepRate int
 }
@@ -71,11 +100,12 @@ func (s *Sink) Own(ctx context.Context, stream string) ([]guard.Watermark, error
 		return nil, err
 	}
 	s.watermark, s.owner, s.epoch, s.n = key, string(owner), mark.Epoch, 0
+	s.clock = clock{mark.Now, time.Now()}
 	return []guard.Watermark{mark}, nil
 }
 
 func (s *Sink) load(ctx context.Context) error {
-	for _, script := range []guard.Script{guard.Own, guard.Apply} {
+	for _, script := range []guard.Script{guard.Own, guard.Apply, guard.ApplyValues, guard.Forget} {
 		if err := s.client.ScriptLoad(ctx, script.Source).Err(); err != nil {
 			return fmt.Errorf("load script %s: %w", script.Name, err)
 		}
@@ -84,60 +114,106 @@ func (s *Sink) load(ctx context.Context) error {
 }
 
 // Write sends batches in one round trip. The batches behind a failed one have
-// failed too: Redis refuses a batch whose number does not follow.
+// failed too: Redis refuses a batch whose number does not follow. The sets that
+// Redis made drops, or may have, are noted in their batch.
 func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
-	written, err = s.write(ctx, batches)
-	if err == nil || !strings.Contains(err.Error(), "NOSCRIPT") {
-		return written, err
+	for loaded := false; ; {
+		n, err := s.write(ctx, batches[written:])
+		written += n
+		switch {
+		case err == nil:
+			return written, nil
+		case strings.Contains(err.Error(), "NOSCRIPT") && !loaded:
+			// Redis forgets its scripts when it restarts.
+			loaded = true
+			if err := s.load(ctx); err != nil {
+				return written, err
+			}
+		case redis.HasErrorPrefix(errors.Unwrap(err), "OOM") && batches[written].Sets() > 0:
+			// A full Redis takes no values. It takes drops, which free it.
+			for _, b := range batches[written:] {
+				b.Pressed = b.Pressed || b.Sets() > 0
+				b.Doubt()
+			}
+		default:
+			return written, err
+		}
 	}
-	// Redis forgets its scripts when it restarts.
-	if err := s.load(ctx); err != nil {
-		return written, err
-	}
-	rest, err := s.write(ctx, batches[written:])
-	return written + rest, err
 }
 
 func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
 	s.arguments.reset()
 	pipe := s.client.Pipeline()
+	sets := make([][]int, len(batches))
 	for i, b := range batches {
 		pipe.Do(ctx, s.arguments.apply(s.watermark, guard.ApplyHeader{
 			Owner: s.owner, Epoch: s.epoch, N: s.n + 1 + int64(i),
-			Lo: b.End, Settled: b.Settled, Note: b.Note,
-		}, b)...)
+			Lo: b.End, Settled: b.Settled, Note: b.Note, Until: s.clock.when(b.Until),
+		}, b, s.options.Entries)...)
+		if b.Sets() > 0 {
+			sets[i] = slices.Concat(s.arguments.set, s.arguments.setHash)
+		}
 	}
 	// The commands hold their own errors, and each is looked at.
 	replies, err := pipe.Exec(ctx)
 	if len(replies) != len(batches) {
 		return 0, fmt.Errorf("write %d batches: %w", len(batches), err)
 	}
+	var drifted error
 	for i, reply := range replies {
-		text, err := reply.(*redis.Cmd).Text()
-		switch {
-		case err == nil && (text == guard.OK || text == guard.Done):
-			s.n++
-			continue
-		case err == nil && text == guard.Lost:
-			err = guard.ErrLost
-		case err == nil && text == guard.Fenced:
-			err = guard.ErrFenced
-		case err == nil:
-			err = fmt.Errorf("reply of script apply: %q", text)
+		if err := s.confirm(reply.(*redis.Cmd), batches[i], sets[i]); errors.Is(err, guard.ErrClock) {
+			drifted = err // the batch is in
+		} else if err != nil {
+			return i, fmt.Errorf("write batch ending at %s: %w", batches[i].End, err)
 		}
-		return i, fmt.Errorf("write batch ending at %s: %w", batches[i].End, err)
 	}
-	return len(batches), nil
+	return len(batches), drifted
 }
 
-// Probe looks whether the watermark is where this owner left it.
-func (s *Sink) Probe(ctx context.Context) error {
-	fields, err := s.client.HMGet(ctx, s.watermark, "owner", "n", "epoch").Result()
+// confirm reads the reply to one batch. sets are its items that were to be SET,
+// as the script counts them.
+func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, sets []int) error {
+	answer, err := reply.Result()
 	if err != nil {
+		return err
+	}
+	applied, err := guard.ParseApply(answer)
+	if err != nil {
+		return err
+	}
+	switch applied.Status {
+	case guard.Lost:
+		return guard.ErrLost
+	case guard.Fenced:
+		return guard.ErrFenced
+	case guard.Done:
+		b.Doubt() // what became of its sets was in the reply that was lost
+	}
+	s.n++
+	for _, i := range applied.Refused {
+		if i >= len(sets) {
+			return fmt.Errorf("reply of script apply: set %d of %d was refused", i+1, len(sets))
+		}
+		b.Refuse(sets[i])
+	}
+	if applied.Now > 0 {
+		return s.clock.set(applied.Now, time.Now())
+	}
+	return nil
+}
+
+// Probe looks whether the watermark is where this owner left it, and what the
+// time is there.
+func (s *Sink) Probe(ctx context.Context) error {
+	pipe := s.client.Pipeline()
+	clock := pipe.Time(ctx)
+	mark := pipe.HMGet(ctx, s.watermark, "owner", "n", "epoch")
+	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("look at watermark %s: %w", s.watermark, err)
 	}
+	fields := mark.Val()
 	if fields[0] == s.owner && fields[1] == fmt.Sprint(s.n) {
-		return nil
+		return s.clock.set(clock.Val().UnixMilli(), time.Now())
 	}
 	epoch, _ := fields[2].(string)
 	var found int64

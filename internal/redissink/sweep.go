@@ -3,10 +3,11 @@ package redissink
 import (
 	"context"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
 )
 
 // scanKeys is how many keys one SCAN looks at: about 0.3 ms of Redis' time.
@@ -15,7 +16,7 @@ const scanKeys = 1000
 // Sweep goes once over the keyspace and drops the data keys and side keys of
 // the templates. It is safe beside everything else: it only drops. A key that
 // is there from beginning to end is seen (SCAN's guarantee).
-func (s *Sink) Sweep(ctx context.Context, templates []*guard.Template) (scanned, dropped int, err error) {
+func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error) {
 	var cursor uint64
 	began := time.Now()
 	for {
@@ -25,6 +26,13 @@ func (s *Sink) Sweep(ctx context.Context, templates []*guard.Template) (scanned,
 		}
 		scanned += len(keys)
 		n, err := s.dropMatching(ctx, keys, templates)
+		if err != nil && strings.Contains(err.Error(), "NOSCRIPT") {
+			// Redis has restarted.
+			if err := s.load(ctx); err != nil {
+				return scanned, dropped, err
+			}
+			n, err = s.dropMatching(ctx, keys, templates)
+		}
 		if err != nil {
 			return scanned, dropped, err
 		}
@@ -42,14 +50,26 @@ func (s *Sink) Sweep(ctx context.Context, templates []*guard.Template) (scanned,
 	}
 }
 
-func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []*guard.Template) (dropped int, err error) {
+func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []plan.Keys) (dropped int, err error) {
 	pipe := s.client.Pipeline()
 	for _, key := range keys {
 		// What has the form of a side key can be a data key all the same:
 		// {7}:l is one of {{{user}}}:{kind}.
-		data, side := guard.DataKey(key)
-		if slices.ContainsFunc(templates, func(t *guard.Template) bool { return t.Matches(key) || side && t.Matches(data) }) {
-			pipe.Unlink(ctx, key)
+		data, isSide := guard.DataKey(key)
+		for _, t := range templates {
+			matches := t.Matches(key)
+			if !matches && (!isSide || !t.Matches(data)) {
+				continue
+			}
+			if matches {
+				data = key
+			}
+			if side, ok := guard.SideKey(data); ok && t.Shielded {
+				pipe.EvalSha(ctx, guard.Forget.SHA, []string{data, side})
+			} else {
+				pipe.Unlink(ctx, key)
+			}
+			break
 		}
 	}
 	if dropped = pipe.Len(); dropped == 0 {

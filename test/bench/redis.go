@@ -41,7 +41,7 @@ func (b *bench) runLoop(ctx context.Context, slot string, observer apply.Observe
 	options.MaxRetries = -1
 	options.DisableIdentity = true
 	r := &running{reader: reader, rdb: redis.NewClient(options), ended: make(chan struct{})}
-	r.loop = apply.New(reader.source, reader.planner, reader.gate, fixedCatalog{}, redissink.New(r.rdb, redissink.Options{}), apply.Options{Observer: observer})
+	r.loop = apply.New(reader.source, reader.planner, reader.gate, fixedCatalog{}, redissink.New(r.rdb, redissink.Options{Entries: reader.planner.Entries()}), apply.Options{Observer: observer})
 	ctx, r.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(r.ended)
@@ -61,8 +61,8 @@ func (r *running) stop() error {
 // fixedCatalog stands for the catalog of a database whose tables nobody alters.
 type fixedCatalog struct{}
 
-func (fixedCatalog) Fingerprints(context.Context) (guard.Fingerprints, error) {
-	return guard.Fingerprints{"product": {Key: keyTemplate, Hash: "fixed"}}, nil
+func (fixedCatalog) Look(context.Context) (apply.Look, error) {
+	return apply.Look{Fingerprints: guard.Fingerprints{"product": {Key: keyTemplate, Hash: "fixed"}}}, nil
 }
 
 // A watcher is told by a loop what it has written.
@@ -90,13 +90,13 @@ func (w *watcher) restart(want int) {
 	w.reached = make(chan struct{})
 }
 
-func (w *watcher) Written(changes, _, _ int, latencies []time.Duration) {
+func (w *watcher) Written(batch apply.Written) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.changes
-	w.changes += changes
+	w.changes += batch.Changes
 	w.batches++
-	w.latencies = append(w.latencies, latencies...)
+	w.latencies = append(w.latencies, batch.Latencies...)
 	if before < w.want && w.changes >= w.want {
 		close(w.reached)
 	}

@@ -1,34 +1,128 @@
-#!lua flags=allow-oom,allow-cross-slot-keys
 -- One batch on one master: wholly, with its watermark, once; or not at all.
--- The drops work on a full Redis as well: they are what frees it.
+-- It is run under one of two shebangs (see script.go): with allow-oom, since
+-- drops are what frees a full Redis, and without where there is a value to SET.
 -- KEYS: 1 watermark.
 -- ARGV: 1 owner, 2 epoch, 3 n, 4 lo, 5 settled,
 --       6 origin, 7 plan, 8 sweeps (each: empty = as it is),
 --       9 cluster ('1': one key a command),
---       10.. the keys to drop, data keys and side keys alike.
--- Returns OK; DONE: this very batch was applied before (a retry after lost
--- replies); LOST: the watermark is not where this owner left it, so writes were
--- lost; FENCED: another owner has taken over.
+--       10 until (ms of this master's TIME), 11 the numbers of names to drop,
+--       12 keys to forget, 13 strings to set, 14 hashes to set; then
+--       names to drop, data keys and side keys alike;
+--       keys to forget, then their side keys;
+--       of strings: keys, side keys, ttls, orders, values;
+--       of hashes: keys, side keys, ttls, orders, numbers of fields, and then
+--       each one's fields, name and value by turns.
+--   ttl: ms; negative: only if the key is cached. order: LSN of the commit, eight
+--   bytes big-endian.
+-- Returns {'OK', now (ms of TIME; 0 if nothing was to be set), i...}: i are the
+-- numbers of the sets (from 1, strings first) that became drops;
+-- {'DONE'}: this very batch was applied before (a retry after lost replies);
+-- {'LOST'}: the watermark is not where this owner left it, so writes were lost;
+-- {'FENCED'}: another owner has taken over.
 local w = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'n')
 local n = tonumber(ARGV[3])
 if w[1] ~= ARGV[1] then
-  if tonumber(w[2] or 0) >= tonumber(ARGV[2]) then return 'FENCED' end
-  return 'LOST'
+  if tonumber(w[2] or 0) >= tonumber(ARGV[2]) then return {'FENCED'} end
+  return {'LOST'}
 end
 -- Several batches may have been on their way when the replies were lost. This
 -- owner wrote a higher number only behind this one, so this one is in as well.
-if tonumber(w[3]) >= n then return 'DONE' end
-if tonumber(w[3]) < n - 1 then return 'LOST' end
+if tonumber(w[3]) >= n then return {'DONE'} end
+if tonumber(w[3]) < n - 1 then return {'LOST'} end
 
-local first, last = 10, #ARGV
-if ARGV[9] == '1' then
-  -- A key whose slot has moved away fails here, before the first write.
-  for i = first, last do redis.call('EXISTS', ARGV[i]) end
-  for i = first, last do redis.call('UNLINK', ARGV[i]) end
-else
-  -- A Lua call takes a few thousand arguments at most.
+local cluster = ARGV[9] == '1'
+local drops, forgets, strings, hashes = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local forgetAt = 14 + drops
+local stringAt = forgetAt + 2 * forgets
+local hashAt = stringAt + 5 * strings
+
+-- A Lua call takes a few thousand arguments at most.
+local function unlink(first, last)
   for i = first, last, 1000 do
-    redis.call('UNLINK', unpack(ARGV, i, math.min(i + 999, last)))
+    if cluster then
+      for j = i, math.min(i + 999, last) do redis.call('UNLINK', ARGV[j]) end
+    else
+      redis.call('UNLINK', unpack(ARGV, i, math.min(i + 999, last)))
+    end
+  end
+end
+local function read(first, last)
+  local values = {}
+  for i = first, last, 1000 do
+    local stop = math.min(i + 999, last)
+    if cluster then
+      for j = i, stop do values[j - first + 1] = redis.call('GET', ARGV[j]) end
+    else
+      local some = redis.call('MGET', unpack(ARGV, i, stop))
+      for j = i, stop do values[j - first + 1] = some[j - i + 1] end
+    end
+  end
+  return values
+end
+-- Side key: format byte, h (8 bytes), and while a load runs its deadline and
+-- token. The lease dies; h, if there is one, stays for as long as it would have.
+local zero = '\0\0\0\0\0\0\0\0'
+local function unlease(key, side)
+  if not side then return zero end
+  local h = string.sub(side, 2, 9)
+  if h == zero then
+    redis.call('UNLINK', key)
+  elseif #side > 9 then
+    redis.call('SET', key, string.sub(side, 1, 9), 'KEEPTTL')
+  end
+  return h
+end
+
+if cluster then
+  -- A key whose slot has moved away fails here, before the first write.
+  for i = 15, stringAt + 2 * strings do redis.call('EXISTS', ARGV[i]) end
+  for i = hashAt + 1, hashAt + 2 * hashes do redis.call('EXISTS', ARGV[i]) end
+end
+
+unlink(15, forgetAt)
+unlink(forgetAt + 1, forgetAt + forgets)
+local side = read(forgetAt + forgets + 1, stringAt)
+for i = 1, forgets do unlease(ARGV[forgetAt + forgets + i], side[i]) end
+
+local reply = {'OK', 0}
+if strings + hashes > 0 then
+  local t = redis.call('TIME')
+  reply[2] = t[1] * 1000 + math.floor(t[2] / 1000)
+  -- Held up by a stall: a shield that a reader had left may be gone.
+  local late = reply[2] > tonumber(ARGV[10])
+  -- Whatever is not newer than what a reader may have shown is doubtful.
+  local function newer(order, h)
+    local ah, al = struct.unpack('>I4I4', order)
+    local bh, bl = struct.unpack('>I4I4', h)
+    return ah > bh or (ah == bh and al > bl)
+  end
+  side = read(stringAt + strings + 1, stringAt + 2 * strings)
+  for i = 1, strings do
+    local key, ttl = ARGV[stringAt + i], ARGV[stringAt + 2 * strings + i]
+    local h = unlease(ARGV[stringAt + strings + i], side[i])
+    if late or not newer(ARGV[stringAt + 3 * strings + i], h) then
+      redis.call('UNLINK', key)
+      reply[#reply + 1] = i
+    elseif string.sub(ttl, 1, 1) == '-' then
+      redis.call('SET', key, ARGV[stringAt + 4 * strings + i], 'XX', 'PX', string.sub(ttl, 2))
+    else
+      redis.call('SET', key, ARGV[stringAt + 4 * strings + i], 'PX', ttl)
+    end
+  end
+  side = read(hashAt + hashes + 1, hashAt + 2 * hashes)
+  local field = hashAt + 5 * hashes + 1
+  for i = 1, hashes do
+    local key, ttl, fields = ARGV[hashAt + i], ARGV[hashAt + 2 * hashes + i], tonumber(ARGV[hashAt + 4 * hashes + i])
+    local h = unlease(ARGV[hashAt + hashes + i], side[i])
+    -- UNLINK says whether it was cached.
+    local cached = redis.call('UNLINK', key) == 1
+    if late or not newer(ARGV[hashAt + 3 * hashes + i], h) then
+      reply[#reply + 1] = strings + i
+    elseif cached or string.sub(ttl, 1, 1) ~= '-' then
+      redis.call('HSET', key, unpack(ARGV, field, field + 2 * fields - 1))
+      redis.call('PEXPIRE', key, (string.gsub(ttl, '-', '')))
+    end
+    field = field + 2 * fields
   end
 end
 
@@ -36,4 +130,4 @@ redis.call('HSET', KEYS[1], 'n', ARGV[3], 'lo', ARGV[4], 'settled', ARGV[5])
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'origin', ARGV[6]) end
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'plan', ARGV[7]) end
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'sweeps', ARGV[8]) end
-return 'OK'
+return reply

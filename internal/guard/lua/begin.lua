@@ -1,9 +1,16 @@
 #!lua
 -- A reader missed: give it the lease, or say how long another holds it. On a
 -- full Redis this is refused (OOM), and the reader reads through.
--- KEYS: 1 data key, 2 side key. ARGV: 1 token, 2 lease in ms, 3 shield in ms.
--- Returns {'HIT', value}, {'WAIT', ms} or {'LEASE'}.
-local value = redis.call('GET', KEYS[1])
+-- KEYS: 1 data key, 2 side key. ARGV: 1 token, 2 lease in ms, 3 shield in ms,
+-- 4 format of the value: 's' a string, 'h' a hash.
+-- Returns {'HIT', value} (of a hash: its fields), {'WAIT', ms} or {'LEASE'}.
+local value
+if ARGV[4] == 'h' then
+  value = redis.call('HGETALL', KEYS[1])
+  if #value == 0 then value = false end
+else
+  value = redis.call('GET', KEYS[1])
+end
 if value then return {'HIT', value} end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

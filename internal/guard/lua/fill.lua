@@ -1,7 +1,12 @@
--- Write a loaded value, if the lease still stands. Entries that never SET only.
+-- Write a loaded value, if the lease still stands.
 -- Without a shebang on purpose: such a script starts on a full Redis too, where
--- its SET is refused and its DEL is not.
--- KEYS: 1 data key, 2 side key. ARGV: 1 token, 2 value, 3 ttl in ms.
+-- what needs memory is refused, as long as nothing was written before it.
+-- KEYS: 1 data key, 2 side key.
+-- ARGV: 1 token, 2 H: the insert position of the log after the load, eight bytes
+--       big-endian; empty: no change that the load has seen can SET this key any
+--       more (its entry never SETs, or the stream has passed H),
+--       3 shield in ms, 4 ttl in ms, 5 format: 's' a string, 'h' a hash,
+--       6.. the value, or its fields, name and value by turns.
 -- Returns STORED or REFUSED: the value is right for this caller, not cached.
 local side = redis.call('GET', KEYS[2])
 -- The token is gone: a change came in between, or the side key expired, was
@@ -10,11 +15,37 @@ if not side or string.sub(side, 18) ~= ARGV[1] then return 'REFUSED' end
 local t = redis.call('TIME')
 local high, low = struct.unpack('>I4I4', string.sub(side, 10, 17))
 -- A sweep's second pass relies on the deadline.
-local late = high * 4294967296 + low <= t[1] * 1000 + math.floor(t[2] / 1000)
-local stored = false
-if not late then
-  stored = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-  stored = type(stored) == 'table' and not stored.err
+local stored = high * 4294967296 + low > t[1] * 1000 + math.floor(t[2] / 1000)
+local zero = '\0\0\0\0\0\0\0\0'
+local h = string.sub(side, 2, 9)
+local shield = h
+if ARGV[2] ~= '' then
+  local ah, al = struct.unpack('>I4I4', ARGV[2])
+  local bh, bl = struct.unpack('>I4I4', h)
+  if ah > bh or (ah == bh and al > bl) then shield = ARGV[2] end
 end
-redis.call('DEL', KEYS[2])
+local function try(...)
+  local reply = redis.pcall(...)
+  return type(reply) ~= 'table' or not reply.err
+end
+-- The shield comes first: without it the value must not be shown.
+if stored and ARGV[2] ~= '' then stored = try('SET', KEYS[2], '\1' .. shield, 'PX', ARGV[3]) end
+if stored then
+  if ARGV[5] == 'h' then
+    if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('UNLINK', KEYS[1]) end
+    stored = try('HSET', KEYS[1], unpack(ARGV, 6))
+    if stored then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+  else
+    stored = try('SET', KEYS[1], ARGV[6], 'PX', ARGV[4])
+  end
+end
+if not stored or ARGV[2] == '' then
+  -- The lease ends; an older shield stays for as long as it would have.
+  if h == zero then
+    redis.call('DEL', KEYS[2])
+  else
+    -- Refused on a full Redis: then the lease ends at its deadline.
+    try('SET', KEYS[2], '\1' .. h, 'KEEPTTL')
+  end
+end
 return stored and 'STORED' or 'REFUSED'
