@@ -121,6 +121,7 @@ func (s *Source) start(ctx context.Context, admin *catalog, conn net.Conn, pid u
 		wire:          newWire(conn, s.options.BufferBytes),
 		relations:     s.relations,
 		valueBytesMax: s.options.ValueBytesMax,
+		rowBytesMax:   s.options.RowBytesMax,
 		timeline:      system.timeline,
 	}
 	defer st.wire.unwatch() // ctx is of this call only

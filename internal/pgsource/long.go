@@ -11,8 +11,8 @@ import (
 // A message can have up to 1 GB: a row of several long values, or a logical
 // message that we skip. One that does not fit into the buffer is read through
 // piece by piece. A row becomes a row message again, in which the columns that
-// are not wanted are marked as unchanged, so that rows are decoded in one place
-// only.
+// are not wanted are marked as unchanged and those that are too long as that, so
+// that rows are decoded in one place only.
 
 // longMessage consumes a message of n bytes, header included, that does not fit
 // into the buffer. Whatever ends it in the middle, a context too, ends the
@@ -39,16 +39,16 @@ func (s *stream) longMessage(ctx context.Context, kind byte, n int) (*change.Cha
 		return nil, fmt.Errorf("message %q of pgoutput of %d bytes: only rows are that long", logical, n)
 	}
 
-	row := longRow{ctx: ctx, wire: s.wire, left: left, valueBytesMax: s.valueBytesMax}
-	if s.compacted == nil {
-		s.compacted = make([]byte, 0, len(s.wire.buffer))
+	row := longRow{ctx: ctx, wire: s.wire, left: left, valueBytesMax: s.valueBytesMax, rowBytesMax: s.rowBytesMax}
+	if cap(s.compacted) > len(s.wire.buffer) {
+		s.compacted = nil // the last one was very long
 	}
 	row.kept = append(s.compacted[:0], logical)
 	oid, ok := row.take(4)
 	if !ok {
 		return nil, longError(n, row.err)
 	}
-	row.keep(oid)
+	row.keep(oid...)
 	rel, err := s.relation(binary.BigEndian.Uint32(oid))
 	if err != nil {
 		return nil, err
@@ -60,7 +60,8 @@ func (s *stream) longMessage(ctx context.Context, kind byte, n int) (*change.Cha
 	if row.err != nil {
 		return nil, longError(n, row.err)
 	}
-	c, err := s.readRow(row.kept)
+	s.compacted = row.kept
+	c, err := s.readRow(row.kept, true)
 	if err == nil && row.reason != "" {
 		undecodable(c, row.reason)
 	}
@@ -76,8 +77,9 @@ type longRow struct {
 	ctx           context.Context
 	wire          *wire
 	left          int    // bytes of the message that are not consumed
-	kept          []byte // the compacted row; its capacity is its limit
+	kept          []byte // the compacted row
 	valueBytesMax int
+	rowBytesMax   int    // of the texts that are kept
 	reason        string // why the row cannot be decoded
 	err           error  // why the stream cannot be read
 }
@@ -98,14 +100,7 @@ func (r *longRow) take(n int) (b []byte, ok bool) {
 }
 
 // keep adds b to the compacted row.
-func (r *longRow) keep(b []byte) bool {
-	if len(b) > cap(r.kept)-len(r.kept) {
-		r.reason = reasonMany
-		return false
-	}
-	r.kept = append(r.kept, b...)
-	return true
-}
+func (r *longRow) keep(b ...byte) { r.kept = append(r.kept, b...) }
 
 // compact keeps what is wanted of the row's parts.
 func (r *longRow) compact(rel *relation) {
@@ -115,9 +110,10 @@ func (r *longRow) compact(rel *relation) {
 			return
 		}
 		head, ok := r.take(3)
-		if !ok || !r.keep(head) {
+		if !ok {
 			return
 		}
+		r.keep(head...)
 		if int(binary.BigEndian.Uint16(head[1:])) != len(rel.slots) {
 			r.reason = reasonColumns
 			return
@@ -137,7 +133,8 @@ func (r *longRow) compactColumn(wanted bool) bool {
 	}
 	switch head[0] {
 	case columnNull, columnUnchanged:
-		return r.keep(head)
+		r.keep(head...)
+		return true
 	case columnText, columnBinary:
 	default:
 		r.reason = reasonKind
@@ -154,23 +151,24 @@ func (r *longRow) compactColumn(wanted bool) bool {
 		return false
 	}
 	n := int(size)
-	if !wanted {
+	if !wanted || n > r.valueBytesMax || len(r.kept)+n > r.rowBytesMax {
+		if wanted {
+			r.keep(columnLong)
+		} else {
+			r.keep(columnUnchanged)
+		}
 		r.left -= n
 		r.err = r.wire.skip(r.ctx, n)
-		return r.err == nil && r.keep([]byte{columnUnchanged})
+		return r.err == nil
 	}
-	if n > r.valueBytesMax {
-		r.reason = reasonLong
-		return false
-	}
-	if !r.keep([]byte{kind}) || !r.keep(head) {
-		return false
-	}
+	r.keep(kind)
+	r.keep(head...)
 	for n > 0 {
 		piece, ok := r.take(min(n, len(r.wire.buffer)))
-		if !ok || !r.keep(piece) {
+		if !ok {
 			return false
 		}
+		r.keep(piece...)
 		n -= len(piece)
 	}
 	return true

@@ -144,6 +144,7 @@ func newStream(conn reader, buffer int, compile func(*change.Relation) []int) *s
 		wire:          newWire(conn, buffer),
 		relations:     newRelations(compile, 100, 1<<20),
 		valueBytesMax: 100,
+		rowBytesMax:   1 << 20,
 		timeline:      1,
 	}
 }
@@ -194,6 +195,8 @@ func columns(r change.Row) string {
 			words = append(words, "NULL")
 		case change.Unchanged:
 			words = append(words, "unchanged")
+		case change.Long:
+			words = append(words, "LONG")
 		default:
 			words = append(words, "?")
 		}

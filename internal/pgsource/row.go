@@ -13,8 +13,6 @@ const (
 	reasonBinary  = "a wanted column is in binary format"
 	reasonKind    = "a column is of an unknown kind"
 	reasonParts   = "the row's parts are of an unknown kind"
-	reasonLong    = "a wanted column is longer than a value may be"
-	reasonMany    = "the wanted columns together are longer than a row may be"
 )
 
 // The parts of a row message: which version of the row follows.
@@ -30,13 +28,16 @@ const (
 	columnUnchanged = 'u'
 	columnText      = 't'
 	columnBinary    = 'b'
+	// columnLong is ours: a compacted row has it for a text that is too long.
+	columnLong = 'l'
 )
 
 // A part is one version of a row: its columns, and what they mean.
 type part struct {
-	rel    *relation
-	kind   byte
-	values []change.Value // one a wanted column
+	rel       *relation
+	kind      byte
+	compacted bool
+	values    []change.Value // one a wanted column
 }
 
 // null is what a column that the log calls null is. The old key has nulls for
@@ -90,6 +91,10 @@ func (p *part) readColumns(b []byte, last bool, valueBytesMax int) (rest []byte,
 				return nil, reasonShort
 			}
 			text, b = b[4:4+n:4+n], b[4+n:]
+		case columnLong:
+			if !p.compacted {
+				return nil, reasonKind
+			}
 		default:
 			return nil, reasonKind
 		}
@@ -99,10 +104,12 @@ func (p *part) readColumns(b []byte, last bool, valueBytesMax int) (rest []byte,
 		value := &p.values[slot-1]
 		switch kind {
 		case columnText:
-			if len(text) > valueBytesMax {
-				return nil, reasonLong
-			}
 			value.State, value.Text = change.Text, text
+			if len(text) > valueBytesMax {
+				value.State, value.Text = change.Long, nil
+			}
+		case columnLong:
+			value.State, value.Text = change.Long, nil
 		case columnNull:
 			value.State, value.Text = p.null(column), nil
 		case columnUnchanged:
@@ -119,7 +126,7 @@ func (p *part) readColumns(b []byte, last bool, valueBytesMax int) (rest []byte,
 // under REPLICA IDENTITY FULL, and where the column is part of the identity.
 func keepUnchanged(updated, old []change.Value) {
 	for i := range updated {
-		if updated[i].State == change.Unchanged && old[i].State == change.Text {
+		if updated[i].State == change.Unchanged && (old[i].State == change.Text || old[i].State == change.Long) {
 			updated[i] = old[i]
 		}
 	}

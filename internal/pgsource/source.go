@@ -31,8 +31,12 @@ const (
 	// BufferBytes holds any ordinary message whole. Longer ones are read through
 	// it.
 	BufferBytes = 1 << 20
-	// ValueBytesMax is far longer than any key of a cache.
-	ValueBytesMax = 64 << 10
+	// ValueBytesMax is the longest value that is given; that there is a longer
+	// one is all that is told.
+	ValueBytesMax = 4 << 20
+	// RowBytesMax bounds what is kept of a row that does not fit into the buffer,
+	// old version and new together.
+	RowBytesMax = 8 << 20
 	// RelationsMax and RelationBytesMax bound what is kept about tables.
 	RelationsMax     = 100_000
 	RelationBytesMax = 256 << 20
@@ -68,6 +72,7 @@ type Options struct {
 	// Limits; zero means the default of the same name.
 	BufferBytes      int
 	ValueBytesMax    int
+	RowBytesMax      int
 	RelationsMax     int
 	RelationBytesMax int
 }
@@ -137,6 +142,7 @@ func New(config *pgconn.Config, options Options) *Source {
 	}
 	orDefault(&options.BufferBytes, BufferBytes)
 	orDefault(&options.ValueBytesMax, ValueBytesMax)
+	orDefault(&options.RowBytesMax, RowBytesMax)
 	orDefault(&options.RelationsMax, RelationsMax)
 	orDefault(&options.RelationBytesMax, RelationBytesMax)
 	options.BufferBytes = max(options.BufferBytes, bufferBytesMin)

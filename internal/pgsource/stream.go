@@ -21,6 +21,7 @@ type stream struct {
 	wire          *wire
 	relations     *relations
 	valueBytesMax int
+	rowBytesMax   int
 	timeline      uint32
 	// reply is called when the server wants a status update at once.
 	reply func()
@@ -216,7 +217,7 @@ func (s *stream) keepalive(end uint64, reply bool) *change.Change {
 func (s *stream) logical(b []byte) (*change.Change, error) {
 	switch b[0] {
 	case logicalInsert, logicalUpdate, logicalDelete:
-		return s.readRow(b)
+		return s.readRow(b, false)
 	case logicalBegin:
 		return nil, s.begin(b[1:])
 	case logicalCommit:
@@ -316,7 +317,7 @@ func (s *stream) rowChange(op change.Op, rel *relation) *change.Change {
 const rowHeader = 1 + 4
 
 // readRow reads an Insert, Update or Delete message.
-func (s *stream) readRow(b []byte) (*change.Change, error) {
+func (s *stream) readRow(b []byte, compacted bool) (*change.Change, error) {
 	if len(b) < rowHeader {
 		return nil, fmt.Errorf("row of %d bytes: the stream is garbled", len(b))
 	}
@@ -334,7 +335,7 @@ func (s *stream) readRow(b []byte) (*change.Change, error) {
 		op = change.Delete
 	}
 	c := s.rowChange(op, rel)
-	if reason := s.readParts(c, rel, b[rowHeader:]); reason != "" {
+	if reason := s.readParts(c, rel, b[rowHeader:], compacted); reason != "" {
 		return undecodable(c, reason), nil
 	}
 	return c, nil
@@ -346,12 +347,12 @@ func undecodable(c *change.Change, reason string) *change.Change {
 }
 
 // readParts reads the old and the new version of a row into c.
-func (s *stream) readParts(c *change.Change, rel *relation, b []byte) (reason string) {
+func (s *stream) readParts(c *change.Change, rel *relation, b []byte, compacted bool) (reason string) {
 	if len(b) == 0 {
 		return reasonShort
 	}
 	if c.Op != change.Insert && (b[0] == partKey || b[0] == partOld) {
-		p := part{rel: rel, kind: b[0], values: room(&s.old, len(rel.Wanted))}
+		p := part{rel: rel, kind: b[0], compacted: compacted, values: room(&s.old, len(rel.Wanted))}
 		b, reason = p.readColumns(b[1:], c.Op == change.Delete, s.valueBytesMax)
 		if reason != "" {
 			return reason
@@ -367,7 +368,7 @@ func (s *stream) readParts(c *change.Change, rel *relation, b []byte) (reason st
 	if c.Op == change.Delete || b[0] != partNew {
 		return reasonParts
 	}
-	p := part{rel: rel, kind: partNew, values: room(&s.new, len(rel.Wanted))}
+	p := part{rel: rel, kind: partNew, compacted: compacted, values: room(&s.new, len(rel.Wanted))}
 	if _, reason = p.readColumns(b[1:], true, s.valueBytesMax); reason != "" {
 		return reason
 	}

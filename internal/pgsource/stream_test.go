@@ -130,7 +130,7 @@ func TestDamagedRowIsAChangeAndTheStreamGoesOn(t *testing.T) {
 		"negative length":      {insert([]byte{'N', 0, 2, 't', 0xff, 0xff, 0xff, 0xff, 'x'}), reasonShort},
 		"unknown column kind":  {insert([]byte{'N', 0, 2, '?', 'n'}), reasonKind},
 		"binary":               {insert(rowPart(partNew, "1", binaryOne)), reasonBinary},
-		"long value":           {insert(rowPart(partNew, "1", strings.Repeat("x", 101))), reasonLong},
+		"long of a server":     {insert([]byte{'N', 0, 2, columnLong, 'n'}), reasonKind},
 		"key of an insert":     {insert(rowPart(partKey, "1", "2")), reasonParts},
 		"new of a delete":      {append(append([]byte{logicalDelete}, be32(1)...), rowPart(partNew, "1", "2")...), reasonParts},
 		"update without new":   {append(append([]byte{logicalUpdate}, be32(1)...), rowPart(partOld, "1", "2")...), reasonShort},
@@ -331,13 +331,23 @@ func TestLongRowsAreReadThrough(t *testing.T) {
 1/0/100+1 insert t new (1,v1)
 1/0/100+2 update t old (1,v1) new (2,v1)
 1/0/100+3 delete t old (2,NULL)
-1/0/100+4 undecodable t `+reasonLong+`
+1/0/100+4 insert t new (LONG,1)
 1/0/100+5 undecodable t `+reasonColumns+`
 1/0/100+6 undecodable t `+reasonShort+`
 1/0/100+7 undecodable t `+reasonParts+`
 1/0/100+8 insert t new (3,v3)
 1/0/140 commit
 `)
+}
+
+// A value that is too long is told of, and does not hide the others.
+func TestAValueThatIsTooLongIsTold(t *testing.T) {
+	var tp tape
+	tp.begin(0x100, 7)
+	tp.table(1, "t", change.IdentityFull, "id*", "v*")
+	tp.insert(1, "1", strings.Repeat("x", 101))
+	tp.update(1, rowPart(partOld, "1", strings.Repeat("x", 101)), rowPart(partNew, "1", unchanged))
+	expect(t, told(play(tp)), "1/0/100+1 insert t new (1,LONG)\n1/0/100+2 update t old (1,LONG) new (1,LONG)")
 }
 
 // Long values that are each within bounds can together be beyond them.
@@ -352,7 +362,9 @@ func TestLongRowIsBounded(t *testing.T) {
 	tp.table(1, "t", change.IdentityFull, names...)
 	tp.insert(1, values...)
 	s := newStream(&player{rest: tp}, 512, everyColumn)
-	expect(t, told(s), "1/0/100+1 undecodable t "+reasonMany)
+	s.rowBytesMax = 512
+	few := strings.Repeat(strings.Repeat("x", 90)+",", 5)
+	expect(t, told(s), "1/0/100+1 insert t new ("+few+strings.Repeat("LONG,", 14)+"LONG)")
 }
 
 // A long message of any other kind is not worth memory.
