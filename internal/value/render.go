@@ -146,11 +146,9 @@ func (p *Program) json(dst []byte, n *node, s []byte) (out []byte, reason string
 	case asString:
 		return appendString(dst, s), ""
 	case asNumber:
-		// The others are NaN and the infinities.
-		if len(s) > 0 && isDigit(s[0]) || len(s) > 1 && s[0] == '-' && isDigit(s[1]) {
-			return append(dst, s...), ""
+		if isSpecial(s) {
+			return appendString(dst, s), ""
 		}
-		return appendString(dst, s), ""
 	case asTimestamp, asTimestamptz:
 		out, reason = p.plain(append(dst, '"'), n, s)
 		return append(out, '"'), reason
@@ -167,7 +165,12 @@ func (p *Program) json(dst []byte, n *node, s []byte) (out []byte, reason string
 func (p *Program) plain(dst []byte, n *node, s []byte) (out []byte, reason string) {
 	ok := true
 	switch n.kind {
-	case asString, asNumber:
+	case asString:
+		return append(dst, s...), ""
+	case asNumber:
+		if !isNumber(s) && !isSpecial(s) {
+			return dst, reasonMalformed
+		}
 		return append(dst, s...), ""
 	case asBoolean:
 		switch string(s) {
@@ -225,6 +228,40 @@ func appendTimestamp(dst, s []byte, zoned bool) (out []byte, ok bool) {
 		dst = append(dst, "+00:00"...)
 	}
 	return append(dst, era...), len(era) == 0 || string(era) == " BC"
+}
+
+// isSpecial reports whether s is one of the numbers that JSON does not have.
+func isSpecial(s []byte) bool {
+	return string(s) == "NaN" || string(s) == "Infinity" || string(s) == "-Infinity"
+}
+
+// isNumber reports whether s is a number as JSON has it.
+func isNumber(s []byte) bool {
+	if len(s) > 0 && s[0] == '-' {
+		s = s[1:]
+	}
+	n := digits(s)
+	if n == 0 {
+		return false
+	}
+	s = s[n:]
+	if len(s) > 0 && s[0] == '.' {
+		if n = digits(s[1:]); n == 0 {
+			return false
+		}
+		s = s[1+n:]
+	}
+	if len(s) > 0 && s[0]|0x20 == 'e' {
+		s = s[1:]
+		if len(s) > 0 && (s[0] == '+' || s[0] == '-') {
+			s = s[1:]
+		}
+		if n = digits(s); n == 0 {
+			return false
+		}
+		s = s[n:]
+	}
+	return len(s) == 0
 }
 
 // digits returns how many digits s begins with.
