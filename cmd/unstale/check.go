@@ -118,6 +118,10 @@ func (fs *findings) add(subject, text, mend string) {
 	*fs = append(*fs, f)
 }
 
+func (fs *findings) addProblem(p database.Problem) {
+	*fs = append(*fs, finding{Severity: p.Severity, Subject: p.Subject, Text: p.Text, Mend: p.Mend, Then: p.Then, printed: p.String()})
+}
+
 func (fs *findings) database(ctx context.Context, c *config.Config) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -140,7 +144,7 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 		return
 	}
 	for _, p := range x.problems {
-		*fs = append(*fs, finding{Severity: p.Severity, Subject: p.Subject, Text: p.Text, Mend: p.Mend, Then: p.Then, printed: p.String()})
+		fs.addProblem(p)
 	}
 }
 
@@ -159,6 +163,22 @@ func (fs *findings) redis(ctx context.Context, c *config.Config) {
 	}
 	for _, p := range problems {
 		fs.add("redis", p.Text, p.Mend)
+	}
+	if len(problems) > 0 || err != nil || !slices.ContainsFunc(c.Entries, config.Entry.Sets) {
+		return
+	}
+	policy, err := redissink.Evicts(ctx, client)
+	if err != nil {
+		fs.add("redis", err.Error(), "")
+	}
+	if policy != "" {
+		p := database.Problem{
+			Severity: database.Advice, Subject: "redis",
+			Text: fmt.Sprintf("its maxmemory-policy is %s: it may evict what keeps a value from going back in time, so that a key that is written from changes can, for as long as the stream is behind, show an older row after a newer one", policy),
+			Mend: []string{"CONFIG SET maxmemory-policy noeviction"},
+			Then: "a full Redis then drops what it cannot write; or give it so much memory that it evicts nothing",
+		}
+		fs.addProblem(p)
 	}
 }
 

@@ -87,12 +87,18 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 	if len(wrong) > 0 {
 		return x, wrong.Err()
 	}
+	shapes, err := database.Shapes(ctx, conn, names)
+	if err != nil {
+		return nil, fmt.Errorf("look up the tables: %w", err)
+	}
 	for i, entry := range c.Entries {
 		table := &x.tables[i].Relation
 		x.entries = append(x.entries, plan.Entry{
 			Name: entry.Name, Key: templates[i], Lease: entry.Lease,
 			Schema: table.Name.Schema, Table: table.Name.Table,
 			Partitioned: table.Kind == database.KindPartitioned,
+			OnChange:    onChange[entry.OnChange],
+			Columns:     entry.Columns, Hash: entry.Format == "hash", TTL: entry.TTL, Shape: shapes[i],
 		})
 	}
 	return x, collisions(c, templates, func(entry int) func(string) guard.Alphabet {
@@ -115,7 +121,10 @@ func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
 		}
 	}
 	for i, entry := range c.Entries {
-		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: entry.Schema, Table: entry.Table}}
+		need := database.TableNeed{
+			Entry: entry.Name, Name: database.Name{Schema: entry.Schema, Table: entry.Table},
+			Written: entry.OnChange != config.Invalidate, Columns: entry.Columns, FromLog: entry.Sets(),
+		}
 		if templates[i] != nil {
 			need.KeyColumns = templates[i].Columns()
 		}
@@ -129,10 +138,21 @@ func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
 func entryProblem(c *config.Config, p database.Problem) config.Problem {
 	mend := strings.Join(append(slices.Clone(p.Mend), p.Then), "; ")
 	i := slices.IndexFunc(c.Entries, func(e config.Entry) bool { return e.Name == p.Entry })
-	if p.Column == "" {
-		return c.Problem(c.Entries[i].Path("table"), p.Text, mend)
+	entry := &c.Entries[i]
+	switch p.Setting {
+	case "key":
+		return c.ProblemAt(entry.Path("key"), strings.Index(entry.Key, "{"+p.Column+"}"), p.Text, mend)
+	case "columns":
+		return c.Problem(entry.ColumnPath(slices.Index(entry.Columns, p.Column)), p.Text, mend)
 	}
-	return c.ProblemAt(c.Entries[i].Path("key"), strings.Index(c.Entries[i].Key, "{"+p.Column+"}"), p.Text, mend)
+	return c.Problem(entry.Path(p.Setting), p.Text, mend)
+}
+
+var onChange = map[config.OnChange]plan.OnChange{
+	config.Invalidate: plan.Invalidate,
+	config.Update:     plan.Update,
+	config.Warm:       plan.Warm,
+	config.Refresh:    plan.Refresh,
 }
 
 var alphabets = map[database.Alphabet]guard.Alphabet{

@@ -129,5 +129,8 @@ const (
 // Path is the path of one of the entry's settings, for [Config.Problem].
 func (e Entry) Path(setting string) string { return join(join("entries", e.Name), setting) }
 
+// Sets reports whether values are written from changes.
+func (e Entry) Sets() bool { return e.OnChange == Update || e.OnChange == Warm }
+
 // ColumnPath is the path of the column at index i of Columns.
 func (e Entry) ColumnPath(i int) string { return element(e.Path("columns"), i) }

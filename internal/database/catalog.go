@@ -113,6 +113,10 @@ type Table struct {
 	// set.
 	Relation
 	Columns []Column
+	// Unique are the columns of each index that makes rows differ: the primary
+	// key first, and none that is deferrable, not valid, partial or over an
+	// expression.
+	Unique [][]string
 	// Root is the topmost table if this one is a partition.
 	Root *Name
 	// Below are the partitions of every level, and the inheriting tables.
@@ -148,6 +152,10 @@ type Column struct {
 	Generated string `json:"generated"`
 	// Deterministic: equal means the same bytes.
 	Deterministic bool `json:"deterministic"`
+	// Long: a value may be stored out of line. As a last resort that can happen
+	// to columns with STORAGE MAIN too, such as numerics; those are left out.
+	// https://www.postgresql.org/docs/current/storage-toast.html
+	Long bool `json:"long"`
 }
 
 // Base is a type that is no domain.
@@ -287,6 +295,8 @@ SELECT asked.number,
             'type_mod', CASE WHEN base.type_mod IS NULL OR a.atttypmod >= 0 THEN a.atttypmod ELSE base.type_mod END,
             'generated', a.attgenerated,
             'deterministic', coalesce(collation_of.collisdeterministic, true),
+            'long', a.attstorage IN ('x', 'e') AND EXISTS (SELECT FROM tree t JOIN pg_class c ON c.oid = t.oid
+                WHERE t.number = asked.number AND c.reltoastrelid <> 0),
             'base', json_build_object('oid', base.oid::bigint, 'schema', base.schema, 'name', base.name, 'type', base.typtype)
         ) ORDER BY a.attnum)
         FROM pg_attribute a
@@ -304,6 +314,12 @@ SELECT asked.number,
             SELECT d.oid, s.nspname AS schema, d.typname AS name, d.typtype, d.type_mod
             FROM domain d JOIN pg_namespace s ON s.oid = d.typnamespace WHERE d.typtype <> 'd') base
         WHERE a.attrelid = asked.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]')::text AS columns,
+       coalesce((SELECT json_agg(u.columns ORDER BY u.indisprimary DESC, u.indexrelid)
+        FROM (SELECT i.indisprimary, i.indexrelid, json_agg(a.attname ORDER BY k.place) AS columns
+            FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place), pg_attribute a
+            WHERE i.indrelid = asked.oid AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+              AND k.place <= i.indnkeyatts AND a.attrelid = asked.oid AND a.attnum = k.number
+            GROUP BY i.indexrelid) u), '[]')::text AS unique_columns,
        (SELECT json_build_object('schema', s.nspname, 'table', c.relname)
         FROM above b JOIN pg_class c ON c.oid = b.oid JOIN pg_namespace s ON s.oid = c.relnamespace
         WHERE b.number = asked.number ORDER BY b.level DESC LIMIT 1)::text AS root,
@@ -326,9 +342,9 @@ func Tables(ctx context.Context, conn *pgx.Conn, names []Name) ([]Table, error) 
 		return nil, fmt.Errorf("read the catalog: %w", err)
 	}
 	var number int
-	var relation, columns, below, fingerprint string
+	var relation, columns, unique, below, fingerprint string
 	var root *string
-	_, err = pgx.ForEachRow(rows, []any{&number, &relation, &columns, &root, &below, &fingerprint}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&number, &relation, &columns, &unique, &root, &below, &fingerprint}, func() error {
 		t := &tables[number-1]
 		t.Fingerprint = fingerprint
 		if root != nil {
@@ -339,7 +355,7 @@ func Tables(ctx context.Context, conn *pgx.Conn, names []Name) ([]Table, error) 
 		for _, part := range []struct {
 			text string
 			into any
-		}{{relation, &t.Relation}, {columns, &t.Columns}, {below, &t.Below}} {
+		}{{relation, &t.Relation}, {columns, &t.Columns}, {unique, &t.Unique}, {below, &t.Below}} {
 			if err := json.Unmarshal([]byte(part.text), part.into); err != nil {
 				return err
 			}

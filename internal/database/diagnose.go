@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/unstale/unstale/internal/value"
 )
 
 // Needs is what a configuration asks of a PostgreSQL.
@@ -26,6 +29,12 @@ type TableNeed struct {
 	Name  Name
 	// KeyColumns are in the entry's key: the log must carry their old values.
 	KeyColumns []string
+	// Written: the entry's values are rows, so that a key must be that of one
+	// row. They have these Columns; nil means all.
+	Written bool
+	Columns []string
+	// FromLog: values are written from the rows of the log.
+	FromLog bool
 }
 
 // Severity of a problem.
@@ -42,7 +51,8 @@ const (
 // A Problem is one thing that is not as it should be, and what mends it.
 type Problem struct {
 	Severity Severity `json:"severity"`
-	// Subject is what it is about: "table public.orders", "role app".
+	// Subject is what it is about: "table public.orders", "role app", "entry
+	// order".
 	Subject string `json:"subject"`
 	// Text says what is wrong and what that would do.
 	Text string `json:"text"`
@@ -51,10 +61,12 @@ type Problem struct {
 	Mend []string `json:"mend,omitempty"`
 	// Then is what no statement can do, after those of Mend.
 	Then string `json:"then,omitempty"`
-	// Entry, and Column if it is about one, say where in the configuration the
-	// problem is. They are set only where the configuration must change.
-	Entry  string `json:"entry,omitempty"`
-	Column string `json:"column,omitempty"`
+	// Entry, its Setting (table, key or columns), and Column if it is about one,
+	// say where in the configuration the problem is. They are set only where the
+	// configuration must change.
+	Entry   string `json:"entry,omitempty"`
+	Setting string `json:"setting,omitempty"`
+	Column  string `json:"column,omitempty"`
 	// Table is the entry's table whose old rows the log does not carry as it
 	// should; the zero name where it is about something else.
 	Table Name `json:"-"`
@@ -137,6 +149,7 @@ type publication struct {
 // inspected is a table as the catalog has it, and its place in the publication.
 type inspected struct {
 	Table
+	Shape     value.Shape // only if values are written from the log
 	Owned     bool
 	Published bool
 	Filtered  bool // it sends only some rows
@@ -243,8 +256,14 @@ func inspect(ctx context.Context, conn *pgx.Conn, needs Needs) (*server, error) 
 	byOID := map[uint32]*inspected{}
 	var oids []uint32
 	missing := false
-	for _, t := range tables {
-		byOID[t.OID] = &inspected{Table: t}
+	shapes := make([]value.Shape, len(names))
+	if slices.ContainsFunc(needs.Tables, func(n TableNeed) bool { return n.FromLog }) {
+		if shapes, err = Shapes(ctx, conn, names); err != nil {
+			return nil, err
+		}
+	}
+	for i, t := range tables {
+		byOID[t.OID] = &inspected{Table: t, Shape: shapes[i]}
 		oids = append(oids, t.OID)
 		missing = missing || t.OID == 0
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/unstale/unstale/internal/change"
 )
 
 // judge says what is wrong with s, in the order in which it ought to be mended.
@@ -42,6 +44,11 @@ func judge(s *server, needs Needs) []Problem {
 	j.publicationParts()
 	j.publicationOptions()
 	j.publicationTables()
+	for _, t := range j.tables {
+		for _, need := range t.fromLog {
+			j.values(t, need)
+		}
+	}
 	j.slot()
 	j.keepSize()
 	return j.problems
@@ -61,6 +68,24 @@ type judgement struct {
 type wanted struct {
 	inspected
 	keys []string // key columns that exist
+	// fromLog are the entries whose values are written from the log.
+	fromLog []TableNeed
+}
+
+func (t *wanted) hasStored() bool {
+	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Generated == "s" })
+}
+
+// relations are the table and its partitions, as far as they have a replica
+// identity that counts.
+func (t *wanted) relations() []*Relation {
+	relations := []*Relation{&t.Relation}
+	for i := range t.Below {
+		if t.Below[i].Kind != KindPartitioned {
+			relations = append(relations, &t.Below[i])
+		}
+	}
+	return relations
 }
 
 func (j *judgement) add(p Problem) { j.problems = append(j.problems, p) }
@@ -175,14 +200,14 @@ func (j *judgement) group() {
 		found, ok := j.Tables[need.Name]
 		if !ok {
 			j.add(Problem{
-				Severity: Wrong, Subject: "table " + need.Name.String(), Entry: need.Entry,
+				Severity: Wrong, Subject: "table " + need.Name.String(), Entry: need.Entry, Setting: "table",
 				Text: "there is no such table" + inPath(need.Name),
 				Then: j.suggestTable(need.Name),
 			})
 			continue
 		}
 		if p, ok := unfit(&found); ok {
-			p.Entry = need.Entry
+			p.Entry, p.Setting = need.Entry, "table"
 			j.add(p)
 			continue
 		}
@@ -192,21 +217,71 @@ func (j *judgement) group() {
 			byOID[found.OID] = t
 			j.tables = append(j.tables, t)
 		}
+		keyed := j.have(&found, need, "key", need.KeyColumns)
+		if need.Written && keyed {
+			j.identified(&found, need)
+		}
+		if j.have(&found, need, "columns", need.Columns) && need.FromLog {
+			t.fromLog = append(t.fromLog, need)
+		}
 		for _, name := range need.KeyColumns {
 			column := found.Column(name)
-			if column == nil {
-				j.add(Problem{
-					Severity: Wrong, Subject: subject(&found), Entry: need.Entry, Column: name,
-					Text: fmt.Sprintf("it has no column %s", name),
-					Then: suggestColumn(name, found.Columns),
-				})
-				continue
-			}
-			if j.keyColumn(&found, need.Entry, column) && !slices.Contains(t.keys, name) {
+			if column != nil && j.keyColumn(&found, need.Entry, column) && !slices.Contains(t.keys, name) {
 				t.keys = append(t.keys, name)
 			}
 		}
 	}
+}
+
+// have reports whether the table has all columns of a setting, and says which
+// it has not.
+func (j *judgement) have(t *inspected, need TableNeed, setting string, columns []string) bool {
+	all := true
+	for _, name := range columns {
+		if t.Column(name) != nil {
+			continue
+		}
+		all = false
+		j.add(Problem{
+			Severity: Wrong, Subject: subject(t), Entry: need.Entry, Setting: setting, Column: name,
+			Text: fmt.Sprintf("it has no column %s", name),
+			Then: suggestColumn(name, t.Columns),
+		})
+	}
+	return all
+}
+
+// identified judges whether a key is that of one row. Two rows with one key
+// would write over each other, and the one that is deleted take the value of
+// the other with it.
+func (j *judgement) identified(t *inspected, need TableNeed) {
+	var add []string
+	for i, unique := range t.Unique {
+		more := absent(unique, need.KeyColumns)
+		if len(more) == 0 {
+			return
+		}
+		if i == 0 || len(more) < len(add) {
+			add = more
+		}
+	}
+	var ways []string
+	if len(add) > 0 {
+		ways = append(ways, fmt.Sprintf("add {%s} to the key", strings.Join(add, "}, {")))
+	}
+	if t.Kind != KindPartitioned { // there it would need the partition key
+		var columns []string
+		for _, name := range need.KeyColumns {
+			columns = append(columns, quote(name))
+		}
+		ways = append(ways, fmt.Sprintf("if no two rows have the same %s, run CREATE UNIQUE INDEX CONCURRENTLY ON %s (%s)",
+			list(need.KeyColumns, "and"), t.Name.SQL(), strings.Join(columns, ", ")))
+	}
+	j.add(Problem{
+		Severity: Wrong, Subject: subject(t), Entry: need.Entry, Setting: "key",
+		Text: "a value is one row, and several rows can have the same key: no unique index that is valid, not deferrable and without WHERE or expressions has only columns of the key",
+		Then: strings.Join(append(ways, "write on_change: invalidate"), "; or "),
+	})
 }
 
 func inPath(name Name) string {
@@ -260,7 +335,7 @@ const firstNormalOID = 16384
 
 // keyColumn judges a column as part of a key and reports whether it can be one.
 func (j *judgement) keyColumn(t *inspected, entry string, c *Column) bool {
-	p := Problem{Severity: Wrong, Subject: subject(t), Entry: entry, Column: c.Name}
+	p := Problem{Severity: Wrong, Subject: subject(t), Entry: entry, Setting: "key", Column: c.Name}
 	switch {
 	case c.Generated != "" && j.Version < 180000:
 		p.Text = fmt.Sprintf("column %s is generated, and the log of PostgreSQL before 18 has no generated columns", c.Name)
@@ -354,12 +429,7 @@ func (j *judgement) identity(t *wanted) {
 		}
 		return ""
 	}
-	relations := []*Relation{&t.Relation}
-	for i := range t.Below {
-		if t.Below[i].Kind != KindPartitioned {
-			relations = append(relations, &t.Below[i])
-		}
-	}
+	relations := t.relations()
 	rootColumns, rootWhole := t.Replica.Columns()
 	for _, r := range relations {
 		if why = broken(r); why != "" {
@@ -537,6 +607,82 @@ func (j *judgement) publicationTables() {
 			Mend: []string{"ALTER PUBLICATION " + quoted + " ADD TABLE " + strings.Join(sql, ", ") + ";"},
 		})
 	}
+}
+
+// values tells of columns that the log does not have, or does not always: then a
+// change drops the key instead of writing it.
+func (j *judgement) values(t *wanted, need TableNeed) {
+	relation := &change.Relation{}
+	for _, c := range t.Shape.Columns {
+		relation.Columns = append(relation.Columns, change.Column{Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod})
+	}
+	identity, whole := t.Replica.Columns()
+	for _, r := range t.relations() {
+		_, full := r.Replica.Columns()
+		whole = whole && full
+	}
+	var all, stored, virtual, unknown, reasons, long []string
+	for _, c := range t.Columns {
+		if need.Columns != nil && !slices.Contains(need.Columns, c.Name) {
+			continue
+		}
+		all = append(all, c.Name)
+		_, reason := t.Shape.Compile(relation, []string{c.Name})
+		switch {
+		case c.Generated == "s" && !j.hasGenerated():
+			stored = append(stored, c.Name)
+		case c.Generated == "v":
+			virtual = append(virtual, c.Name)
+		case reason != "":
+			unknown, reasons = append(unknown, c.Name), append(reasons, reason)
+		case c.Long && !whole && !slices.Contains(identity, c.Name):
+			long = append(long, c.Name)
+		}
+	}
+	never := slices.Concat(stored, virtual, unknown)
+	tell := func(columns []string, text string, mend ...string) {
+		if len(columns) == 0 {
+			return
+		}
+		then := "leave " + list(columns, "and") + " out of `columns`, or write on_change: refresh"
+		if rest := absent(all, slices.Concat(columns, never)); 0 < len(rest) && len(rest) <= listMax {
+			then = "write columns: [" + strings.Join(rest, ", ") + "], or on_change: refresh"
+		}
+		if len(mend) > 0 {
+			then = "or " + then
+		}
+		j.add(Problem{Severity: Advice, Subject: "entry " + need.Entry, Text: text, Mend: mend, Then: then})
+	}
+	const always = ": every change drops the key instead of writing it"
+	if j.Version < 180000 {
+		tell(stored, "the log of PostgreSQL before 18 has no generated columns, and the values have "+list(stored, "and")+always)
+	} else {
+		tell(stored, fmt.Sprintf("publication %s does not publish generated columns, and the values have %s", j.needs.Publication, list(stored, "and"))+always, j.publishGenerated())
+	}
+	tell(virtual, "what is generated when it is read is not in the log, and the values have "+list(virtual, "and")+always)
+	tell(unknown, "the values cannot be made from the log: "+list(reasons, "and")+always)
+	var mend []string
+	if !j.fullFails(t) {
+		if t.hasStored() && j.Version >= 180000 && !j.hasGenerated() {
+			mend = append(mend, j.publishGenerated()) // first, or UPDATE fails
+		}
+		for _, r := range t.relations() {
+			if r.Replica.Setting != "f" {
+				mend = append(mend, "ALTER TABLE "+r.Name.SQL()+" REPLICA IDENTITY FULL;")
+			}
+		}
+	}
+	tell(long, fmt.Sprintf("an UPDATE that does not change %s leaves it out of the log where it is stored out of line, as in rows of more than 2 kB: it drops the key instead of writing it", list(long, "or")), mend...)
+}
+
+// hasGenerated reports whether the log has stored generated columns. Where the
+// publication is still to be made, it will.
+func (j *judgement) hasGenerated() bool {
+	return j.Version >= 180000 && (j.Publication == nil || j.Publication.GeneratedColumns == "s")
+}
+
+func (j *judgement) publishGenerated() string {
+	return "ALTER PUBLICATION " + quote(j.needs.Publication) + " SET (publish_generated_columns = stored);"
 }
 
 func (j *judgement) ourSlot() *slot {

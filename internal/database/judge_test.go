@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/unstale/unstale/internal/value"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files instead of comparing")
@@ -30,7 +32,7 @@ func TestWhatTheOperatorIsToldAboutAServer(t *testing.T) {
 		for _, p := range judge(s, needs) {
 			fmt.Fprintf(&got, "\n%s", p)
 			if p.Entry != "" {
-				fmt.Fprintf(&got, "\n  at entry %s", p.Entry)
+				fmt.Fprintf(&got, "\n  at %s of entry %s", p.Setting, p.Entry)
 			}
 			if p.Column != "" {
 				fmt.Fprintf(&got, ", column %s", p.Column)
@@ -120,12 +122,18 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 				table.Root = &name
 			}
 			for i, column := range f.list("columns") {
-				part := append(strings.Split(column, ":"), "", "")
+				part := append(strings.Split(column, ":"), "", "", "")
 				c := Column{
 					Number: i + 1, Name: part[0], TypeName: part[1], TypeMod: -1, Deterministic: true,
-					Base: Base{Schema: "pg_catalog", Name: part[1], Type: "b"}, Generated: part[2],
+					Base: Base{Schema: "pg_catalog", Name: part[1], Type: "b"}, Generated: part[2], Long: part[3] == "long",
 				}
 				table.Columns = append(table.Columns, c)
+				table.Shape.Columns = append(table.Shape.Columns, value.Column{Name: c.Name, Type: &value.Type{OID: typeOIDs[c.TypeName], Name: c.TypeName}})
+			}
+			for _, index := range append([]string{f.text("pk", "")}, f.list("unique")...) {
+				if index != "" {
+					table.Unique = append(table.Unique, strings.FieldsFunc(index, func(r rune) bool { return r == ',' || r == '+' }))
+				}
 			}
 			s.Tables[last] = table
 		case "part":
@@ -139,7 +147,8 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 		case "entry":
 			needs.Tables = append(needs.Tables, TableNeed{
 				Entry: f.text("name", ""), Name: parseName(f.text("table", "")),
-				KeyColumns: f.list("key"),
+				KeyColumns: f.list("key"), Columns: f.list("columns"),
+				Written: f.flag("written", false), FromLog: f.flag("fromlog", false),
 			})
 		default:
 			t.Fatalf("a story has no line %q", lines.Text())
@@ -147,6 +156,9 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 	}
 	return s, needs
 }
+
+// typeOIDs are what values of a story are made of.
+var typeOIDs = map[string]uint32{"int4": 23, "text": 25, "money": 790, "regclass": 2205}
 
 func parseName(text string) Name {
 	if schema, table, ok := strings.Cut(text, "."); ok {

@@ -93,6 +93,16 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 	return problems, nil
 }
 
+// Evicts returns by which policy the Redis behind client may evict keys that
+// have an end; empty if it evicts none.
+func Evicts(ctx context.Context, client *redis.Client) (policy string, err error) {
+	memory, err := New(client, Options{}).info(ctx, "memory")
+	if err != nil || memory["maxmemory"] == "0" || memory["maxmemory_policy"] == "noeviction" {
+		return "", err
+	}
+	return memory["maxmemory_policy"], nil
+}
+
 func user(client *redis.Client) string {
 	if name := client.Options().Username; name != "" {
 		return name

@@ -214,6 +214,76 @@ func TestAPublicationMadeByHandIsMended(t *testing.T) {
 	}
 }
 
+// Two rows with one key would write over each other. What looks like a unique
+// index does not always keep two rows apart: not until the end of a transaction,
+// not where its WHERE does not hold, not if it was never finished.
+func TestWhatKeepsRowsApart(t *testing.T) {
+	for _, major := range databaseMajors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			conn := connectTo(t, newDatabase(t, sharedPostgres(t, major)))
+			execute(t, conn,
+				`CREATE TABLE t (a int, b int, c int, d int, e int, f int, g int, h int, i text)`,
+				`CREATE UNIQUE INDEX ON t (b, h)`,
+				`CREATE UNIQUE INDEX ON t (f) INCLUDE (g)`,
+				`ALTER TABLE t ADD PRIMARY KEY (a)`,
+				`ALTER TABLE t ADD UNIQUE (c) DEFERRABLE`,
+				`CREATE UNIQUE INDEX ON t (d) WHERE d > 0`,
+				`CREATE UNIQUE INDEX ON t ((e + 1))`,
+				`CREATE INDEX ON t (g)`,
+				`CREATE UNIQUE INDEX unfinished ON t (h)`,
+				`UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'unfinished'::regclass`,
+				`CREATE TABLE p (id int, day int, note text) PARTITION BY RANGE (day)`,
+				`CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)`,
+				`CREATE UNIQUE INDEX ON p (id, day)`,
+				`CREATE UNIQUE INDEX ON ONLY p (day)`,
+				`CREATE TABLE none (id int)`,
+			)
+			tables, err := database.Tables(within(t, time.Minute), conn, []database.Name{{Table: "t"}, {Table: "p"}, {Table: "none"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := [][][]string{{{"a"}, {"b", "h"}, {"f"}}, {{"id", "day"}}, {}}
+			for i, table := range tables {
+				if diff := cmp.Diff(want[i], table.Unique); diff != "" {
+					t.Errorf("%s (-want +got)\n%s", table.Name, diff)
+				}
+			}
+		})
+	}
+}
+
+// Only what may be stored out of line is left out of the log: neither short
+// rows, nor numbers, nor a text whose storage forbids it.
+func TestWhichColumnsAreLong(t *testing.T) {
+	for _, major := range databaseMajors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			conn := connectTo(t, newDatabase(t, sharedPostgres(t, major)))
+			execute(t, conn,
+				`CREATE TABLE t (id int, name text, price numeric, tags int[], plain text, code "char")`,
+				`ALTER TABLE t ALTER plain SET STORAGE PLAIN`,
+				`CREATE TABLE short (id int, code varchar(3))`,
+				`CREATE TABLE p (id int, name text) PARTITION BY RANGE (id)`,
+				`CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)`,
+			)
+			tables, err := database.Tables(within(t, time.Minute), conn, []database.Name{{Table: "t"}, {Table: "short"}, {Table: "p"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var long []string
+			for _, table := range tables {
+				for _, c := range table.Columns {
+					if c.Long {
+						long = append(long, table.Name.Table+"."+c.Name)
+					}
+				}
+			}
+			if diff := cmp.Diff([]string{"t.name", "t.tags", "p.name"}, long); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
 // Some changes make cached rows wrong and no row is ever sent for them. They
 // show in the fingerprint. What leaves rows as they are must not show, or the
 // cache would be swept for nothing.
