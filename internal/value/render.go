@@ -241,7 +241,7 @@ func isNumber(s []byte) bool {
 		s = s[1:]
 	}
 	n := digits(s)
-	if n == 0 {
+	if n == 0 || n > 1 && s[0] == '0' {
 		return false
 	}
 	s = s[n:]

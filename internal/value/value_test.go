@@ -200,7 +200,7 @@ func TestWhatIsNotWhollyKnownIsIncomplete(t *testing.T) {
 		of    *value.Type
 		texts []string
 	}{
-		{int8, []string{"", "-", "1a", "NULL", "nan", "1.", "1e", "+1", ".5"}},
+		{int8, []string{"", "-", "1a", "NULL", "nan", "1.", "1e", "+1", ".5", "01", "-00"}},
 		{boolean, []string{"", "true", "T"}},
 		{timestamp, []string{"", "2024-02-29", "29.02.2024 12:00:00", "2024-02-29T12:00:00", "2024-02-29 12:00:00+00", "2024-02-29 12:00:00 AD", "02/29/2024 12:00:00"}},
 		{timestamptz, []string{"2024-02-29 12:00:00", "2024-02-29 12:00:00+01", "2024-02-29 12:00:00+00:30", "2024-02-29 12:00:00 UTC"}},
