@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	"internal/config":    {},
 	"internal/plan":      {"internal/change", "internal/guard", "internal/value"},
 	"internal/apply":     {"internal/change", "internal/guard", "internal/plan"},
-	"internal/fill":      {"internal/guard", "internal/plan"},
+	"internal/fill":      {"internal/change", "internal/guard", "internal/plan"},
 	"internal/pgsource":  {"internal/change"},
 	"internal/value":     {"internal/change"},
 	"internal/database":  {"internal/change", "internal/value"},

@@ -1,0 +1,144 @@
+package fill_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/fill"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+func warmer(t *testing.T, w *world, options fill.WarmOptions) *fill.Warmer {
+	t.Helper()
+	options.Applied, options.Observer, options.Save = w.Applied, w, w.save
+	return fill.NewWarmer(entries(t, plan.Warm), w, w, w, options)
+}
+
+// Every row is in the cache afterwards, those that were cached are left alone,
+// and progress only grows.
+func TestAWarmLoadsEveryRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(10_000)
+		w.loadTime = time.Millisecond
+		for i := range 100 {
+			w.values[fmt.Sprint("product:", 10*i)] = fmt.Sprint("row ", 10*i)
+		}
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fill.Progress{After: []string{"9999"}, Done: true, Tally: fill.Tally{Stored: 9900, Cached: 100}}
+		if diff := cmp.Diff(want, p); diff != "" {
+			t.Errorf("progress (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(want, w.saved[len(w.saved)-1]); diff != "" {
+			t.Errorf("saved (-want +got):\n%s", diff)
+		}
+		if wrong, cached := w.wrong(); cached != 10_000 || len(wrong) > 0 || len(w.leases) > 0 {
+			t.Errorf("%d cached, wrong %v, %d leases", cached, wrong, len(w.leases))
+		}
+	})
+}
+
+// Whoever interrupts a warm goes on where it was: what was under way is done,
+// and all before the saved place is, so no row is left out.
+func TestAnInterruptedWarmGoesOnWhereItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(10_000)
+		w.loadTime = 20 * time.Millisecond
+		var p fill.Progress
+		runs := 0
+		for !p.Done {
+			runs++
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			var err error
+			p, err = warmer(t, w, fill.WarmOptions{}).Run(ctx, 0, p)
+			if !p.Done && !errors.Is(err, context.DeadlineExceeded) || p.Done && err != nil {
+				t.Fatalf("%v: %v", p, err)
+			}
+			if diff := cmp.Diff(p, w.saved[len(w.saved)-1]); diff != "" {
+				t.Fatalf("saved (-want +got):\n%s", diff)
+			}
+			cancel()
+		}
+		if wrong, cached := w.wrong(); cached != 10_000 || len(wrong) > 0 || runs < 3 {
+			t.Errorf("%d cached in %d runs, wrong %v", cached, runs, wrong)
+		}
+		if n := p.Keys(); n != 10_000 {
+			t.Errorf("%d keys counted", n)
+		}
+	})
+}
+
+// Rows change while they are being loaded: what was loaded before its change is
+// refused.
+func TestAWarmLeavesNoOldValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(2_000)
+		w.loadTime = 5 * time.Millisecond
+		var changed atomic.Int64
+		w.afterLoad = func() {
+			for range 3 {
+				id := changed.Add(7)
+				w.change(fmt.Sprint(id), fmt.Sprint("changed ", id))
+			}
+		}
+		p, err := warmer(t, w, fill.WarmOptions{Workers: 8}).Run(t.Context(), 0, fill.Progress{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wrong, cached := w.wrong(); len(wrong) > 0 || cached < 1_900 {
+			t.Errorf("%d cached, %+v, wrong %v", cached, p, wrong)
+		}
+		if p.Refused == 0 {
+			t.Error("no change met a load: this proves nothing")
+		}
+	})
+}
+
+// An outage in the middle is held through; a server that is another one now is
+// not.
+func TestAWarmHoldsWhileAServerIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(10_000)
+		w.loadTime = 10 * time.Millisecond
+		time.AfterFunc(50*time.Millisecond, func() { w.is("redis", errAway) })
+		time.AfterFunc(10*time.Second, func() { w.is("redis", nil); w.is("database", errAway) })
+		time.AfterFunc(20*time.Second, func() { w.is("database", nil) })
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{})
+		if err != nil || p.Stored != 10_000 {
+			t.Errorf("%+v: %v", p, err)
+		}
+
+		w.is("database", change.ErrOriginChanged)
+		if _, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{}); !errors.Is(err, change.ErrOriginChanged) {
+			t.Errorf("another server: %v", err)
+		}
+		w.is("database", refusal("42P01"))
+		if _, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{}); err == nil {
+			t.Error("a table that is gone is no error")
+		}
+	})
+}
+
+// Whoever says how fast, is obeyed.
+func TestAWarmKeepsItsPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		began := time.Now()
+		if _, err := warmer(t, w, fill.WarmOptions{RowsPerSecond: 100}).Run(t.Context(), 0, fill.Progress{}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took < 9*time.Second || took > 11*time.Second {
+			t.Errorf("1000 rows at 100 a second took %s", took)
+		}
+	})
+}
