@@ -1,0 +1,384 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/unstale/unstale/internal/change"
+)
+
+// LoadConnections is the default of LoaderOptions.
+const LoadConnections = 2
+
+const (
+	loadConnectTimeout = 5 * time.Second
+	// loadAnswer is what is left of a load's time for the answer to arrive: the
+	// server ends a statement earlier than we give up, and says so.
+	loadAnswer = 20 * time.Millisecond
+	// loadTimeout is that of a statement whose caller gives none.
+	loadTimeout = time.Minute
+)
+
+// A Load says what the values of an entry are.
+type Load struct {
+	Table   Name
+	Key     []string // columns, in the order of the key's placeholders
+	Columns []string // of the value; nil: all
+	Hash    bool     // the fields of the row; else one text, the row as JSON
+}
+
+// LoaderOptions of a Loader. Zero values mean the defaults.
+type LoaderOptions struct {
+	// Connections is how many statements may run at once.
+	Connections int
+}
+
+// A Loader reads rows of the primary by their keys, as the cache holds them. Each
+// of its statements is a transaction of its own and only reads, so what it sees
+// is what was committed before it began. It is safe for concurrent use.
+type Loader struct {
+	config *pgx.ConnConfig
+	loads  []Load
+	// free has the connections that nobody uses; nil is one to be made.
+	free chan *loadConn
+
+	mu       sync.Mutex
+	expected *change.Origin
+}
+
+// loadConn is one connection, and what it has prepared.
+type loadConn struct {
+	*pgx.Conn
+	origin     change.Origin
+	statements []*loadStatements // for each load; nil: not yet
+}
+
+type loadStatements struct {
+	load, first, next string
+	// order has, for each column of the walk, its place among the key's.
+	order []int
+}
+
+// NewLoader returns a loader that will connect as config says. Its methods name
+// a load by its number.
+func NewLoader(config *pgx.ConnConfig, loads []Load, options LoaderOptions) *Loader {
+	if options.Connections <= 0 {
+		options.Connections = LoadConnections
+	}
+	config = config.Copy()
+	// What a value looks like as text must not depend on how a role or database
+	// is set up: these are the settings of the stream.
+	for name, value := range map[string]string{
+		"timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres", "bytea_output": "hex", "extra_float_digits": "1",
+		"default_transaction_read_only": "on",
+		// A table that somebody alters is waited for, not given up: this error
+		// speaks of the server's state, that of a statement's time does not.
+		"lock_timeout": "1s",
+		// Every statement here is for an index on the key: a plan for any array of
+		// keys, not for this very one, and no reading and sorting of the whole
+		// table because the index looks scattered.
+		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_sort": "off", "jit": "off",
+	} {
+		config.RuntimeParams[name] = value
+	}
+	l := &Loader{config: config, loads: loads, free: make(chan *loadConn, options.Connections)}
+	for range options.Connections {
+		l.free <- nil
+	}
+	return l
+}
+
+// Expect sets the server that rows must come from; any other is
+// change.ErrOriginChanged from then on.
+func (l *Loader) Expect(origin change.Origin) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expected = &origin
+}
+
+// Close ends the connections. Nothing may be running.
+func (l *Loader) Close() {
+	for range cap(l.free) {
+		if conn := <-l.free; conn != nil {
+			conn.close()
+		}
+		l.free <- nil
+	}
+}
+
+func (c *loadConn) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = c.Close(ctx) // it holds nothing
+}
+
+// Load reads the rows that have these key values, in one statement that begins
+// after the call. values has, for each key, the row as JSON, or its fields, name
+// and value by turns and without those that are NULL; nothing where there is no
+// such row. insert is a position of the log behind every commit that values
+// show. On a standby it fails.
+func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values [][]string, insert uint64, err error) {
+	load := &l.loads[number]
+	arguments := make([]any, len(load.Key))
+	for i := range load.Key {
+		column := make([]string, len(keys))
+		for k, key := range keys {
+			column[k] = key[i]
+		}
+		arguments[i] = column
+	}
+	err = l.use(ctx, number, func(conn *loadConn, s *loadStatements) error {
+		values = make([][]string, len(keys))
+		var position string
+		batch := &pgx.Batch{}
+		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
+		batch.Queue(s.load, arguments...).Query(func(rows pgx.Rows) error {
+			var n int
+			var value []string
+			_, err := pgx.ForEachRow(rows, []any{&n, &value}, func() error {
+				if values[n-1] != nil {
+					return fmt.Errorf("two rows of %s have the same %s: it needs a unique index", load.Table, strings.Join(load.Key, ", "))
+				}
+				values[n-1] = value
+				return nil
+			})
+			return err
+		})
+		// A standby refuses this. On the primary it is read behind the load, so
+		// it is behind all that the load can have seen.
+		batch.Queue("SELECT pg_current_wal_insert_lsn()::text").QueryRow(func(row pgx.Row) error { return row.Scan(&position) })
+		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		insert, err = parseLSN([]byte(position))
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("load %d rows of %s: %w", len(keys), load.Table, err)
+	}
+	return values, insert, nil
+}
+
+// Next walks the keys of a table in the order of their index: it returns those
+// of at most limit rows behind the key after, or the first if that is nil. Rows
+// with a NULL in the key have none.
+func (l *Loader) Next(ctx context.Context, number int, after []string, limit int) (keys [][]string, err error) {
+	load := &l.loads[number]
+	err = l.use(ctx, number, func(conn *loadConn, s *loadStatements) error {
+		keys = nil
+		statement, arguments := s.first, []any{limit}
+		if after != nil {
+			statement = s.next
+			for _, i := range s.order {
+				arguments = append(arguments, after[i])
+			}
+		}
+		batch := &pgx.Batch{}
+		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
+		batch.Queue(statement, arguments...).Query(func(rows pgx.Rows) (err error) {
+			keys, err = pgx.CollectRows(rows, pgx.RowTo[[]string])
+			return err
+		})
+		return conn.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("walk the keys of %s: %w", load.Table, err)
+	}
+	return keys, nil
+}
+
+// serverTimeout is the statement_timeout, in milliseconds, of who gives up when
+// ctx ends.
+func serverTimeout(ctx context.Context) string {
+	left := loadTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		left = max(time.Until(deadline)-loadAnswer, time.Millisecond)
+	}
+	return strconv.FormatInt(left.Milliseconds(), 10)
+}
+
+// Estimate is how many rows the planner expects the table to have.
+func (l *Loader) Estimate(ctx context.Context, number int) (rows int64, err error) {
+	var plans []struct {
+		Plan struct {
+			Rows int64 `json:"Plan Rows"`
+		}
+	}
+	table := l.loads[number].Table
+	err = l.use(ctx, number, func(conn *loadConn, _ *loadStatements) error {
+		return conn.QueryRow(ctx, "EXPLAIN (FORMAT JSON) SELECT FROM "+table.SQL()).Scan(&plans)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("estimate the rows of %s: %w", table, err)
+	}
+	return plans[0].Plan.Rows, nil
+}
+
+// use runs do on a connection. Whatever goes wrong, the next one is new, so that
+// it reads the catalog again and its server is looked at.
+func (l *Loader) use(ctx context.Context, number int, do func(*loadConn, *loadStatements) error) error {
+	var conn *loadConn
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case conn = <-l.free:
+	}
+	defer func() { l.free <- conn }()
+	kept := conn != nil
+	err := l.attempt(ctx, &conn, number, do)
+	if err != nil && kept && ctx.Err() == nil && !said(err) {
+		// One that has been idle may be dead without anybody having said so.
+		err = l.attempt(ctx, &conn, number, do)
+	}
+	return err
+}
+
+// said reports that the server itself has sent err, or that it is the wrong one.
+func said(err error) bool {
+	_, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && !goingDown(err) || errors.Is(err, change.ErrOriginChanged)
+}
+
+func (l *Loader) attempt(ctx context.Context, conn **loadConn, number int, do func(*loadConn, *loadStatements) error) (err error) {
+	defer func() {
+		if err != nil && *conn != nil {
+			(*conn).close()
+			*conn = nil
+		}
+	}()
+	if *conn == nil {
+		if *conn, err = l.connect(ctx); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	expected := l.expected
+	l.mu.Unlock()
+	if expected != nil {
+		if err := differs((*conn).origin, *expected); err != nil {
+			return err
+		}
+	}
+	s := (*conn).statements[number]
+	if s == nil {
+		if s, err = prepareLoad(ctx, (*conn).Conn, &l.loads[number]); err != nil {
+			return err
+		}
+		(*conn).statements[number] = s
+	}
+	return do(*conn, s)
+}
+
+func (l *Loader) connect(ctx context.Context) (*loadConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadConnectTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, l.config)
+	if err != nil {
+		return nil, err
+	}
+	// A connection leads to one run of one server for as long as it lasts.
+	id, err := readIdentity(ctx, conn.PgConn())
+	if err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return &loadConn{Conn: conn, origin: id.Origin, statements: make([]*loadStatements, len(l.loads))}, nil
+}
+
+// loadCatalog lists the columns in attnum order with their types, as this
+// session would write them, and the columns of each unique index.
+const loadCatalog = `
+SELECT array_agg(a.attname::text ORDER BY a.attnum), array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum),
+       (SELECT coalesce(json_agg((SELECT json_agg(c.attname ORDER BY k.place)
+                                  FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+                                  JOIN pg_attribute c ON c.attrelid = i.indrelid AND c.attnum = k.number
+                                  WHERE k.place <= i.indnkeyatts) ORDER BY i.indisprimary DESC, i.indexrelid), '[]')
+        FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL)
+FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped`
+
+// prepareLoad writes the statements of a load for the table as it is now.
+func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatements, error) {
+	var columns, types []string
+	var indexes [][]string
+	if err := conn.QueryRow(ctx, loadCatalog, load.Table.SQL()).Scan(&columns, &types, &indexes); err != nil {
+		return nil, fmt.Errorf("look at the columns: %w", err)
+	}
+	typeOf := map[string]string{}
+	for i, column := range columns {
+		typeOf[column] = types[i]
+	}
+	for _, column := range slices.Concat(load.Key, load.Columns) {
+		if typeOf[column] == "" {
+			return nil, fmt.Errorf("%s has no column %s", load.Table, column)
+		}
+	}
+
+	// The walk follows an index, which may have the columns in another order.
+	order := load.Key
+	for _, index := range indexes {
+		if len(index) == len(load.Key) && !slices.ContainsFunc(load.Key, func(c string) bool { return !slices.Contains(index, c) }) {
+			order = index
+			break
+		}
+	}
+	// A name that is no column's, since that would be meant instead of the row.
+	t := "t"
+	for typeOf[t] != "" || typeOf[t+"_"] != "" {
+		t += "t"
+	}
+	s := &loadStatements{}
+	var arrays, asked, matches, sorted, notNull, after []string
+	for i, column := range load.Key {
+		name, given := t+"."+quote(column), fmt.Sprintf("asked.k%d", i+1)
+		arrays = append(arrays, fmt.Sprintf("$%d::text[]", i+1))
+		asked = append(asked, fmt.Sprintf("k%d", i+1))
+		// Equal is not the same: 'A' = 'a' in citext, and the key is of one of
+		// them. format() writes a value as the log does, which a cast to text does
+		// not for all types.
+		matches = append(matches, fmt.Sprintf("%s = %s::%s AND format('%%s', %s) = %s", name, given, typeOf[column], name, given))
+	}
+	for i, column := range order {
+		sorted = append(sorted, t+"."+quote(column))
+		notNull = append(notNull, t+"."+quote(column)+" IS NOT NULL")
+		after = append(after, fmt.Sprintf("$%d::text::%s", i+2, typeOf[column]))
+		s.order = append(s.order, slices.Index(load.Key, column))
+	}
+	keys := make([]string, len(load.Key))
+	for i, column := range load.Key {
+		keys[i] = fmt.Sprintf("format('%%s', %s.%s)", t, quote(column))
+	}
+
+	row := "row_to_json(" + t + ")"
+	if load.Columns != nil {
+		var narrowed []string
+		for _, column := range columns {
+			if slices.Contains(load.Columns, column) {
+				narrowed = append(narrowed, t+"."+quote(column))
+			}
+		}
+		row = fmt.Sprintf("row_to_json((SELECT %s FROM (SELECT %s) %s))", t+"_", strings.Join(narrowed, ", "), t+"_")
+	}
+	value := "ARRAY[" + row + "::text]"
+	if load.Hash {
+		value = fmt.Sprintf("ARRAY(SELECT unnest(ARRAY[e.key, e.value]) FROM json_each_text(%s) e WHERE e.value IS NOT NULL)", row)
+	}
+
+	s.load = fmt.Sprintf("SELECT asked.n::int, %s FROM unnest(%s) WITH ORDINALITY AS asked(%s, n) JOIN %s %s ON %s",
+		value, strings.Join(arrays, ", "), strings.Join(asked, ", "), load.Table.SQL(), t, strings.Join(matches, " AND "))
+	walk := func(condition string) string {
+		return fmt.Sprintf("SELECT ARRAY[%s] FROM %s %s WHERE %s%s ORDER BY %s LIMIT $1",
+			strings.Join(keys, ", "), load.Table.SQL(), t, strings.Join(notNull, " AND "), condition, strings.Join(sorted, ", "))
+	}
+	s.first = walk("")
+	s.next = walk(fmt.Sprintf(" AND (%s) > (%s)", strings.Join(sorted, ", "), strings.Join(after, ", ")))
+	return s, nil
+}
