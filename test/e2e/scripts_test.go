@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	bigendian "encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -154,17 +155,92 @@ func position(lsn int64) change.Position {
 func (o *owner) apply(n int64, note *guard.Note, keys ...string) string {
 	o.m.t.Helper()
 	header := guard.ApplyHeader{Owner: o.id, Epoch: o.epoch, N: n, Lo: position(n), Settled: position(n - 1), Note: note, Cluster: o.m.cluster}
+	var names []any
+	for _, key := range keys {
+		names = append(names, key)
+		if side, ok := guard.SideKey(key); ok {
+			names = append(names, side)
+		}
+	}
+	header.Drops = len(names)
 	var arguments []any
 	for _, argument := range header.AppendArguments(nil) {
 		arguments = append(arguments, argument)
 	}
-	for _, key := range keys {
-		arguments = append(arguments, key)
-		if side, ok := guard.SideKey(key); ok {
-			arguments = append(arguments, side)
+	arguments = append(arguments, names...)
+	return o.ok(guard.Apply, arguments)
+}
+
+// ok runs apply; where nothing was to be SET the time in the reply is 0.
+func (o *owner) ok(script guard.Script, arguments []any) string {
+	o.m.t.Helper()
+	return strings.TrimSuffix(o.m.script(script, []string{scriptMark}, arguments...), " 0")
+}
+
+// A keptBatch is a batch of entries that SET.
+type keptBatch struct {
+	until   int64 // ms of Redis' time; 0: no limit
+	forgets []string
+	sets    []keptSet
+	hashes  []keptSet
+}
+
+// keptSet is what a change writes.
+type keptSet struct {
+	key    string
+	order  uint64
+	fields []string // a string has one
+	cached bool     // only if it is
+}
+
+// keep runs batch n and returns its reply without the time.
+func (o *owner) keep(n int64, s keptBatch) string {
+	o.m.t.Helper()
+	header := guard.ApplyHeader{
+		Owner: o.id, Epoch: o.epoch, N: n, Lo: position(n), Settled: position(n), Cluster: o.m.cluster, Until: s.until,
+		Forgets: len(s.forgets), Strings: len(s.sets), Hashes: len(s.hashes),
+	}
+	if s.until == 0 {
+		header.Until = 1 << 50
+	}
+	texts := header.AppendArguments(nil)
+	texts = append(texts, s.forgets...)
+	for _, key := range s.forgets {
+		texts = append(texts, o.m.side(key))
+	}
+	for i, sets := range [][]keptSet{s.sets, s.hashes} {
+		for _, w := range sets {
+			texts = append(texts, w.key)
+		}
+		for _, w := range sets {
+			texts = append(texts, o.m.side(w.key))
+		}
+		for _, w := range sets {
+			texts = append(texts, map[bool]string{true: "-60000", false: "60000"}[w.cached])
+		}
+		for _, w := range sets {
+			texts = append(texts, string(bigendian.BigEndian.AppendUint64(nil, w.order)))
+		}
+		for _, w := range sets {
+			if isHash := i == 1; isHash {
+				texts = append(texts, fmt.Sprint(len(w.fields)/2))
+			} else {
+				texts = append(texts, w.fields[0])
+			}
 		}
 	}
-	return o.m.script(guard.Apply, []string{scriptMark}, arguments...)
+	for _, w := range s.hashes {
+		texts = append(texts, w.fields...)
+	}
+	arguments := make([]any, len(texts))
+	for i := range texts {
+		arguments[i] = texts[i]
+	}
+	words := strings.Fields(o.m.script(guard.ApplyValues, []string{scriptMark}, arguments...))
+	if len(words) > 1 && words[0] == guard.OK {
+		words = slices.Delete(words, 1, 2)
+	}
+	return strings.Join(words, " ")
 }
 
 func (m *master) side(key string) string {
@@ -178,12 +254,12 @@ func (m *master) side(key string) string {
 
 func (m *master) begin(key, token string, lease time.Duration) string {
 	m.t.Helper()
-	return m.script(guard.Begin, []string{key, m.side(key)}, token, lease.Milliseconds(), guard.Shield.Milliseconds())
+	return m.script(guard.Begin, []string{key, m.side(key)}, token, lease.Milliseconds(), guard.Shield.Milliseconds(), guard.String)
 }
 
 func (m *master) fill(key, token, value string) string {
 	m.t.Helper()
-	return m.script(guard.Fill, []string{key, m.side(key)}, token, value, time.Minute.Milliseconds())
+	return m.script(guard.Fill, []string{key, m.side(key)}, token, "", guard.Shield.Milliseconds(), time.Minute.Milliseconds(), guard.String, value)
 }
 
 // until asks until the fact holds: Redis tells nobody that time has passed.
@@ -364,7 +440,7 @@ func TestApply(t *testing.T) {
 			m.want("apply", o.apply(1, note), guard.OK)
 			m.want("apply", o.apply(2, nil), guard.OK)
 			found := m.own().found
-			want := guard.Watermark{Epoch: found.Epoch, Lo: position(2), Settled: position(1), Origin: note.Origin, Fingerprints: note.Fingerprints, Sweeps: note.Sweeps}
+			want := guard.Watermark{Epoch: found.Epoch, Lo: position(2), Settled: position(1), Origin: note.Origin, Fingerprints: note.Fingerprints, Sweeps: note.Sweeps, Now: found.Now}
 			if diff := cmp.Diff(want, found); diff != "" {
 				m.t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -468,7 +544,7 @@ func TestLeases(t *testing.T) {
 			m.want("the second", m.fill("a", "t2", "v"), guard.Stored)
 		},
 		"a side key that expired refuses": func(m *master) {
-			m.want("begin", m.script(guard.Begin, []string{"a", m.side("a")}, "t1", 3000, 1), "LEASE")
+			m.want("begin", m.script(guard.Begin, []string{"a", m.side("a")}, "t1", 3000, 1, guard.String), "LEASE")
 			m.until("the side key has expired", func() bool { return m.client.Exists(m.t.Context(), m.side("a")).Val() == 0 })
 			m.want("fill", m.fill("a", "t1", "v"), guard.Refused)
 			m.wantKeys()
@@ -683,7 +759,7 @@ func batchOf(end int64, keys ...string) *plan.Batch {
 	b := plan.NewBatch()
 	b.End, b.Settled = position(end), position(end)
 	for _, key := range keys {
-		b.Drop([]byte(key))
+		b.Add([]byte(key), plan.Drop, 0, nil, 0)
 	}
 	return b
 }
@@ -835,15 +911,15 @@ func TestSinkRefusesAWatermarkOfANewerRelease(t *testing.T) {
 	}
 }
 
-func templatesOf(t *testing.T, texts ...string) []*guard.Template {
+func templatesOf(t *testing.T, texts ...string) []plan.Keys {
 	t.Helper()
-	var templates []*guard.Template
+	var templates []plan.Keys
 	for _, text := range texts {
 		template, err := guard.ParseTemplate(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		templates = append(templates, template)
+		templates = append(templates, plan.Keys{Template: template})
 	}
 	return templates
 }

@@ -46,12 +46,13 @@ local function unlink(first, last)
     end
   end
 end
+-- MGET, since it takes what is no string for nothing.
 local function read(first, last)
   local values = {}
   for i = first, last, 1000 do
     local stop = math.min(i + 999, last)
     if cluster then
-      for j = i, stop do values[j - first + 1] = redis.call('GET', ARGV[j]) end
+      for j = i, stop do values[j - first + 1] = redis.call('MGET', ARGV[j])[1] end
     else
       local some = redis.call('MGET', unpack(ARGV, i, stop))
       for j = i, stop do values[j - first + 1] = some[j - i + 1] end
