@@ -28,12 +28,12 @@ var arrows = map[string][]string{
 	"internal/value":     {"internal/change"},
 	"internal/database":  {"internal/change", "internal/value"},
 	"internal/redissink": {"internal/guard", "internal/plan", "internal/value"},
-	"internal/admin":     {"internal/apply"},
+	"internal/admin":     {"internal/apply", "internal/fill"},
 	"internal/stack":     {},
 	"internal/demo":      {".", "internal/database", "internal/guard", "internal/pgsource", "internal/plan", "internal/stack"},
 	"cmd/unstale": {
-		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/database", "internal/demo",
-		"internal/guard", "internal/pgsource", "internal/plan", "internal/redissink",
+		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/database", "internal/demo", "internal/fill",
+		"internal/guard", "internal/pgsource", "internal/plan", "internal/redissink", "internal/value",
 	},
 }
 

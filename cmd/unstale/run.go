@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,8 +14,10 @@ import (
 
 	"github.com/unstale/unstale/internal/admin"
 	"github.com/unstale/unstale/internal/apply"
+	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/fill"
 	"github.com/unstale/unstale/internal/pgsource"
 	"github.com/unstale/unstale/internal/plan"
 	"github.com/unstale/unstale/internal/redissink"
@@ -27,8 +30,8 @@ func newRun() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Keep the cache coherent",
-		Long: `Run reads the database's log from where Redis stands and drops what each change
-makes stale. It creates the publication and the slot if they are absent and the
+		Long: `Run reads the database's log from where Redis stands, and drops or sets what each
+change makes stale, as its entry says. It creates the publication and the slot if they are absent and the
 role may; otherwise it prints the SQL for someone who may.
 
 SIGTERM: what has been read is applied and acknowledged, exit 0. A second one
@@ -106,11 +109,48 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
 		defer catalog.close(context.WithoutCancel(ctx))
 
-		loop := apply.New(source, planner, gate, catalog, sink, apply.Options{Logger: logger, Observer: metrics})
+		loader := database.NewLoader(databaseConfig, loads(examined.entries), database.LoaderOptions{Connections: c.Load.Connections})
+		defer loader.Close()
+		var loop *apply.Loop
+		queue := fill.NewQueue(examined.entries, loader, redissink.NewLeases(client), fill.Options{
+			RowsPerSecond: c.Load.RowsPerSecond,
+			Workers:       2 * c.Load.Connections,
+			Applied:       func() uint64 { return loop.Status().Position.LSN },
+			Observer:      metrics,
+			Logger:        logger,
+		})
+		loop = apply.New(source, planner, primary{gate, loader}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue})
 		status.is(loop.Status)
-		return loop.Run(workCtx)
+
+		loading, endLoading := context.WithCancel(workCtx)
+		loaded := make(chan error, 1)
+		go func() { loaded <- queue.Run(loading) }()
+		err = loop.Run(workCtx)
+		endLoading()
+		return errors.Join(err, <-loaded)
 	})
 	return work.Wait()
+}
+
+// A primary is what the gate and the loader ask: both only of the server that
+// the stream comes from.
+type primary struct {
+	*database.Gate
+	loader *database.Loader
+}
+
+func (p primary) Expect(origin change.Origin) {
+	p.Gate.Expect(origin)
+	p.loader.Expect(origin)
+}
+
+// loads says, for each entry, what its values are.
+func loads(entries []plan.Entry) []database.Load {
+	loads := make([]database.Load, len(entries))
+	for i, e := range entries {
+		loads[i] = database.Load{Table: database.Name{Schema: e.Schema, Table: e.Table}, Key: e.Key.Columns(), Columns: e.Columns, Hash: e.Hash}
+	}
+	return loads
 }
 
 // currentStatus is what the admin server shows: the loop's, once there is one.

@@ -9,9 +9,11 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/unstale/unstale/internal/apply"
+	"github.com/unstale/unstale/internal/fill"
 )
 
-// Metrics counts what a loop does. It is the loop's observer.
+// Metrics counts what a loop does, and the queue that loads for it. It observes
+// both.
 type Metrics struct {
 	registry  *prometheus.Registry
 	changes   prometheus.Counter
@@ -28,9 +30,13 @@ type Metrics struct {
 	sweeps    *prometheus.CounterVec
 	scanned   prometheus.Counter
 	swept     prometheus.Counter
+	loaded    *prometheus.CounterVec
 }
 
-var _ apply.Observer = (*Metrics)(nil)
+var (
+	_ apply.Observer = (*Metrics)(nil)
+	_ fill.Observer  = (*Metrics)(nil)
+)
 
 // NewMetrics returns metrics that are all zero.
 func NewMetrics() *Metrics {
@@ -64,9 +70,11 @@ func NewMetrics() *Metrics {
 			Name: "unstale_sweep_scanned_keys_total", Help: "Keys that sweeps have looked at."}),
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "unstale_sweep_dropped_keys_total", Help: "Keys that sweeps have dropped."}),
+		loaded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; forgotten, there were too many."}, []string{"entry", "result"}),
 	}
 	m.registry.MustRegister(m.changes, m.effects, m.dropped, m.set, m.doubted, m.batchKeys, m.gateWait, m.snapshots, m.latency,
-		m.retries, m.gaps, m.sweeps, m.scanned, m.swept)
+		m.retries, m.gaps, m.sweeps, m.scanned, m.swept, m.loaded)
 	for _, kind := range []string{"key", "sweep"} {
 		m.effects.WithLabelValues(kind)
 	}
@@ -139,6 +147,21 @@ func (m *Metrics) Swept(scanned, dropped int) {
 	m.scanned.Add(float64(scanned))
 	m.swept.Add(float64(dropped))
 }
+
+// Filled implements fill.Observer.
+func (m *Metrics) Filled(entry string, t fill.Tally) {
+	for _, result := range []struct {
+		name string
+		keys int
+	}{{"stored", t.Stored}, {"cached", t.Cached}, {"refused", t.Refused}, {"absent", t.Absent}, {"busy", t.Busy}, {"failed", t.Failed}} {
+		if result.keys > 0 {
+			m.loaded.WithLabelValues(entry, result.name).Add(float64(result.keys))
+		}
+	}
+}
+
+// Dropped implements fill.Observer.
+func (m *Metrics) Dropped(entry string) { m.loaded.WithLabelValues(entry, "forgotten").Inc() }
 
 // total reads a counter back.
 func (m *Metrics) total(c prometheus.Counter) uint64 {
