@@ -341,10 +341,10 @@ func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatemen
 		name, given := t+"."+quote(column), fmt.Sprintf("asked.k%d", i+1)
 		arrays = append(arrays, fmt.Sprintf("$%d::text[]", i+1))
 		asked = append(asked, fmt.Sprintf("k%d", i+1))
-		// Equal is not the same: 'A' = 'a' in citext, and the key is of one of
-		// them. format() writes a value as the log does, which a cast to text does
-		// not for all types.
-		matches = append(matches, fmt.Sprintf("%s = %s::%s AND format('%%s', %s) = %s", name, given, typeOf[column], name, given))
+		// Equal is not the same: 'A' = 'a' in citext and in some collations, and
+		// the key is of one of them. format() writes a value as the log does, which
+		// a cast to text does not for all types.
+		matches = append(matches, fmt.Sprintf(`%s = %s::%s AND format('%%s', %s) = %s COLLATE "C"`, name, given, typeOf[column], name, given))
 	}
 	for i, column := range order {
 		sorted = append(sorted, t+"."+quote(column))
