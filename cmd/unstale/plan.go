@@ -10,23 +10,26 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/spf13/cobra"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/value"
 )
 
 func newPlan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Show which change drops which keys",
+		Short: "Show what a change does to which keys",
 		Long: `Plan prints, for each table, what each kind of change does to which keys: like
 EXPLAIN, without doing it. With --change it prints the effects of one change, as
 the log would carry it under the table's replica identity.
 
 The change is JSON: table, op (c or insert, u or update, d or delete, t or
-truncate), before and after.`,
+truncate), before and after. A column that is not given is one that the log does
+not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 		Example: `  unstale plan
   unstale plan --change '{"table":"products","op":"u","before":{"id":7},"after":{"id":8}}'`,
 		Args: noArgs,
@@ -67,7 +70,7 @@ truncate), before and after.`,
 		}
 		planner := plan.New(x.entries)
 		if asked != nil {
-			effects, err := asked.effects(planner, x.tables)
+			effects, err := asked.effects(planner, x)
 			if err != nil {
 				return fmt.Errorf("--change: %w", err)
 			}
@@ -82,7 +85,10 @@ func printRules(w io.Writer, rules []plan.Rule, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, rules)
 	}
-	table := ""
+	table, width := "", 0
+	for _, r := range rules {
+		width = max(width, len(r.Effect))
+	}
 	for _, r := range rules {
 		if r.Table != table {
 			if table != "" {
@@ -99,7 +105,7 @@ func printRules(w io.Writer, rules []plan.Rule, asJSON bool) error {
 		if r.Of != "" {
 			of = ", by " + r.Of
 		}
-		fmt.Fprintf(w, "  %-28s %-5s %s%s\n", op, r.Effect, r.Key, of)
+		fmt.Fprintf(w, "  %-28s %-*s %s%s\n", op, width, r.Effect, r.Key, of)
 	}
 	return nil
 }
@@ -108,12 +114,25 @@ func printEffects(w io.Writer, effects []plan.Outcome, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, effects)
 	}
+	width := len("sweep")
 	for _, e := range effects {
-		reason := ""
-		if e.Reason != "" {
-			reason = "  (" + e.Reason + ")"
+		width = max(width, len(e.Effect))
+	}
+	for _, e := range effects {
+		more := ""
+		switch {
+		case e.Reason != "":
+			more = "  (" + e.Reason + ")"
+		case e.Value != "":
+			more = " = " + e.Value
+		case e.Fields != nil:
+			var fields []string
+			for _, f := range e.Fields {
+				fields = append(fields, fmt.Sprintf("%s %q", f.Name, f.Value))
+			}
+			more = " = " + strings.Join(fields, ", ")
 		}
-		fmt.Fprintf(w, "%-5s %s%s\n", e.Effect, e.Key, reason)
+		fmt.Fprintf(w, "%-*s %s%s\n", width, e.Effect, e.Key, more)
 	}
 	if len(effects) == 0 {
 		fmt.Fprintln(w, "no effect")
@@ -166,22 +185,28 @@ func parseChange(text string) (*askedChange, error) {
 }
 
 // effects plans the change as the log would carry it.
-func (a *askedChange) effects(planner *plan.Planner, tables []database.Table) ([]plan.Outcome, error) {
-	at := slices.IndexFunc(tables, func(t database.Table) bool { return a.names(t.Name) })
+func (a *askedChange) effects(planner *plan.Planner, x *examination) ([]plan.Outcome, error) {
+	at := slices.IndexFunc(x.tables, func(t database.Table) bool { return a.names(t.Name) })
 	if at < 0 {
 		var names []string
-		for i := range tables {
-			names = append(names, tables[i].Name.String())
+		for i := range x.tables {
+			names = append(names, x.tables[i].Name.String())
 		}
 		slices.Sort(names)
 		return nil, fmt.Errorf("no entry is over table %q; entries are over %s", a.Table, strings.Join(slices.Compact(names), ", "))
 	}
-	relation := relationOf(&tables[at])
+	relation := relationOf(&x.tables[at], &x.entries[at].Shape)
 	relation.Wanted = planner.Compile(relation)
+	var keys []string
+	for _, e := range x.entries {
+		if e.Schema == relation.Schema && e.Table == relation.Name {
+			keys = append(keys, e.Key.Columns()...)
+		}
+	}
 	c := &change.Change{Op: a.Op, Relation: relation, Position: change.Position{LSN: 1}}
 	var err error
 	if a.Op == change.Insert || a.Op == change.Update {
-		if c.New, err = row(relation, "after", a.After, change.Whole); err != nil {
+		if c.New, err = row(relation, keys, "after", a.After, change.Whole); err != nil {
 			return nil, err
 		}
 	}
@@ -190,7 +215,7 @@ func (a *askedChange) effects(planner *plan.Planner, tables []database.Table) ([
 		if relation.Identity == change.IdentityFull {
 			kind = change.Whole
 		}
-		if c.Old, err = row(relation, "before", a.Before, kind); err != nil {
+		if c.Old, err = row(relation, keys, "before", a.Before, kind); err != nil {
 			return nil, err
 		}
 	}
@@ -206,22 +231,30 @@ func (a *askedChange) names(name database.Name) bool {
 	return a.Table == name.Table || a.Table == name.String() || a.Table == name.SQL()
 }
 
-func relationOf(t *database.Table) *change.Relation {
+// relationOf describes a table as the log would.
+func relationOf(t *database.Table, shape *value.Shape) *change.Relation {
 	r := &change.Relation{OID: t.OID, Schema: t.Relation.Name.Schema, Name: t.Relation.Name.Table, Identity: t.Replica.Identity()}
 	identity, whole := t.Replica.Columns()
-	for _, column := range t.Columns {
-		r.Columns = append(r.Columns, change.Column{
-			Name: column.Name, TypeOID: column.TypeOID, TypeMod: column.TypeMod,
-			Identifies: whole || slices.Contains(identity, column.Name),
-		})
+	for _, column := range shape.Columns {
+		if known := t.Column(column.Name); known != nil && known.Logged {
+			r.Columns = append(r.Columns, change.Column{
+				Name: column.Name, TypeOID: column.TypeOID, TypeMod: column.TypeMod,
+				Identifies: whole || slices.Contains(identity, column.Name),
+			})
+		}
 	}
 	return r
 }
 
-// row gives the wanted columns of a row. A column that is not given is an error:
-// the log would carry it.
-func row(r *change.Relation, name string, values map[string]json.RawMessage, kind change.RowKind) (change.Row, error) {
+// row gives the wanted columns of a row. A column of a key that is not given is
+// an error: the log would carry it.
+func row(r *change.Relation, keys []string, name string, values map[string]json.RawMessage, kind change.RowKind) (change.Row, error) {
 	made := change.Row{Kind: kind}
+	for column := range values {
+		if !slices.ContainsFunc(r.Columns, func(c change.Column) bool { return c.Name == column }) {
+			return made, fmt.Errorf("%q has %q, which is no column of the table in the log", name, column)
+		}
+	}
 	for _, at := range r.Wanted {
 		column := r.Columns[at]
 		if kind == change.IdentityOnly && !column.Identifies {
@@ -229,23 +262,28 @@ func row(r *change.Relation, name string, values map[string]json.RawMessage, kin
 			continue
 		}
 		raw, ok := values[column.Name]
-		if !ok {
+		switch {
+		case !ok && slices.Contains(keys, column.Name):
 			return made, fmt.Errorf("%q has no %q, which a key needs", name, column.Name)
+		case !ok:
+			made.Values = append(made.Values, change.Value{})
+			continue
 		}
-		value, err := valueOf(raw)
+		given, err := valueOf(raw, column.TypeOID)
 		if err != nil {
 			return made, fmt.Errorf("%q of %q: %w", column.Name, name, err)
 		}
-		made.Values = append(made.Values, value)
+		made.Values = append(made.Values, given)
 	}
 	return made, nil
 }
 
 // valueOf gives a JSON value the text that PostgreSQL would print.
-func valueOf(raw json.RawMessage) (change.Value, error) {
+func valueOf(raw json.RawMessage, typeOID uint32) (change.Value, error) {
 	switch text := string(raw); {
 	case text == "null":
 		return change.Value{State: change.Null}, nil
+	case typeOID == pgtype.JSONOID || typeOID == pgtype.JSONBOID:
 	case text == "true" || text == "false":
 		return change.Value{State: change.Text, Text: raw[:1]}, nil
 	case strings.HasPrefix(text, `"`):
@@ -260,7 +298,8 @@ func valueOf(raw json.RawMessage) (change.Value, error) {
 
 func sameIdentity(r *change.Relation, before, after change.Row) bool {
 	for i, at := range r.Wanted {
-		if r.Columns[at].Identifies && (before.Values[i].State != after.Values[i].State || string(before.Values[i].Text) != string(after.Values[i].Text)) {
+		given := before.Values[i].State != change.Missing
+		if given && r.Columns[at].Identifies && (before.Values[i].State != after.Values[i].State || string(before.Values[i].Text) != string(after.Values[i].Text)) {
 			return false
 		}
 	}

@@ -150,6 +150,9 @@ type Column struct {
 	// Generated is pg_attribute.attgenerated: empty, "s" (stored) or "v"
 	// (virtual).
 	Generated string `json:"generated"`
+	// Logged: the log can have it. Stored generated columns are in the log from
+	// PostgreSQL 18 on, if the publication says so, and virtual ones never.
+	Logged bool `json:"logged"`
 	// Deterministic: equal means the same bytes.
 	Deterministic bool `json:"deterministic"`
 	// Long: a value may be stored out of line. As a last resort that can happen
@@ -294,6 +297,7 @@ SELECT asked.number,
             'type_name', format_type(a.atttypid, a.atttypmod),
             'type_mod', CASE WHEN base.type_mod IS NULL OR a.atttypmod >= 0 THEN a.atttypmod ELSE base.type_mod END,
             'generated', a.attgenerated,
+            'logged', a.attgenerated = '' OR a.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000,
             'deterministic', coalesce(collation_of.collisdeterministic, true),
             'long', a.attstorage IN ('x', 'e') AND EXISTS (SELECT FROM tree t JOIN pg_class c ON c.oid = t.oid
                 WHERE t.number = asked.number AND c.reltoastrelid <> 0),

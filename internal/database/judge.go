@@ -217,11 +217,11 @@ func (j *judgement) group() {
 			byOID[found.OID] = t
 			j.tables = append(j.tables, t)
 		}
-		keyed := j.have(&found, need, "key", need.KeyColumns)
-		if need.Written && keyed {
-			j.identified(&found, need)
+		sound := j.have(&found, need, "key", need.KeyColumns)
+		if need.Written && sound {
+			sound = j.identified(&found, need)
 		}
-		if j.have(&found, need, "columns", need.Columns) && need.FromLog {
+		if j.have(&found, need, "columns", need.Columns) && sound && need.FromLog {
 			t.fromLog = append(t.fromLog, need)
 		}
 		for _, name := range need.KeyColumns {
@@ -251,15 +251,15 @@ func (j *judgement) have(t *inspected, need TableNeed, setting string, columns [
 	return all
 }
 
-// identified judges whether a key is that of one row. Two rows with one key
-// would write over each other, and the one that is deleted take the value of
-// the other with it.
-func (j *judgement) identified(t *inspected, need TableNeed) {
+// identified reports whether a key is that of one row, and says so if it is not:
+// two rows with one key would write over each other, and the one that is deleted
+// take the value of the other with it.
+func (j *judgement) identified(t *inspected, need TableNeed) bool {
 	var add []string
 	for i, unique := range t.Unique {
 		more := absent(unique, need.KeyColumns)
 		if len(more) == 0 {
-			return
+			return true
 		}
 		if i == 0 || len(more) < len(add) {
 			add = more
@@ -282,6 +282,7 @@ func (j *judgement) identified(t *inspected, need TableNeed) {
 		Text: "a value is one row, and several rows can have the same key: no unique index that is valid, not deferrable and without WHERE or expressions has only columns of the key",
 		Then: strings.Join(append(ways, "write on_change: invalidate"), "; or "),
 	})
+	return false
 }
 
 func inPath(name Name) string {

@@ -5,6 +5,16 @@ import (
 	"strings"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/value"
+)
+
+// What happens to keys, for people.
+const (
+	drop      = "drop"
+	load      = "drop, then load"
+	set       = "set"
+	setCached = "set if cached"
+	sweep     = "sweep"
 )
 
 // Rule says what one kind of change to a table does to the keys of one entry.
@@ -12,10 +22,12 @@ type Rule struct {
 	Table   string `json:"table"`             // schema-qualified
 	Op      string `json:"op"`                // insert, update, delete or truncate
 	Columns string `json:"columns,omitempty"` // of an update: those that it touches
-	Effect  string `json:"effect"`            // drop or sweep
-	Key     string `json:"key"`               // template of the keys
-	Of      string `json:"of,omitempty"`      // which version of the row gives the key
-	Entry   string `json:"entry"`
+	// Effect is drop, drop, then load, set, set if cached, or sweep. What is to
+	// be set is dropped where the log does not have the whole value.
+	Effect string `json:"effect"`
+	Key    string `json:"key"`          // template of the keys
+	Of     string `json:"of,omitempty"` // which version of the row gives the key
+	Entry  string `json:"entry"`
 }
 
 // Rules lists what changes do, by table in the order of the entries.
@@ -29,36 +41,50 @@ func (p *Planner) Rules() []Rule {
 		}
 		described[name] = true
 		for j := range p.entries {
-			e := &p.entries[j]
-			if (tableName{e.Schema, e.Table}) != name {
-				continue
-			}
-			base := Rule{Table: name.schema + "." + name.table, Key: e.Key.String(), Entry: e.Name, Effect: "drop"}
-			columns := strings.Join(e.Key.Columns(), ", ")
-			for _, r := range []Rule{
-				{Op: "insert", Of: "the new row"},
-				{Op: "update", Columns: columns, Of: "the old row and the new"},
-				{Op: "update", Columns: "any other", Of: "the row"},
-				{Op: "delete", Of: "the old row"},
-				{Op: "truncate", Effect: "sweep"},
-			} {
-				rule := base
-				rule.Op, rule.Columns, rule.Of = r.Op, r.Columns, r.Of
-				if r.Effect != "" {
-					rule.Effect = r.Effect
-				}
-				rules = append(rules, rule)
+			if e := &p.entries[j]; (tableName{e.Schema, e.Table}) == name {
+				rules = append(rules, e.rules()...)
 			}
 		}
 	}
 	return rules
 }
 
+func (e *Entry) rules() []Rule {
+	put := [...]string{Invalidate: drop, Update: setCached, Warm: set, Refresh: load}[e.OnChange]
+	columns := strings.Join(e.Key.Columns(), ", ")
+	moved := []Rule{
+		{Op: "update", Columns: columns, Effect: drop, Of: "the old row"},
+		{Op: "update", Columns: columns, Effect: put, Of: "the new row"},
+	}
+	if put == drop {
+		moved = []Rule{{Op: "update", Columns: columns, Effect: drop, Of: "the old row and the new"}}
+	}
+	rules := []Rule{{Op: "insert", Effect: put, Of: "the new row"}}
+	rules = append(rules, moved...)
+	rules = append(rules,
+		Rule{Op: "update", Columns: "any other", Effect: put, Of: "the row"},
+		Rule{Op: "delete", Effect: drop, Of: "the old row"},
+		Rule{Op: "truncate", Effect: sweep})
+	for i := range rules {
+		rules[i].Table, rules[i].Key, rules[i].Entry = e.Schema+"."+e.Table, e.Key.String(), e.Name
+	}
+	return rules
+}
+
 // Outcome of one change, for people.
 type Outcome struct {
-	Effect string `json:"effect"` // drop or sweep
+	Effect string `json:"effect"` // as that of a Rule
 	Key    string `json:"key"`    // the key, or the template of the keys
-	Reason string `json:"reason,omitempty"`
+	// What is set: a text, or the fields of a hash.
+	Value  string  `json:"value,omitempty"`
+	Fields []Field `json:"fields,omitempty"`
+	Reason string  `json:"reason,omitempty"` // why it is swept, or dropped and not set
+}
+
+// Field of a hash.
+type Field struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // Effects returns what c does.
@@ -67,14 +93,47 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 	p.Plan(c, b)
 	effects := []Outcome{}
 	for i := range b.Len() {
-		effects = append(effects, Outcome{Effect: "drop", Key: string(b.Key(i))})
+		effects = append(effects, p.outcome(b, i))
 	}
 	for _, s := range b.Sweeps {
 		reason := s.Reason
 		if reason == "" {
 			reason = fmt.Sprintf("the table was %s", s.Cause)
 		}
-		effects = append(effects, Outcome{"sweep", p.entries[s.Entry].Key.String(), reason})
+		effects = append(effects, Outcome{Effect: sweep, Key: p.entries[s.Entry].Key.String(), Reason: reason})
 	}
 	return effects
+}
+
+// outcome describes key i of a batch that holds one change.
+func (p *Planner) outcome(b *Batch, i int) Outcome {
+	o := Outcome{Effect: drop, Key: string(b.Key(i))}
+	if b.Loads(i) {
+		o.Effect = load
+	}
+	if !b.Effect(i).sets() {
+		// The key of the old row stands before that of the new, which is the one
+		// that was to be set.
+		if last := i == b.Len()-1 || b.Entry(i+1) != b.Entry(i); last {
+			for _, incomplete := range b.Incomplete {
+				if incomplete.Entry == b.Entry(i) {
+					o.Reason = incomplete.Reason
+				}
+			}
+		}
+		return o
+	}
+	o.Effect = set
+	if b.Effect(i) == SetCached {
+		o.Effect = setCached
+	}
+	encoded, _ := b.Value(i)
+	if !p.entries[b.Entry(i)].Hash {
+		o.Value = string(encoded)
+		return o
+	}
+	for name, text := range value.Fields(encoded) {
+		o.Fields = append(o.Fields, Field{string(name), string(text)})
+	}
+	return o
 }

@@ -194,21 +194,10 @@ func TestPlanPrintsWhatAChangeDoes(t *testing.T) {
   customer_orders: {key: 'customer:{customer}:orders:{paid}', table: orders}
   line: {key: 'line:{order}:{no}', table: 'shop."Line Items"'}
 `))
-	var text strings.Builder
-	run := func(exit int, args ...string) {
-		stdout, stderr, got := unstaleCommand(t, append(args, "--config", path)...)
-		fmt.Fprintf(&text, "$ unstale %s\n%s%s", strings.Join(args, " "), stdout, stderr)
-		if got != exit {
-			t.Errorf("%s: exit %d, want %d\n%s%s", args, got, exit, stdout, stderr)
-		}
-		fmt.Fprintf(&text, "exit %d\n\n", got)
-	}
-	run(0, "plan")
-	run(0, "plan", "--json")
-	for _, c := range []struct {
-		exit   int
-		change string
-	}{
+	s := session{t: t, config: path}
+	s.run(0, "plan")
+	s.run(0, "plan", "--json")
+	s.changes([]asked{
 		{0, `{"table":"products","op":"c","after":{"id":1,"name":"x"}}`},
 		{0, `{"table":"public.products","op":"u","before":{"id":7},"after":{"id":8}}`},
 		{0, `{"table":"products","op":"u","after":{"id":8}}`},
@@ -227,12 +216,141 @@ func TestPlanPrintsWhatAChangeDoes(t *testing.T) {
 		{2, `{"table":"products","operation":"u"}`},
 		{2, `{"table":"products","op":"t"} {}`},
 		{2, `products`},
-	} {
-		run(c.exit, "plan", "--change", c.change)
+	})
+	s.run(0, "plan", "--json", "--change", `{"table":"orders","op":"u","before":{"id":1,"customer":7,"paid":false},"after":{"id":2,"customer":7,"paid":true}}`)
+	s.run(0, "plan", "--json", "--change", `{"table":"products","op":"t"}`)
+	golden(t, "plan.txt", s.text.String())
+}
+
+// A session is what somebody types and what comes of it.
+type session struct {
+	t      *testing.T
+	config string
+	text   strings.Builder
+}
+
+func (s *session) run(exit int, args ...string) {
+	s.t.Helper()
+	stdout, stderr, got := unstaleCommand(s.t, append(args, "--config", s.config)...)
+	fmt.Fprintf(&s.text, "$ unstale %s\n%s%s", strings.Join(args, " "), stdout, stderr)
+	if got != exit {
+		s.t.Errorf("%s: exit %d, want %d\n%s%s", args, got, exit, stdout, stderr)
 	}
-	run(0, "plan", "--json", "--change", `{"table":"orders","op":"u","before":{"id":1,"customer":7,"paid":false},"after":{"id":2,"customer":7,"paid":true}}`)
-	run(0, "plan", "--json", "--change", `{"table":"products","op":"t"}`)
-	golden(t, "plan.txt", text.String())
+	fmt.Fprintf(&s.text, "exit %d\n\n", got)
+}
+
+type asked struct {
+	exit   int
+	change string
+}
+
+func (s *session) changes(all []asked) {
+	s.t.Helper()
+	for _, c := range all {
+		s.run(c.exit, "plan", "--change", c.change)
+	}
+}
+
+// What is written is shown as Redis will have it, and what is not, with the
+// reason.
+func TestPlanPrintsWhatAChangeWrites(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), sharedRedis(t))
+	execute(t, f.conn,
+		`CREATE DOMAIN price AS numeric(10,2)`,
+		`CREATE TABLE items (id int PRIMARY KEY, name text, price price, tags text[], extra json, sold bool)`,
+		`CREATE TABLE totals (id int PRIMARY KEY, net int, gross int GENERATED ALWAYS AS (net * 2) STORED)`,
+		`CREATE TABLE lines (id int PRIMARY KEY, no int, UNIQUE (id, no))`, `ALTER TABLE lines REPLICA IDENTITY FULL`)
+	path, _ := writeConfig(t, f.config(`  item: {key: 'item:{id}', table: items, on_change: warm}
+  shown: {key: 'shown:{id}', table: items, on_change: update, columns: [name, id, price], format: hash}
+  loaded: {key: 'loaded:{id}', table: items, on_change: refresh}
+  total: {key: 'total:{id}', table: totals, on_change: update}
+  line: {key: 'line:{id}:{no}', table: lines, on_change: warm}
+`))
+	s := session{t: t, config: path}
+	s.run(0, "plan")
+	s.changes([]asked{
+		{0, `{"table":"items","op":"c","after":{"id":1,"name":"a \"b\"","price":1.50,"tags":"{x,NULL,\"y z\"}","extra":{"k":[1, true]},"sold":true}}`},
+		{0, `{"table":"items","op":"u","after":{"id":1,"name":null,"price":2.00,"tags":null,"extra":"text","sold":false}}`},
+		{0, `{"table":"items","op":"u","before":{"id":1},"after":{"id":2,"name":"a","price":2,"tags":"{}","extra":1,"sold":false}}`},
+		{0, `{"table":"items","op":"u","after":{"id":1,"name":"a","price":2}}`},
+		{0, `{"table":"items","op":"c","after":{"id":1,"name":"a","price":2,"tags":["x"],"extra":null,"sold":null}}`},
+		{0, `{"table":"items","op":"d","before":{"id":1}}`},
+		{0, `{"table":"items","op":"t"}`},
+		{0, `{"table":"totals","op":"u","after":{"id":1,"net":2}}`},
+		{1, `{"table":"totals","op":"u","after":{"id":1,"net":2,"gross":4}}`},
+		{0, `{"table":"lines","op":"u","before":{"id":1,"no":2},"after":{"id":1,"no":3}}`},
+		{0, `{"table":"lines","op":"u","before":{"id":1,"no":2},"after":{"id":1,"no":null}}`},
+	})
+	s.run(0, "plan", "--json", "--change", `{"table":"items","op":"u","before":{"id":1},"after":{"id":2,"name":"a","price":2}}`)
+	golden(t, "written.txt", s.text.String())
+}
+
+// Entries whose values are written ask more of a table. What is wrong is shown
+// at its place; what is only slow is advice, and the statement that is printed
+// mends it.
+func TestCheckExaminesWhatIsWritten(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), sharedRedis(t))
+	execute(t, f.conn,
+		`CREATE TABLE items (id int PRIMARY KEY, shop int, name text, cost money, total int GENERATED ALWAYS AS (id * 2) STORED)`)
+	check := func(entries string) string {
+		path, _ := writeConfig(t, f.config(entries))
+		var text strings.Builder
+		for _, finding := range checkJSON(t, path).Findings {
+			if strings.HasPrefix(finding.Subject, "setting ") {
+				continue // of the server, whatever is written
+			}
+			if at := strings.LastIndex(finding.Subject, " entries."); at >= 0 {
+				finding.Subject = finding.Subject[at+1:]
+			}
+			fmt.Fprintf(&text, "%s: %s: %s\n", finding.Severity, finding.Subject, finding.Text)
+			for _, mend := range append(finding.Mend, finding.Then) {
+				if mend != "" {
+					fmt.Fprintf(&text, "    %s\n", mend)
+				}
+			}
+		}
+		return text.String()
+	}
+	var text strings.Builder
+	for _, entries := range []string{
+		"  of_shop: {key: 'shop:{shop}', table: items, on_change: warm}\n  item: {key: 'item:{id}', table: items, on_change: refresh, columns: [id, nmae]}\n",
+		"  item: {key: 'item:{id}', table: items, on_change: warm}\n",
+		"  item: {key: 'item:{id}', table: items, on_change: update, columns: [id, name]}\n",
+		"  item: {key: 'item:{id}', table: items, on_change: refresh}\n",
+	} {
+		fmt.Fprintf(&text, "%s----\n%s\n", entries, check(entries))
+	}
+	golden(t, "examined.txt", text.String())
+	execute(t, f.conn, `ALTER TABLE public.items REPLICA IDENTITY FULL`)
+	if got := check("  item: {key: 'item:{id}', table: items, on_change: update, columns: [id, name]}\n"); got != "" {
+		t.Errorf("after what it printed: %s", got)
+	}
+}
+
+// An evicted shield lets a value go back in time. Redis evicts only under a
+// limit, and only what a change has written has a shield.
+func TestCheckSaysThatRedisEvicts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		fact, limit, policy, onChange string
+		says                          bool
+	}{
+		{"it evicts, and values are written from changes", "100mb", "allkeys-lru", "warm", true},
+		{"it evicts, and values are the application's", "100mb", "allkeys-lru", "invalidate", false},
+		{"it has no limit", "0", "allkeys-lru", "warm", false},
+		{"it refuses writes", "100mb", "noeviction", "warm", false},
+	} {
+		r := startRedis(t, stack.RedisOptions{Settings: map[string]string{"maxmemory": c.limit, "maxmemory-policy": c.policy}})
+		f := newFixtureOn(t, sharedPostgres(t, 15), r)
+		f.exec(`CREATE TABLE t (id int PRIMARY KEY)`)
+		path, _ := writeConfig(t, f.config("  t: {key: 't:{id}', table: t, on_change: "+c.onChange+"}\n"))
+		stdout, stderr, exit := unstaleCommand(t, "check", "--config", path)
+		if says := strings.Contains(stdout, "advice: redis: its maxmemory-policy is allkeys-lru"); says != c.says || exit != 0 {
+			t.Errorf("%s: exit %d\n%s%s", c.fact, exit, stdout, stderr)
+		}
+	}
 }
 
 // The columns of an entry are known to the database only; the place that is
@@ -324,7 +442,7 @@ echo "${COMPREPLY[@]}"
 // documentedMetrics are the names that dashboards and alerts are made of.
 var documentedMetrics = []string{
 	"unstale_batch_keys", "unstale_changes_total", "unstale_commit_to_redis_seconds", "unstale_effects_total", "unstale_errors_total",
-	"unstale_gaps_total", "unstale_gate_snapshots_total", "unstale_gate_wait_seconds", "unstale_holding", "unstale_keys_dropped_total",
+	"unstale_gaps_total", "unstale_gate_snapshots_total", "unstale_gate_wait_seconds", "unstale_holding", "unstale_keys_doubted_total", "unstale_keys_dropped_total", "unstale_keys_set_total",
 	"unstale_lag_bytes", "unstale_lag_seconds", "unstale_ready", "unstale_sweep_dropped_keys_total", "unstale_sweep_scanned_keys_total",
 	"unstale_sweeping_entries", "unstale_sweeps_total",
 }
@@ -366,7 +484,7 @@ position   1/\d+/[0-9A-F]+
 settled    1/\d+/[0-9A-F]+
 confirmed  1/\d+/[0-9A-F]+
 lag        \d+ bytes, \d+\.\d s
-changes    3, 2 keys dropped
+changes    3, 2 keys dropped, 0 set
 gaps       1
 last gap   no watermark of this stream in Redis: it is new, or was emptied; slot created
 $`)
@@ -392,7 +510,7 @@ $`)
 	if diff := cmp.Diff(documentedMetrics, got); diff != "" {
 		t.Errorf("metrics (-want +got)\n%s", diff)
 	}
-	if got := i.metric(`unstale_effects_total{kind="drop"}`); got != 2 {
+	if got := i.metric(`unstale_effects_total{kind="key"}`); got != 2 {
 		t.Errorf("%v drops counted, want 2", got)
 	}
 	if got := i.metric(`unstale_sweeps_total{cause="truncated",entry="product"}`); got != 1 {
@@ -779,7 +897,7 @@ entries:
 	i.waitReady()
 	f := &fixture{t: t, conn: root}
 	f.exec(`INSERT INTO t VALUES (1)`)
-	i.waitStatus("applied", func(s *admin.Status) bool { return s.Keys == 1 })
+	i.waitStatus("applied", func(s *admin.Status) bool { return s.Dropped == 1 })
 	i.stop()
 	if strings.Contains(i.log.String(), "s3cret") {
 		t.Errorf("the log shows a password\n%s", i.log)
