@@ -123,7 +123,7 @@ func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
 	for i, entry := range c.Entries {
 		need := database.TableNeed{
 			Entry: entry.Name, Name: database.Name{Schema: entry.Schema, Table: entry.Table},
-			Written: entry.OnChange != config.Invalidate, Columns: entry.Columns, FromLog: entry.Sets(),
+			Written: entry.OnChange != config.Invalidate, Columns: entry.Columns, FromLog: entry.Sets(), Loaded: entry.Loads(),
 		}
 		if templates[i] != nil {
 			need.KeyColumns = templates[i].Columns()

@@ -132,5 +132,8 @@ func (e Entry) Path(setting string) string { return join(join("entries", e.Name)
 // Sets reports whether values are written from changes.
 func (e Entry) Sets() bool { return e.OnChange == Update || e.OnChange == Warm }
 
+// Loads reports whether the service loads values from the database.
+func (e Entry) Loads() bool { return e.OnChange == Warm || e.OnChange == Refresh }
+
 // ColumnPath is the path of the column at index i of Columns.
 func (e Entry) ColumnPath(i int) string { return element(e.Path("columns"), i) }

@@ -159,6 +159,8 @@ type Column struct {
 	// to columns with STORAGE MAIN too, such as numerics; those are left out.
 	// https://www.postgresql.org/docs/current/storage-toast.html
 	Long bool `json:"long"`
+	// Readable: the asking role may SELECT it.
+	Readable bool `json:"readable"`
 }
 
 // Base is a type that is no domain.
@@ -299,6 +301,7 @@ SELECT asked.number,
             'generated', a.attgenerated,
             'logged', a.attgenerated = '' OR a.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000,
             'deterministic', coalesce(collation_of.collisdeterministic, true),
+            'readable', has_column_privilege(asked.oid, a.attnum, 'SELECT'),
             'long', a.attstorage IN ('x', 'e') AND EXISTS (SELECT FROM tree t JOIN pg_class c ON c.oid = t.oid
                 WHERE t.number = asked.number AND c.reltoastrelid <> 0),
             'base', json_build_object('oid', base.oid::bigint, 'schema', base.schema, 'name', base.name, 'type', base.typtype)

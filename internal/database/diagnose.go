@@ -35,6 +35,8 @@ type TableNeed struct {
 	Columns []string
 	// FromLog: values are written from the rows of the log.
 	FromLog bool
+	// Loaded: values are read from the table.
+	Loaded bool
 }
 
 // Severity of a problem.
@@ -154,6 +156,8 @@ type inspected struct {
 	Published bool
 	Filtered  bool // it sends only some rows
 	Listed    bool // it sends only some columns
+	Usable    bool // the asking role may use its schema
+	Hidden    bool // a policy may hide rows from that role
 }
 
 const serverStatement = `
@@ -185,7 +189,8 @@ FROM pg_roles r
 WHERE r.rolname = coalesce(nullif($1, ''), current_user)`
 
 // membershipStatement gives, for a role, a publication and oids of tables, who
-// owns the table and how it is published. %s is the test of whether its schema
+// owns the table, how it is published, and what stands between the asking role
+// and its rows. %s is the test of whether its schema
 // is published, which exists from PostgreSQL 15 on, as do row filters and
 // column lists.
 const membershipStatement = `
@@ -193,7 +198,9 @@ SELECT c.oid::bigint,
        pg_has_role($1::name, c.relowner, 'USAGE'),
        p.oid IS NOT NULL AND (p.puballtables OR m.oid IS NOT NULL OR s.published),
        NOT s.published AND to_jsonb(m) ->> 'prqual' IS NOT NULL,
-       NOT s.published AND to_jsonb(m) ->> 'prattrs' IS NOT NULL
+       NOT s.published AND to_jsonb(m) ->> 'prattrs' IS NOT NULL,
+       has_schema_privilege(c.relnamespace, 'USAGE'),
+       row_security_active(c.oid)
 FROM pg_class c
 LEFT JOIN pg_publication p ON p.pubname = $2
 LEFT JOIN pg_publication_rel m ON m.prpubid = p.oid AND m.prrelid = c.oid
@@ -277,9 +284,10 @@ func inspect(ctx context.Context, conn *pgx.Conn, needs Needs) (*server, error) 
 	}
 	var oid int64
 	var row inspected
-	_, err = pgx.ForEachRow(rows, []any{&oid, &row.Owned, &row.Published, &row.Filtered, &row.Listed}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &row.Owned, &row.Published, &row.Filtered, &row.Listed, &row.Usable, &row.Hidden}, func() error {
 		t := byOID[uint32(oid)]
 		t.Owned, t.Published, t.Filtered, t.Listed = row.Owned, row.Published, row.Filtered, row.Listed
+		t.Usable, t.Hidden = row.Usable, row.Hidden
 		return nil
 	})
 	if err != nil {

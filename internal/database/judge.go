@@ -68,8 +68,9 @@ type judgement struct {
 type wanted struct {
 	inspected
 	keys []string // key columns that exist
-	// fromLog are the entries whose values are written from the log.
-	fromLog []TableNeed
+	// fromLog are the entries whose values are written from the log, loaded
+	// those whose values are read from the table.
+	fromLog, loaded []TableNeed
 }
 
 func (t *wanted) hasStored() bool {
@@ -221,8 +222,11 @@ func (j *judgement) group() {
 		if need.Written && sound {
 			sound = j.identified(&found, need)
 		}
-		if j.have(&found, need, "columns", need.Columns) && sound && need.FromLog {
+		if sound = j.have(&found, need, "columns", need.Columns) && sound; sound && need.FromLog {
 			t.fromLog = append(t.fromLog, need)
+		}
+		if sound && need.Loaded {
+			t.loaded = append(t.loaded, need)
 		}
 		for _, name := range need.KeyColumns {
 			column := found.Column(name)
@@ -401,8 +405,38 @@ func (j *judgement) table(t *wanted) {
 			})
 		}
 	}
+	j.readable(t)
 	j.identity(t)
 	j.spellings(t)
+}
+
+// readable judges whether the asking role may load what entries want it to.
+func (j *judgement) readable(t *wanted) {
+	if len(t.loaded) == 0 {
+		return
+	}
+	p := Problem{Severity: Wrong, Subject: "role " + j.Asking}
+	if !t.Usable {
+		p.Mend = append(p.Mend, "GRANT USAGE ON SCHEMA "+quote(t.Name.Schema)+" TO "+quote(j.Asking)+";")
+	}
+	if slices.ContainsFunc(t.loaded, func(need TableNeed) bool {
+		return slices.ContainsFunc(t.Columns, func(c Column) bool {
+			return !c.Readable && (need.Columns == nil || slices.Contains(need.Columns, c.Name) || slices.Contains(need.KeyColumns, c.Name))
+		})
+	}) {
+		p.Mend = append(p.Mend, "GRANT SELECT ON "+t.Name.SQL()+" TO "+quote(j.Asking)+";")
+	}
+	if len(p.Mend) > 0 {
+		p.Text = fmt.Sprintf("it may not read what the service is to load of %s", t.Name)
+		j.add(p)
+	}
+	if t.Hidden {
+		j.add(Problem{
+			Severity: Advice, Subject: "role " + j.Asking,
+			Text: fmt.Sprintf("row security may hide rows of %s from it, and the service does not load what it does not see", t.Name),
+			Mend: []string{"ALTER ROLE " + quote(j.Asking) + " BYPASSRLS;"},
+		})
+	}
 }
 
 // identity judges what the log carries of old rows.

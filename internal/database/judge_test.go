@@ -116,6 +116,7 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 				Table: Table{Asked: r.Name, Relation: r},
 				Owned: f.flag("owned", true), Published: f.flag("published", true),
 				Filtered: f.flag("filtered", false), Listed: f.flag("listed", false),
+				Usable: f.flag("usable", true), Hidden: f.flag("hidden", false),
 			}
 			if root := f.text("root", ""); root != "" {
 				name := parseName(root)
@@ -125,7 +126,7 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 				part := append(strings.Split(column, ":"), "", "", "")
 				c := Column{
 					Number: i + 1, Name: part[0], TypeName: part[1], TypeMod: -1, Deterministic: true,
-					Base: Base{Schema: "pg_catalog", Name: part[1], Type: "b"}, Generated: part[2], Long: part[3] == "long",
+					Base: Base{Schema: "pg_catalog", Name: part[1], Type: "b"}, Generated: part[2], Long: part[3] == "long", Readable: part[3] != "secret",
 				}
 				table.Columns = append(table.Columns, c)
 				table.Shape.Columns = append(table.Shape.Columns, value.Column{Name: c.Name, Type: &value.Type{OID: typeOIDs[c.TypeName], Name: c.TypeName}})
@@ -148,7 +149,7 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 			needs.Tables = append(needs.Tables, TableNeed{
 				Entry: f.text("name", ""), Name: parseName(f.text("table", "")),
 				KeyColumns: f.list("key"), Columns: f.list("columns"),
-				Written: f.flag("written", false), FromLog: f.flag("fromlog", false),
+				Written: f.flag("written", false), FromLog: f.flag("fromlog", false), Loaded: f.flag("loaded", false),
 			})
 		default:
 			t.Fatalf("a story has no line %q", lines.Text())

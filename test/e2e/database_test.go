@@ -252,6 +252,58 @@ func TestWhatKeepsRowsApart(t *testing.T) {
 	}
 }
 
+// The stream needs no right to read a table; loading rows does. Only what is
+// loaded must be readable, and the printed statements make it so.
+func TestWhatTheServiceLoadsItMayRead(t *testing.T) {
+	for _, major := range databaseMajors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			url := newDatabase(t, sharedPostgres(t, major))
+			root := connectTo(t, url)
+			execute(t, root,
+				`CREATE ROLE loader LOGIN`,
+				`CREATE SCHEMA hr`,
+				`CREATE TABLE hr.people (id int PRIMARY KEY, name text, salary int)`,
+				`ALTER TABLE hr.people ENABLE ROW LEVEL SECURITY`,
+				`CREATE TABLE items (id int PRIMARY KEY, name text, cost int)`,
+				`GRANT SELECT (id, name) ON items TO loader`,
+			)
+			conn := connectTo(t, as("loader", url))
+			need := func(entry, schema, table string, loaded bool, columns ...string) database.TableNeed {
+				return database.TableNeed{Entry: entry, Name: database.Name{Schema: schema, Table: table}, KeyColumns: []string{"id"}, Written: true, Loaded: loaded, Columns: columns}
+			}
+			mends := func(needs ...database.TableNeed) (mends []string) {
+				problems, err := database.Diagnose(within(t, time.Minute), conn, database.Needs{Slot: "rows", Publication: "rows", ApplicationName: "unstale", Tables: needs})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, p := range problems {
+					if strings.Contains(p.Text, "load") {
+						mends = append(mends, p.Mend...)
+					}
+				}
+				return mends
+			}
+			if got := mends(need("named", "", "items", true, "name"), need("streamed", "hr", "people", false)); got != nil {
+				t.Errorf("got %q, want silence", got)
+			}
+			all := []database.TableNeed{need("item", "", "items", true), need("person", "hr", "people", true)}
+			got := mends(all...)
+			want := []string{
+				"GRANT SELECT ON public.items TO loader;",
+				"GRANT USAGE ON SCHEMA hr TO loader;", "GRANT SELECT ON hr.people TO loader;",
+				"ALTER ROLE loader BYPASSRLS;",
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			execute(t, root, got...)
+			if got := mends(all...); got != nil {
+				t.Errorf("after what was printed: got %q, want silence", got)
+			}
+		})
+	}
+}
+
 // Only what may be stored out of line is left out of the log: neither short
 // rows, nor numbers, nor a text whose storage forbids it.
 func TestWhichColumnsAreLong(t *testing.T) {
