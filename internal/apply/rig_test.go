@@ -19,6 +19,7 @@ import (
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/value"
 )
 
 // A rig is a loop between a fake source, primary and master, in a bubble whose
@@ -31,6 +32,7 @@ type rig struct {
 	catalog  *catalog
 	sink     *sink
 	observer *observer
+	loader   *loader
 	logs     *logs
 	planner  *plan.Planner
 	options  apply.Options
@@ -59,6 +61,15 @@ func play(t *testing.T, test func(r *rig)) {
 			}
 			entries = append(entries, plan.Entry{Name: e.name, Key: template, Schema: "public", Table: e.table, Lease: guard.Lease})
 		}
+		for _, onChange := range []plan.OnChange{plan.Warm, plan.Update} {
+			name := map[plan.OnChange]string{plan.Warm: "warm", plan.Update: "update"}[onChange]
+			template, err := guard.ParseTemplate(name + ":{id}")
+			if err != nil {
+				t.Fatal(err)
+			}
+			shape := value.Shape{Columns: []value.Column{{Name: "id", Type: &value.Type{OID: 25}}}}
+			entries = append(entries, plan.Entry{Name: name, Key: template, Schema: "public", Table: name, Lease: guard.Lease, OnChange: onChange, TTL: time.Hour, Shape: shape})
+		}
 		r.planner = plan.New(entries)
 		r.source = &source{at: change.Attachment{Stream: "1:2:unstale", Origin: origin, Confirmed: at(100)}, wake: make(chan struct{}, 1)}
 		r.gate = &gate{running: map[uint64]bool{}, insert: 100}
@@ -68,7 +79,8 @@ func play(t *testing.T, test func(r *rig)) {
 		}}
 		r.sink = &sink{t: t, durable: 3 * time.Second, runID: "a"}
 		r.sink.mark = guard.Watermark{Lo: at(100), Settled: at(100), Origin: origin.String(), Fingerprints: r.catalog.now}
-		r.options = apply.Options{Observer: r.observer, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
+		r.loader = &loader{}
+		r.options = apply.Options{Observer: r.observer, Loader: r.loader, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
 		defer func() {
 			if r.loop != nil {
 				r.end()
@@ -122,6 +134,18 @@ func (r *rig) relation(number int, name string, columns ...string) *change.Relat
 	}
 	relation.Wanted = r.planner.Compile(relation)
 	return relation
+}
+
+// rows are the inserts of one transaction into warm or update, and its end.
+func (r *rig) rows(table string, xid uint32, lsn uint64, ids ...string) []change.Change {
+	number := map[string]int{"warm": 3, "update": 4}[table]
+	relation := &change.Relation{Number: number, Schema: "public", Name: table, Identity: change.IdentityDefault, Columns: []change.Column{{Name: "id", Identifies: true}}}
+	relation.Wanted = r.planner.Compile(relation)
+	changes := r.users(xid, lsn, ids...)
+	for i := range ids {
+		changes[i].Relation = relation
+	}
+	return changes
 }
 
 // users are the inserts of one transaction, and its end.
@@ -376,7 +400,8 @@ func (c *catalog) set(update func(*catalog)) {
 // written is a batch as the master has it.
 type written struct {
 	at       time.Time
-	keys     string
+	keys     string // those that are SET with their value and position
+	until    time.Time
 	end      change.Position
 	settled  change.Position
 	note     *guard.Note
@@ -444,9 +469,13 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 	for _, b := range batches {
 		var keys []string
 		for i := range b.Len() {
-			keys = append(keys, string(b.Key(i)))
+			key := string(b.Key(i))
+			if text, lsn := b.Value(i); b.Effect(i) >= plan.Set {
+				key = fmt.Sprintf("%s=%s@%d", key, text, lsn)
+			}
+			keys = append(keys, key)
 		}
-		given = append(given, written{keys: strings.Join(keys, " "), end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0})
+		given = append(given, written{keys: strings.Join(keys, " "), until: b.Until, end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0})
 	}
 	// Redis may have applied what it did not answer: it must be the same again.
 	for i, want := range s.unanswered {
@@ -557,6 +586,27 @@ func (r *rig) wantDrops(want ...string) {
 	r.t.Helper()
 	if diff := cmp.Diff(append([]string{}, want...), r.drops()); diff != "" {
 		r.t.Errorf("drops (-want +got):\n%s", diff)
+	}
+}
+
+// loader is asked to load keys.
+type loader struct {
+	mu   sync.Mutex
+	keys []string
+}
+
+func (l *loader) Request(entry int, key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keys = append(l.keys, key)
+}
+
+func (r *rig) wantLoads(want ...string) {
+	r.t.Helper()
+	r.loader.mu.Lock()
+	defer r.loader.mu.Unlock()
+	if diff := cmp.Diff(append([]string{}, want...), append([]string{}, r.loader.keys...)); diff != "" {
+		r.t.Errorf("loads (-want +got):\n%s", diff)
 	}
 }
 

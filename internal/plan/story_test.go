@@ -16,6 +16,7 @@ import (
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/value"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata should say")
@@ -23,16 +24,19 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 // The stories in testdata, parted by empty lines: what is declared, what
 // changes, and after the line what happens to which keys.
 //
-//	entry NAME TEMPLATE TABLE
+//	entry NAME TEMPLATE TABLE [on_change=MODE] [columns=(..)] [format=hash]
 //	table TABLE (COLUMN, ..) [identity=KIND] [oid=N]   ! marks a column of the
 //	                                                   replica identity, :N its type
 //	change TABLE OP [before=(..)] [after=(..)] [reason=".."]
 //	batch                                              what follows is the next batch
+//	doubt                                              the batch may SET nothing
+//	catalog TABLE (COLUMN, ..)                         what a later look has shown, where it
+//	                                                   is not what the log says
 //	reads TABLE                                        the columns that are decoded
 //	rules
 //
-// A value is COLUMN=TEXT, NULL, or ~ for a TOASTed one that the log left out; a
-// column that is not named is missing. Names that are no words are quoted.
+// A value is COLUMN=TEXT, NULL, ~ for a TOASTed one that the log left out, or
+// LONG for one that is longer than the source gives; a column that is not named is missing. Names that are no words are quoted.
 func TestStories(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(paths) == 0 {
@@ -70,6 +74,7 @@ type story struct {
 	// tables holds each table as it was described last.
 	tables map[string]*change.Relation
 	count  int
+	lsn    uint64
 	batch  *plan.Batch
 	output strings.Builder
 }
@@ -89,6 +94,10 @@ func tell(t *testing.T, input string) string {
 			s.table(words[1:])
 		case "change":
 			s.change(words[1:])
+		case "catalog":
+			s.know(words[1], list(words[2]))
+		case "doubt":
+			s.batch.Doubt()
 		case "batch":
 			s.flush()
 			s.output.WriteString("next batch\n")
@@ -111,7 +120,33 @@ func tell(t *testing.T, input string) string {
 
 func (s *story) flush() {
 	for i := range s.batch.Len() {
-		fmt.Fprintf(&s.output, "drop %s\n", s.batch.Key(i))
+		said := "drop"
+		switch s.batch.Effect(i) {
+		case plan.Forget:
+			said = "forget"
+		case plan.Set:
+			said = "set"
+		case plan.SetCached:
+			said = "set if cached"
+		}
+		fmt.Fprintf(&s.output, "%s %s", said, s.batch.Key(i))
+		encoded, lsn := s.batch.Value(i)
+		switch {
+		case s.batch.Loads(i):
+			s.output.WriteString(", load it again")
+		case !strings.HasPrefix(said, "set"):
+		case s.entries[s.batch.Entry(i)].Hash:
+			fmt.Fprintf(&s.output, " at %d =", lsn)
+			for name, text := range value.Fields(encoded) {
+				fmt.Fprintf(&s.output, " %s=%s", name, text)
+			}
+		default:
+			fmt.Fprintf(&s.output, " at %d = %s", lsn, encoded)
+		}
+		s.output.WriteByte('\n')
+	}
+	for _, incomplete := range s.batch.Incomplete {
+		fmt.Fprintf(&s.output, "incomplete %s: %s\n", s.entries[incomplete.Entry].Name, incomplete.Reason)
 	}
 	for _, sweep := range s.batch.Sweeps {
 		fmt.Fprintf(&s.output, "sweep %s, %s", s.entries[sweep.Entry].Key, sweep.Cause)
@@ -129,7 +164,47 @@ func (s *story) entry(words []string) {
 		s.t.Fatalf("template %s: %v", words[1], err)
 	}
 	schema, table := name(words[2])
-	s.entries = append(s.entries, plan.Entry{Name: words[0], Key: template, Schema: schema, Table: table, Lease: time.Second})
+	e := plan.Entry{Name: words[0], Key: template, Schema: schema, Table: table, Lease: time.Second}
+	for _, option := range words[3:] {
+		switch key, value, _ := strings.Cut(option, "="); key {
+		case "on_change":
+			e.OnChange = map[string]plan.OnChange{"update": plan.Update, "warm": plan.Warm, "refresh": plan.Refresh}[value]
+		case "columns":
+			e.Columns = list(value)
+		case "format":
+			e.Hash = value == "hash"
+		default:
+			s.t.Fatalf("unknown option %q", option)
+		}
+	}
+	s.entries = append(s.entries, e)
+}
+
+// know tells the planner what a table looks like.
+func (s *story) know(table string, columns []string) {
+	shapes := make(plan.Shapes, len(s.entries))
+	schema, bare := name(table)
+	for i, e := range s.entries {
+		if e.Schema != schema || e.Table != bare {
+			continue
+		}
+		for _, column := range columns {
+			c := s.column(column)
+			shapes[i].Columns = append(shapes[i].Columns, value.Column{Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, Type: &value.Type{OID: c.TypeOID, Name: "a type"}})
+		}
+	}
+	s.planner.Know(shapes)
+}
+
+func (s *story) column(text string) change.Column {
+	c := change.Column{TypeOID: 25, TypeMod: -1}
+	text, c.Identifies = strings.CutSuffix(text, "!")
+	text, kind, typed := strings.Cut(text, ":")
+	if typed {
+		c.TypeOID = uint32(number(s.t, kind))
+	}
+	c.Name = plain(text)
+	return c
 }
 
 func (s *story) table(words []string) {
@@ -140,14 +215,10 @@ func (s *story) table(words []string) {
 	r := &change.Relation{Number: s.count, OID: 1, Schema: schema, Name: table, Identity: change.IdentityDefault}
 	s.count++
 	for _, column := range list(words[1]) {
-		c := change.Column{TypeOID: 25, TypeMod: -1}
-		column, c.Identifies = strings.CutSuffix(column, "!")
-		column, kind, typed := strings.Cut(column, ":")
-		if typed {
-			c.TypeOID = uint32(number(s.t, kind))
-		}
-		c.Name = plain(column)
-		r.Columns = append(r.Columns, c)
+		r.Columns = append(r.Columns, s.column(column))
+	}
+	if s.tables[words[0]] == nil {
+		s.know(words[0], list(words[1]))
 	}
 	for _, option := range words[2:] {
 		switch key, value, _ := strings.Cut(option, "="); key {
@@ -168,7 +239,8 @@ func (s *story) change(words []string) {
 	if r == nil {
 		s.t.Fatalf("no table %s", words[0])
 	}
-	c := &change.Change{Relation: r, XID: 700, Position: change.Position{Timeline: 1, LSN: 9}}
+	s.lsn++
+	c := &change.Change{Relation: r, XID: 700, Position: change.Position{Timeline: 1, LSN: s.lsn}}
 	for op := change.Insert; op <= change.Undecodable; op++ {
 		if op.String() == words[1] {
 			c.Op = op
@@ -204,6 +276,8 @@ func (s *story) row(r *change.Relation, text string) change.Row {
 			values[at] = change.Value{State: change.Null}
 		case "~":
 			values[at] = change.Value{State: change.Unchanged}
+		case "LONG":
+			values[at] = change.Value{State: change.Long}
 		default:
 			values[at] = change.Value{State: change.Text, Text: []byte(plain(value))}
 		}

@@ -13,6 +13,7 @@ import (
 const (
 	reasonPart        = "the log has only a part of the row"
 	reasonMissing     = "the log does not have a column of the row"
+	reasonLong        = "a value is longer than what is read of one"
 	reasonUnchanged   = "the log does not have a long value that the update did not touch"
 	reasonMalformed   = "a value is not written as its type is"
 	reasonUnspeakable = "a json value has an escape that is no character"
@@ -136,6 +137,8 @@ func (s *step) text(row *change.Row) (text []byte, null bool, reason string) {
 		return nil, true, ""
 	case change.Unchanged:
 		return nil, false, reasonUnchanged
+	case change.Long:
+		return nil, false, reasonLong
 	}
 	return nil, false, reasonMissing
 }
