@@ -277,7 +277,7 @@ func TestWhatTheServiceLoadsItMayRead(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, p := range problems {
-					if strings.Contains(p.Text, "load") {
+					if strings.Contains(p.Text, "the service") {
 						mends = append(mends, p.Mend...)
 					}
 				}
