@@ -46,3 +46,7 @@ clean: ## remove what was built
 
 compiler:
 	@scripts/install-compiler
+
+.PHONY: model
+model: ## every order of events in small worlds that run the real scripts (ARGS="-only sweeps")
+	@$(GO) run ./test/model $(ARGS)

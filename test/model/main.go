@@ -1,0 +1,69 @@
+// Command model explores the protocol: every order of events in small worlds
+// that run the guard's own scripts. It prints what was explored, and fails when
+// a promise breaks with every rule in place, or none breaks without a rule.
+//
+//	go run ./test/model
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/unstale/unstale/test/model/explore"
+	"github.com/unstale/unstale/test/model/world"
+)
+
+func main() {
+	limits := explore.Limits{}
+	flag.IntVar(&limits.States, "states", 40_000_000, "of one world, at most")
+	flag.DurationVar(&limits.Time, "time", 0, "for one world, at most; 0: no limit")
+	only := flag.String("only", "", "the worlds whose name has this in it")
+	flag.Parse()
+	if err := model(limits, *only); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// atOnce is how many worlds are explored side by side.
+const atOnce = 2
+
+func model(limits explore.Limits, only string) error {
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for _, part := range world.Worlds() {
+		if !strings.Contains(part.Part+" "+part.Name, only) {
+			continue
+		}
+		group.Go(func() error {
+			result := part.Full(limits)
+			fmt.Printf("%-8s %-60s %s\n", part.Part, part.Name, result.Summary())
+			if result.Broken != "" {
+				return fmt.Errorf("%s: %s\n  %s", part.Name, result.Broken, strings.Join(result.Story, "\n  "))
+			}
+			return nil
+		})
+	}
+	for _, c := range world.Ablations() {
+		if !strings.Contains("without "+c.Name, only) {
+			continue
+		}
+		group.Go(func() error {
+			result := c.Run(limits)
+			found := result.Broken
+			if found == "" {
+				found = "nothing breaks: " + c.Unneeded
+			}
+			fmt.Printf("without  %-60s %s\n", c.Name, found)
+			if (result.Broken == "") != (c.Unneeded != "") {
+				return fmt.Errorf("without %s (%s): %q, against what is said of it", c.Name, c.Says, found)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}

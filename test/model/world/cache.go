@@ -1,0 +1,466 @@
+package world
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/unstale/unstale/internal/guard"
+)
+
+// Names of what one master holds in this world, and their places in its cells.
+const (
+	dataKey   = "product:1"
+	stream    = "1:2:unstale"
+	template  = "product:{id}"
+	cellData  = 0
+	cellSide  = 1
+	cellMark  = 2
+	commitMax = 3
+
+	readersMax = 3
+)
+
+var (
+	sideKey, _ = guard.SideKey(dataKey)
+	markKey    = guard.WatermarkKey(0, stream)
+)
+
+// A Change is what a commit does to the one row that is cached.
+type Change byte
+
+const (
+	// Complete: its new row is known, so an entry that SETs may SET it.
+	Complete Change = 'c'
+	// Doubtful: a delete, or a row that is not known wholly.
+	Doubtful Change = 'd'
+	// Truncate: its keys are unknown, so its entry is swept.
+	Truncate Change = 't'
+	// Other: it is of another row.
+	Other Change = 'o'
+)
+
+// Bounds say what may happen in a Cache.
+type Bounds struct {
+	Name, About string
+
+	Sets    bool   // the entry SETs
+	Cached  bool   // and only keys that are cached (update)
+	Hash    bool   // as a hash
+	Changes string // of the commits, a Change each
+	Readers int
+	Fills   int // each reader's
+	// Loader: the last of the readers is the service, which loads by itself.
+	Loader bool
+	Writer bool // may drop the key itself after its commit
+	Clock  bool // time passes
+	Evicts bool // Redis may evict side keys; what a GET returns may go back then
+	Full   bool // Redis may be full
+	// Window is how many batches are on their way at most.
+	Window uint8
+	// Copies: what is on its way may arrive, and its reply be lost.
+	Copies bool
+	// How often the service loses its stream to another instance, Redis is
+	// flushed, a replica takes over, and the slot is made anew.
+	Takeovers, Flushes, Failovers, Recreations uint8
+	// Before is how many of the commits were applied before it all begins.
+	Before uint8
+}
+
+// master is one Redis: see lab.
+type master struct {
+	cells [3]Cell
+	run   uint16 // its run_id
+}
+
+// How far a reader is.
+const (
+	idle = iota
+	leased
+	loaded
+)
+
+type reader struct {
+	phase, fills uint8
+	value, h     uint8 // what it has loaded; h: commits in the log then
+}
+
+// How far a session is.
+const (
+	away   = iota
+	owning // own is on its way
+	owned
+	running
+)
+
+// What a batch does to the key.
+const (
+	nothing = iota
+	drop
+	forget
+	set
+)
+
+// What a batch notes about sweeps.
+const (
+	asItIs = iota
+	pending
+	done
+)
+
+type packet struct {
+	lo, settled, does, note uint8
+	version                 uint8
+	until                   int8 // ticks
+	mark                    uint8
+}
+
+// What a batch is to the sweep.
+const (
+	ordinary = iota
+	marker
+	ending
+)
+
+const windowMax = 2
+
+type session struct {
+	phase, owner, epoch, n uint8
+	lo                     uint8 // confirmed by Redis
+	next                   uint8 // commit to be sent
+	target                 uint8 // up to here it may have been delivered before
+	limit                  uint8 // commits that it has read, if it holds the slot no more
+	held                   uint8 // where settled stands for good, plus one
+	sent                   uint8
+	window                 [windowMax]packet
+}
+
+// How far a sweep is.
+const (
+	noSweep = iota
+	requested
+	firstPass
+	waiting
+	secondPass
+	marking
+	marked // the marker is on its way
+	checking
+	noting
+	noted // the note that it has ended is on its way
+)
+
+const (
+	sweepData = 1
+	sweepSide = 2
+)
+
+type sweep struct {
+	phase, left uint8
+	wait        uint8
+	run         uint8
+	before      uint8 // settled until it has ended
+	again       uint8 // another was asked for: the commit before it, plus one
+}
+
+// State of a Cache.
+type State struct {
+	redis, saved master
+	flushed      uint8
+	visible      uint8
+	ages         [commitMax + 1]uint8   // ticks since a commit was flushed
+	readers      [readersMax + 1]reader // and one that comes when all is quiet
+	sessions     [2]session             // the current one, and one that has lost the slot
+	sweep        sweep
+	confirmed    uint8 // where the slot resumes
+	hasSaved     uint8
+
+	shown    uint8 // the newest version that any GET has returned
+	promised uint8 // up to here settled was seen
+	written  uint8 // the newest commit whose writer has dropped the key itself
+
+	owners, takeovers, flushes, failovers, recreations uint8
+}
+
+// Cache is the world of one key on one master: commits, readers, a writer, the
+// service, and whatever may befall Redis.
+type Cache struct {
+	bounds   Bounds
+	ablation Ablation
+	lab      *lab
+	listen   func(string)
+	broken   string // by the step itself
+}
+
+// NewCache returns the world; the zero Ablation leaves every rule in place.
+func NewCache(b Bounds, a Ablation) *Cache {
+	return &Cache{bounds: b, ablation: a, lab: newLab([]string{dataKey, sideKey, markKey}, a.Patches...)}
+}
+
+// Listen implements explore.World.
+func (w *Cache) Listen(say func(string)) { w.listen = say }
+
+// say tells what the next step is. Its caller asks whether anybody listens.
+func (w *Cache) say(next *State, format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if next != nil {
+		line = fmt.Sprintf("%-76s %s", line, w.shows(next))
+	}
+	w.listen(line)
+}
+
+// shows is what a GET returns.
+func (w *Cache) shows(s *State) string {
+	if v := w.lab.version(s.redis.cells[cellData]); v >= 0 {
+		return "| v" + strconv.Itoa(int(v))
+	}
+	return "| -"
+}
+
+func (w *Cache) off(r Rule) bool { return w.ablation.Without&r != 0 }
+
+// Initial implements explore.World: the stream was taken over, some commits were
+// applied, and a reader has cached the row.
+func (w *Cache) Initial() State {
+	var s State
+	s.redis.run = 1
+	for i := range w.bounds.Readers {
+		s.readers[i].fills = uint8(w.bounds.Fills)
+	}
+	for c := uint8(0); c <= commitMax; c++ {
+		s.ages[c] = youngTicks + 1
+	}
+	s.flushed, s.confirmed = w.bounds.Before, w.bounds.Before
+	s.visible = 1<<(s.flushed+1) - 1
+	s.promised, s.shown = s.flushed, s.flushed
+	s.sessions[0] = session{phase: owning, owner: 1, limit: 255}
+	s.owners = 1
+	w.own(&s, &s.sessions[0])
+	// It is no first start: the sweep of that has ended.
+	s.sessions[0].target, s.sessions[0].phase, s.sweep = s.flushed, running, sweep{}
+	s.sessions[0].push(packet{lo: s.flushed, settled: s.flushed, note: done})
+	w.arrive(&s, &s.sessions[0], 0, false)
+	w.confirm(&s, &s.sessions[0])
+	s.redis.cells[cellData] = w.plainSet(s.flushed)
+	return s
+}
+
+func (w *Cache) plainSet(version uint8) Cell {
+	l := newLab(w.lab.names)
+	cells := make([]Cell, 3)
+	l.run(callID{'S', version}, cells, false, func() (guard.Script, []string, []string) {
+		if w.bounds.Hash {
+			return guard.Script{}, nil, []string{"HSET", dataKey, "v", value(version)}
+		}
+		return guard.Script{}, nil, []string{"SET", dataKey, value(version), "PX", strconv.Itoa(ttl)}
+	})
+	e := l.entries[cells[0]]
+	e.ExpireAt = now + ttl
+	return w.lab.cell(e)
+}
+
+// Next implements explore.World.
+func (w *Cache) Next(s *State, step func(*State)) {
+	w.database(s, step)
+	for i := range w.bounds.Readers {
+		w.reader(s, i, step)
+	}
+	if w.bounds.Writer {
+		for c := uint8(1); c <= s.flushed; c++ {
+			w.writer(s, c, step)
+		}
+	}
+	for i := range s.sessions {
+		w.session(s, i, step)
+	}
+	w.sweeper(s, step)
+	w.faults(s, step)
+}
+
+// sees reports whether a snapshot of the primary shows commit c.
+func (s *State) sees(c uint8) bool { return s.visible>>c&1 == 1 }
+
+// row is the version that a snapshot shows.
+func (w *Cache) row(s *State) uint8 {
+	if c := w.touched(s.flushed); c == 0 || s.sees(c) {
+		return c
+	}
+	return w.touched(s.flushed - 1)
+}
+
+// touched is the last commit up to c that has changed the row.
+func (w *Cache) touched(c uint8) uint8 {
+	for c > 0 && w.change(c) == Other {
+		c--
+	}
+	return c
+}
+
+func (w *Cache) commits() uint8 { return uint8(len(w.bounds.Changes)) }
+
+func (w *Cache) change(c uint8) Change { return Change(w.bounds.Changes[c-1]) }
+
+// database: the commits are of one row, so the lock on it lets none be written
+// before the one before is visible.
+func (w *Cache) database(s *State, step func(*State)) {
+	if s.flushed < w.commits() && s.sees(s.flushed) {
+		n := *s
+		n.flushed++
+		n.ages[n.flushed] = 0
+		if w.listen != nil {
+			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", Other: ", of another row,"}[w.change(n.flushed)]
+			w.say(&n, "database: commit %d%s is flushed, not visible", n.flushed, what)
+		}
+		step(&n)
+	}
+	if !s.sees(s.flushed) {
+		n := *s
+		n.visible |= 1 << n.flushed
+		if w.listen != nil {
+			w.say(&n, "database: commit %d is visible", n.flushed)
+		}
+		step(&n)
+	}
+}
+
+// faults, and time.
+func (w *Cache) faults(s *State, step func(*State)) {
+	if s.redis.cells[cellData] != 0 {
+		n := *s
+		n.redis.cells[cellData] = 0
+		if w.listen != nil {
+			w.say(&n, "redis: the value expires, or is evicted")
+		}
+		step(&n)
+	}
+	if w.bounds.Evicts && s.redis.cells[cellSide] != 0 {
+		n := *s
+		n.redis.cells[cellSide] = 0
+		if w.listen != nil {
+			w.say(&n, "redis: the side key is evicted")
+		}
+		step(&n)
+	}
+	if w.bounds.Clock {
+		n := *s
+		w.tick(&n)
+		if n != *s {
+			if w.listen != nil {
+				w.say(&n, "time: a tick (a lease is %d, a shield %d)", leaseTicks, shieldTicks)
+			}
+			step(&n)
+		}
+	}
+	if s.flushes < w.bounds.Flushes {
+		n := *s
+		n.flushes++
+		n.redis.cells = [3]Cell{}
+		if w.listen != nil {
+			w.say(&n, "redis: FLUSHALL")
+		}
+		step(&n)
+		if s.redis.cells[cellMark] != 0 {
+			n := *s
+			n.flushes++
+			n.redis.cells[cellMark] = 0
+			if w.listen != nil {
+				w.say(&n, "redis: the watermark is evicted")
+			}
+			step(&n)
+		}
+	}
+	if s.failovers < w.bounds.Failovers {
+		if s.hasSaved == 0 {
+			n := *s
+			n.saved, n.hasSaved = n.redis, 1
+			if w.listen != nil {
+				w.say(&n, "redis: what follows does not reach the replica")
+			}
+			step(&n)
+		} else {
+			n := *s
+			n.failovers++
+			run := n.redis.run + 1
+			n.redis, n.saved, n.hasSaved = n.saved, master{}, 0
+			n.redis.run = run
+			// What was lost was seen, and it is said that it may be.
+			n.shown, n.written, n.promised = 0, 0, w.threshold(&n)
+			if w.listen != nil {
+				w.say(&n, "redis: the replica takes over; what did not reach it is lost")
+			}
+			step(&n)
+		}
+	}
+	if s.recreations < w.bounds.Recreations && s.sees(s.flushed) && s.confirmed < s.flushed {
+		n := *s
+		n.recreations++
+		n.confirmed = n.flushed
+		w.lose(&n)
+		if w.listen != nil {
+			w.say(&n, "database: the slot is dropped and made anew, behind commit %d", n.flushed)
+		}
+		step(&n)
+	}
+}
+
+func (w *Cache) tick(n *State) {
+	for c := uint8(1); c <= n.flushed; c++ {
+		n.ages[c] = min(n.ages[c]+1, youngTicks+1)
+	}
+	for _, m := range []*master{&n.redis, &n.saved} {
+		m.cells[cellSide] = w.lab.ticked(m.cells[cellSide])
+	}
+	for i := range n.sessions {
+		for j := range n.sessions[i].window[:n.sessions[i].sent] {
+			p := &n.sessions[i].window[j]
+			p.until = max(p.until-1, -1)
+		}
+	}
+	if n.sweep.wait > 0 {
+		n.sweep.wait--
+	}
+}
+
+// threshold is the commit that whatever is cached must not be older than: what
+// is settled and, unless a sweep is pending, what was applied and needs none.
+func (w *Cache) threshold(s *State) uint8 {
+	m := w.lab.mark(s.redis.cells[cellMark])
+	settled := w.touched(m.settled)
+	if applied := w.touched(m.lo); !m.sweeping && applied > 0 && w.change(applied) != Truncate {
+		return max(settled, applied)
+	}
+	return settled
+}
+
+// settle notes what the last step has shown and promised.
+func (w *Cache) settle(s *State) {
+	if v := w.lab.version(s.redis.cells[cellData]); v >= 0 {
+		s.shown = max(s.shown, uint8(v))
+	}
+	s.promised = max(s.promised, w.threshold(s))
+}
+
+// Broken implements explore.World.
+func (w *Cache) Broken(s *State) string {
+	if w.broken != "" {
+		broken := w.broken
+		w.broken = ""
+		return broken
+	}
+	m := w.lab.mark(s.redis.cells[cellMark])
+	v := w.lab.version(s.redis.cells[cellData])
+	if v < 0 {
+		return ""
+	}
+	switch {
+	case uint8(v) < w.touched(m.settled):
+		return fmt.Sprintf("G1, G5: the cache holds v%d, and commit %d is settled: nothing will drop it", v, w.touched(m.settled))
+	case uint8(v) < w.threshold(s):
+		return fmt.Sprintf("G1: the cache holds v%d, and commit %d was applied: nothing will drop it", v, w.threshold(s))
+	case uint8(v) < s.promised:
+		return fmt.Sprintf("G1, G5: the cache holds v%d, and commit %d was settled before", v, s.promised)
+	case uint8(v) < s.written && !(w.bounds.Evicts && w.bounds.Sets):
+		return fmt.Sprintf("own writes: the cache holds v%d, and the writer of commit %d has dropped it", v, s.written)
+	case !w.bounds.Evicts && uint8(v) < s.shown:
+		return fmt.Sprintf("G2: a GET returns v%d, after one returned v%d", v, s.shown)
+	}
+	return ""
+}

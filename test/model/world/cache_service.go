@@ -1,0 +1,495 @@
+package world
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/test/model/fakeredis"
+)
+
+func (s *session) push(p packet) {
+	s.window[s.sent] = p
+	s.sent++
+}
+
+func (s *session) pop() {
+	copy(s.window[:], s.window[1:])
+	s.sent--
+	s.window[s.sent] = packet{}
+}
+
+// session i takes its steps; 0 holds the slot, 1 held it before.
+func (w *Cache) session(s *State, i int, step func(*State)) {
+	at := &s.sessions[i]
+	who := "service"
+	if i == 1 {
+		who = "the instance that has lost the slot"
+	}
+	switch at.phase {
+	case owning:
+		n := *s
+		w.own(&n, &n.sessions[i])
+		if w.listen != nil {
+			w.say(&n, "%s: own arrives -> epoch %d, lo %d", who, n.sessions[i].epoch, n.sessions[i].lo)
+		}
+		step(&n)
+	case owned:
+		n := *s
+		w.target(&n, &n.sessions[i])
+		if w.listen != nil {
+			w.say(&n, "%s: the log stands behind commit %d: up to there it only drops", who, n.sessions[i].target)
+		}
+		step(&n)
+	case running:
+		if at.sent < w.bounds.Window {
+			w.send(s, i, who, step)
+		}
+		if at.sent > 0 {
+			w.answer(s, i, who, false, step)
+			if w.bounds.Full && at.window[0].does == set {
+				w.answer(s, i, who, true, step)
+			}
+		}
+		if i == 0 && at.sent == 0 && w.lost(s) {
+			n := *s
+			w.renew(&n)
+			if w.listen != nil {
+				w.say(&n, "service: looks at its watermark -> LOST")
+			}
+			step(&n)
+		}
+		if w.bounds.Copies {
+			for j := range at.window[:at.sent] {
+				n := *s
+				reply := w.arrive(&n, &n.sessions[i], j, false)
+				w.settle(&n)
+				if n == *s {
+					continue
+				}
+				if w.listen != nil {
+					w.say(&n, "%s: batch %d arrives -> %s, and the reply is lost", who, at.n+1+uint8(j), reply)
+				}
+				step(&n)
+			}
+		}
+		if i == 0 && at.lo > s.confirmed && w.durable(s, at.lo) && w.bounds.Flushes+w.bounds.Failovers+w.bounds.Recreations > 0 {
+			n := *s
+			n.confirmed = at.lo
+			if w.listen != nil {
+				w.say(&n, "service: confirms commit %d to the slot", at.lo)
+			}
+			step(&n)
+		}
+	}
+	if i == 0 && s.takeovers < w.bounds.Takeovers {
+		n := *s
+		n.takeovers++
+		w.lose(&n)
+		if w.listen != nil {
+			w.say(&n, "another instance takes the slot and sends own")
+		}
+		step(&n)
+	}
+}
+
+// lost: the watermark is not where this owner left it, which who writes nothing
+// must look for.
+func (w *Cache) lost(s *State) bool {
+	m := w.lab.mark(s.redis.cells[cellMark])
+	return !w.off(Probe) && (m.owner != s.sessions[0].owner || m.n != s.sessions[0].n)
+}
+
+// durable: what Redis can lose no more.
+func (w *Cache) durable(s *State, lo uint8) bool {
+	return w.off(DurableFirst) || s.hasSaved == 0 || w.lab.mark(s.saved.cells[cellMark]).lo >= lo
+}
+
+// lose begins a new session. Whoever had the stream before has read what was
+// flushed by now, and may still send it.
+func (w *Cache) lose(n *State) {
+	if n.sessions[0].phase != away {
+		n.sessions[1] = n.sessions[0]
+		n.sessions[1].limit = n.flushed
+		if held := n.sweep.settled(255); held != 255 {
+			n.sessions[1].held = held + 1
+		}
+	}
+	w.renew(n)
+}
+
+func (w *Cache) renew(n *State) {
+	n.owners++
+	lo := n.sessions[0].lo
+	if w.off(OwnersDiffer) {
+		n.owners = 1
+	}
+	n.sessions[0] = session{phase: owning, owner: n.owners, limit: 255, target: n.flushed}
+	if w.off(ResumeFromLo) {
+		n.sessions[0].next = lo // where own is to find it
+	}
+	n.sweep = sweep{}
+}
+
+// own takes the stream over for session at.
+func (w *Cache) own(n *State, at *session) {
+	reply := w.lab.run(callID{'o', at.owner}, n.redis.cells[:], false, func() (guard.Script, []string, []string) {
+		return guard.Own, []string{markKey}, []string{owner(at.owner), strconv.Itoa(guard.Format)}
+	})
+	found, err := guard.ParseOwn(reply)
+	if err != nil {
+		panic(err)
+	}
+	at.phase, at.epoch, at.n = owned, uint8(found.Epoch), 0
+	at.lo = uint8(found.Lo.LSN / 16)
+	settled, sweeping := uint8(found.Settled.LSN/16), len(found.Sweeps) > 0
+	if found.Lo.IsZero() && !w.off(SweepWhatIsUnknown) || n.confirmed > at.lo && !w.off(GapIsSwept) {
+		sweeping = true
+	}
+	at.lo = max(at.lo, n.confirmed)
+	if w.off(ResumeFromLo) {
+		at.lo = max(at.lo, at.next)
+	}
+	at.next = at.lo + 1
+	switch {
+	case at != &n.sessions[0] && sweeping:
+		at.held = settled + 1
+	case at == &n.sessions[0] && sweeping:
+		n.sweep = sweep{phase: requested, before: settled, wait: w.sweepWait()}
+	}
+}
+
+func (w *Cache) sweepWait() uint8 {
+	if w.bounds.Clock && !w.off(SweepWaits) {
+		return leaseTicks
+	}
+	return 0
+}
+
+// target: what was in the log when the session began may have been applied by
+// another owner, and shown by a Redis that has forgotten it.
+func (w *Cache) target(n *State, at *session) {
+	if !w.off(TargetBehindOwn) {
+		at.target = n.flushed
+	}
+	if w.off(FirstDelivery) {
+		at.target = 0
+	}
+	at.phase = running
+	p := packet{lo: at.lo, settled: at.lo, note: done}
+	switch {
+	case at.held > 0:
+		p.settled, p.note = at.held-1, pending
+	case at == &n.sessions[0] && n.sweep.phase != noSweep:
+		p.settled, p.note = n.sweep.before, pending
+	}
+	at.push(p)
+}
+
+// send sends the batch of the next commit, if it may.
+func (w *Cache) send(s *State, i int, who string, step func(*State)) {
+	at := &s.sessions[i]
+	c := at.next
+	if c > s.flushed || c > at.limit || !s.sees(c) && !w.off(Gate) {
+		return
+	}
+	n := *s
+	w.sendNext(&n, &n.sessions[i])
+	if w.listen != nil {
+		what := map[uint8]string{nothing: "nothing for this row", drop: "drop", forget: "drop, h stays", set: "SET v" + strconv.Itoa(int(c))}
+		p := n.sessions[i].window[n.sessions[i].sent-1]
+		if p.note == pending {
+			what[nothing] = "a sweep is pending"
+		}
+		w.say(&n, "%s: sends commit %d: %s", who, c, what[p.does])
+	}
+	step(&n)
+}
+
+func (w *Cache) sendNext(n *State, at *session) {
+	c := at.next
+	p := packet{lo: c, settled: c, version: c, does: drop}
+	current := at == &n.sessions[0]
+	switch {
+	case w.change(c) == Other:
+		p.does = nothing
+	case w.change(c) == Truncate:
+		p.does = nothing
+		if current {
+			switch n.sweep.phase {
+			case noSweep:
+				n.sweep = sweep{phase: requested, before: c - 1, wait: w.sweepWait()}
+			case requested:
+				n.sweep.wait = w.sweepWait()
+			default: // the running one may have passed the key already
+				n.sweep.again = c
+			}
+		} else {
+			// It does not sweep: it will be fenced before that could end.
+			at.held = c
+		}
+		p.note = pending
+		if w.off(SweepIsNoted) {
+			p.note = asItIs
+		}
+	case w.bounds.Sets && w.change(c) == Complete && c > at.target && (n.ages[c] <= youngTicks || w.off(Young)):
+		p.does = set
+		p.until = untilTicks
+	case w.bounds.Sets:
+		p.does = forget
+	}
+	if current && !w.off(SettledWaits) {
+		p.settled = n.sweep.settled(p.settled)
+	}
+	if at.held > 0 {
+		p.settled = at.held - 1
+	}
+	at.next++
+	at.push(p)
+}
+
+// settled is how far nothing is outstanding, if everything up to written has
+// been applied.
+func (s *sweep) settled(written uint8) uint8 {
+	switch {
+	case s.phase != noSweep && s.phase < noting:
+		return s.before
+	case s.again > 0:
+		return s.again - 1
+	}
+	return written
+}
+
+// answer: the first batch on its way arrives, and so does its reply.
+func (w *Cache) answer(s *State, i int, who string, full bool, step func(*State)) {
+	n := *s
+	at := &n.sessions[i]
+	p := at.window[0]
+	reply := w.arrive(&n, at, 0, full)
+	number := at.n + 1
+	switch reply {
+	case guard.OK, guard.Done:
+		w.confirm(&n, at)
+	case guard.Lost, guard.Fenced:
+		if i == 1 {
+			n.sessions[1] = session{}
+		} else {
+			if at.sent > 1 {
+				// What is behind it is still on its way.
+				n.sessions[1] = *at
+				n.sessions[1].limit = 0
+			}
+			w.renew(&n)
+		}
+	default: // full: the same batch again, every set a drop
+		at.window[0].does = forget
+	}
+	w.settle(&n)
+	if w.listen != nil {
+		what := ""
+		if p.does == set && w.lab.version(n.redis.cells[cellData]) < 0 {
+			what = ", as a drop"
+		}
+		w.say(&n, "%s: batch %d (commit %d) arrives -> %s%s", who, number, p.lo, reply, what)
+	}
+	step(&n)
+}
+
+// confirm: the session learns that its first batch is in.
+func (w *Cache) confirm(n *State, at *session) {
+	p := at.window[0]
+	at.pop()
+	at.n++
+	at.lo = p.lo
+	if at != &n.sessions[0] {
+		return
+	}
+	switch {
+	case p.mark == ordinary && n.sweep.phase == requested && (p.note == pending || w.off(SweepIsNoted)):
+		w.startSweep(n)
+	case p.mark == marker:
+		n.sweep.phase = checking
+	case p.mark == ending:
+		again := n.sweep.again
+		n.sweep = sweep{}
+		if again > 0 {
+			n.sweep = sweep{before: again - 1, wait: w.sweepWait()}
+			w.startSweep(n)
+		}
+	}
+}
+
+// arrive runs batch j of a session on the master, and returns the reply.
+func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
+	p := at.window[j]
+	number := at.n + 1 + uint8(j)
+	id := callID{'a', at.owner, at.epoch, number, p.lo, p.settled, p.does, p.note, p.version, uint8(p.until)}
+	reply := w.lab.run(id, n.redis.cells[:], full, func() (guard.Script, []string, []string) {
+		return w.batch(at, number, p)
+	})
+	if failed, ok := reply.(fakeredis.Error); ok {
+		return string(failed[:3])
+	}
+	applied, err := guard.ParseApply(reply)
+	if err != nil {
+		panic(err)
+	}
+	return applied.Status
+}
+
+func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []string, []string) {
+	header := guard.ApplyHeader{
+		Owner: owner(at.owner), Epoch: int64(at.epoch), N: int64(number),
+		Lo: positionAfter(p.lo), Settled: positionAfter(p.settled),
+		Until: now + int64(p.until)*tick,
+	}
+	switch p.note {
+	case pending:
+		header.Note = &guard.Note{Origin: "o", Sweeps: []string{template}}
+	case done:
+		header.Note = &guard.Note{Origin: "o", Sweeps: []string{}}
+	}
+	script := guard.Apply
+	var keys []string
+	switch p.does {
+	case drop:
+		header.Drops, keys = 2, []string{dataKey, sideKey}
+		if w.off(DropEndsLease) {
+			header.Drops, keys = 1, keys[:1]
+		}
+	case forget:
+		header.Forgets, keys = 1, []string{dataKey, sideKey}
+	case set:
+		script = guard.ApplyValues
+		life := strconv.Itoa(ttl)
+		if w.bounds.Cached {
+			life = "-" + life
+		}
+		keys = []string{dataKey, sideKey, life, lsn(commitLSN(p.version))}
+		if w.bounds.Hash {
+			header.Hashes = 1
+			keys = append(append(keys, "1"), fields(true, p.version)...)
+		} else {
+			header.Strings = 1
+			keys = append(keys, value(p.version))
+		}
+	}
+	return script, []string{markKey}, append(header.AppendArguments(nil), keys...)
+}
+
+// sweepNames is what a pass of a sweep goes over. For an entry that SETs, both
+// keys of a row go at once.
+func (w *Cache) sweepNames() uint8 {
+	if w.bounds.Sets || w.off(SweepsSideKeys) {
+		return sweepData
+	}
+	return sweepData | sweepSide
+}
+
+func (w *Cache) startSweep(n *State) {
+	n.sweep.phase, n.sweep.left, n.sweep.run = firstPass, w.sweepNames(), uint8(n.redis.run)
+	if w.off(FirstPass) {
+		n.sweep.phase, n.sweep.left = waiting, 0
+	}
+}
+
+// sweeper takes the steps of the sweep, of the session that holds the slot.
+func (w *Cache) sweeper(s *State, step func(*State)) {
+	if s.sessions[0].phase != running {
+		return
+	}
+	switch s.sweep.phase {
+	case firstPass, secondPass:
+		for _, name := range []uint8{sweepData, sweepSide} {
+			if s.sweep.left&name == 0 {
+				continue
+			}
+			n := *s
+			w.sweepOne(&n, name)
+			if w.listen != nil {
+				pass := map[uint8]string{firstPass: "first", secondPass: "second"}[s.sweep.phase]
+				what := map[uint8]string{sweepData: "the value", sweepSide: "the side key"}[name]
+				if w.bounds.Sets {
+					what = "the key, h stays"
+				}
+				w.say(&n, "sweep: %s pass drops %s, if it is there", pass, what)
+			}
+			step(&n)
+		}
+	default:
+		n := *s
+		if line := w.sweepOn(&n); line != "" {
+			if w.listen != nil {
+				w.say(&n, "sweep: %s", line)
+			}
+			step(&n)
+		}
+	}
+}
+
+func (w *Cache) sweepOne(n *State, name uint8) {
+	n.sweep.left &^= name
+	switch {
+	case w.bounds.Sets && !w.off(SweepsSideKeys):
+		if n.redis.cells[cellData] != 0 || n.redis.cells[cellSide] != 0 {
+			w.lab.run(callID{'F'}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
+				return guard.Forget, []string{dataKey, sideKey}, nil
+			})
+		}
+	case name == sweepData:
+		n.redis.cells[cellData] = 0
+	default:
+		n.redis.cells[cellSide] = 0
+	}
+	if n.sweep.left == 0 {
+		n.sweep.phase++
+		if w.off(SecondPass) && n.sweep.phase == waiting {
+			n.sweep.phase, n.sweep.wait = marking, 0
+		}
+	}
+}
+
+// sweepOn goes on to the next part of the sweep, if that may be.
+func (w *Cache) sweepOn(n *State) (line string) {
+	at := &n.sessions[0]
+	switch n.sweep.phase {
+	case waiting:
+		if n.sweep.wait > 0 {
+			return ""
+		}
+		n.sweep.phase, n.sweep.left = secondPass, w.sweepNames()
+		return "the leases that were open have met their deadlines"
+	case marking:
+		if w.off(MarkerBehind) {
+			n.sweep.phase = checking
+			return "no marker"
+		}
+		if at.sent == w.bounds.Window {
+			return ""
+		}
+		p := packet{lo: at.next - 1, settled: n.sweep.before, note: pending, mark: marker}
+		at.push(p)
+		n.sweep.phase = marked
+		return "sends a marker behind what was dropped"
+	case checking:
+		if uint8(n.redis.run) != n.sweep.run && !w.off(RunID) {
+			n.sweep.wait = w.sweepWait()
+			w.startSweep(n)
+			return "another Redis has taken over meanwhile: once more"
+		}
+		n.sweep.phase = noting
+		return "it was one Redis all the time"
+	case noting:
+		if at.sent == w.bounds.Window {
+			return ""
+		}
+		p := packet{lo: at.next - 1, settled: at.next - 1, note: done, mark: ending}
+		if n.sweep.again > 0 {
+			p.settled, p.note = n.sweep.again-1, pending
+		}
+		at.push(p)
+		n.sweep.phase = noted
+		return fmt.Sprintf("has ended: sends settled = %d", p.settled)
+	}
+	return ""
+}

@@ -1,0 +1,298 @@
+// Package world has the small worlds that the model explores: a database, a
+// Redis that runs the guard's own scripts, readers, writers and the service, in
+// every order in which they can take their steps.
+package world
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/test/model/fakeredis"
+)
+
+// Time stands still but for ticks: at each, everything that is to come is moved
+// one tick nearer. So states that differ in nothing but the date are one, and
+// time has no end.
+const (
+	now  = 1_700_000_000_000 // ms, of every master
+	tick = 1000              // ms
+
+	leaseTicks  = 1
+	shieldTicks = 4
+	youngTicks  = shieldTicks / 2
+	untilTicks  = shieldTicks / 4
+
+	ttl = 100_000 * tick // data keys expire whenever they like
+)
+
+// A Cell is what stands under one key, as a number: equal cells, equal contents.
+// 0 is nothing.
+type Cell uint16
+
+// lab runs the scripts on cells. A call is run once for the cells that it finds;
+// from then on its outcome is looked up.
+type lab struct {
+	redis   *fakeredis.Redis
+	sources map[string]string // of the scripts, by name
+	names   []string          // of the keys, in the order of a master's cells
+
+	entries []fakeredis.Entry
+	ids     map[string]Cell
+	memo    map[callOn]outcome
+
+	versions []int8 // of data cells
+	marks    []mark
+	tickeds  []Cell
+	known    int // cells of which the three above are known
+}
+
+// cellsMax is how many keys a master has at most: a data key, its side key, and
+// the watermark, for two masters' worth of keys.
+const cellsMax = 5
+
+// A callID names a call; equal ones are equal calls.
+type callID [14]uint8
+
+type callOn struct {
+	call  callID
+	cells [cellsMax]Cell
+}
+
+type outcome struct {
+	cells [cellsMax]Cell
+	reply any
+}
+
+func newLab(names []string, patches ...Patch) *lab {
+	if len(names) > cellsMax {
+		panic(fmt.Sprintf("%d keys, and a master has %d at most", len(names), cellsMax))
+	}
+	l := &lab{
+		redis: fakeredis.New(), names: names, sources: map[string]string{},
+		entries: []fakeredis.Entry{{}}, ids: map[string]Cell{}, memo: map[callOn]outcome{},
+	}
+	l.redis.Now = now
+	for _, script := range scripts {
+		l.sources[script.Name] = script.Source
+	}
+	for _, patch := range patches {
+		for _, script := range scripts {
+			if strings.HasPrefix(script.Name, patch.Script) {
+				if strings.Count(script.Source, patch.Old) != 1 {
+					panic(fmt.Sprintf("script %s has %d times %q, want once: the patch is to follow the script", script.Name, strings.Count(script.Source, patch.Old), patch.Old))
+				}
+				l.sources[script.Name] = strings.Replace(l.sources[script.Name], patch.Old, patch.New, 1)
+			}
+		}
+	}
+	return l
+}
+
+var scripts = []guard.Script{
+	guard.Own, guard.Apply, guard.ApplyValues, guard.Begin, guard.Fill, guard.Release, guard.Invalidate, guard.Forget,
+}
+
+// A Patch takes a rule out of a script.
+type Patch struct {
+	Script   string // its name begins so
+	Old, New string
+}
+
+// run runs a script, or a plain command if script has no source, on the cells of
+// a master.
+func (l *lab) run(call callID, cells []Cell, full bool, build func() (guard.Script, []string, []string)) any {
+	at := callOn{call: call}
+	if full {
+		at.call[len(at.call)-1]++
+	}
+	copy(at.cells[:], cells)
+	done, ok := l.memo[at]
+	if !ok {
+		clear(l.redis.Keys)
+		for i, c := range cells {
+			if c != 0 {
+				l.redis.Keys[l.names[i]] = l.entries[c]
+			}
+		}
+		script, keys, args := build()
+		l.redis.Full = full
+		if source, ok := l.sources[script.Name]; ok {
+			done.reply = l.redis.Eval(source, keys, args)
+		} else {
+			done.reply = l.redis.Do(args...)
+		}
+		if failed, ok := done.reply.(fakeredis.Error); ok && !strings.HasPrefix(string(failed), "OOM ") {
+			panic(fmt.Sprintf("script %s %q %q: %s", script.Name, keys, args, failed))
+		}
+		for i, name := range l.names[:len(cells)] {
+			done.cells[i] = l.cell(l.redis.Keys[name])
+		}
+		l.memo[at] = done
+	}
+	copy(cells, done.cells[:])
+	return done.reply
+}
+
+// cell returns the number of a content.
+func (l *lab) cell(e fakeredis.Entry) Cell {
+	if !e.Exists {
+		return 0
+	}
+	if _, version := versionOf(e); version {
+		// When it expires is not looked at: see ttl.
+		e.ExpireAt = min(e.ExpireAt, now+ttl)
+	}
+	var id strings.Builder
+	id.WriteString(strconv.FormatInt(e.ExpireAt, 36))
+	for _, text := range append([]string{e.Text}, e.Fields...) {
+		id.WriteByte('|')
+		id.WriteString(strconv.Itoa(len(text)))
+		id.WriteByte(':')
+		id.WriteString(text)
+	}
+	c, ok := l.ids[id.String()]
+	if !ok {
+		if len(l.entries) == 1<<16 {
+			panic("more contents than a cell can number")
+		}
+		c = Cell(len(l.entries))
+		l.entries = append(l.entries, e)
+		l.ids[id.String()] = c
+	}
+	return c
+}
+
+// know computes once what is asked of each cell.
+func (l *lab) know(c Cell) {
+	for int(c) >= l.known {
+		e := l.entries[l.known]
+		l.known++
+		version, _ := versionOf(e)
+		l.versions = append(l.versions, version)
+		l.marks = append(l.marks, markOf(e))
+		l.tickeds = append(l.tickeds, l.cell(tickedEntry(e)))
+	}
+}
+
+// version returns the version of a data cell; -1: it is empty.
+func (l *lab) version(c Cell) int8 { l.know(c); return l.versions[c] }
+
+// mark reads a watermark's cell.
+func (l *lab) mark(c Cell) mark { l.know(c); return l.marks[c] }
+
+// ticked returns what is left of a cell a tick later.
+func (l *lab) ticked(c Cell) Cell { l.know(c); return l.tickeds[c] }
+
+// Values are v0, v1, ...: the number is that of the commit that wrote them.
+func versionOf(e fakeredis.Entry) (version int8, ok bool) {
+	text := e.Text
+	if e.Hash() {
+		text, _ = e.Field("v")
+	}
+	if len(text) != 2 || text[0] != 'v' {
+		return -1, false
+	}
+	return int8(text[1] - '0'), true
+}
+
+func tickedEntry(e fakeredis.Entry) fakeredis.Entry {
+	if _, version := versionOf(e); version || e.Hash() || !e.Exists {
+		return e
+	}
+	// A side key: see begin.lua.
+	if e.ExpireAt -= tick; e.ExpireAt < now {
+		return fakeredis.Entry{}
+	}
+	if len(e.Text) > 17 {
+		deadline := binary.BigEndian.Uint64([]byte(e.Text[9:17]))
+		text := []byte(e.Text)
+		// All that has passed is alike.
+		binary.BigEndian.PutUint64(text[9:], max(deadline-tick, now))
+		e.Text = string(text)
+	}
+	return e
+}
+
+// leased reports whether a side key's cell holds a lease that is live.
+func (l *lab) leased(c Cell) bool {
+	text := l.entries[c].Text
+	return len(text) > 17 && binary.BigEndian.Uint64([]byte(text[9:17])) > now
+}
+
+// mark is what a watermark says.
+type mark struct {
+	sweeping    bool
+	lo, settled uint8 // numbers of commits
+	owner, n    uint8
+}
+
+func markOf(e fakeredis.Entry) mark {
+	if _, ok := e.Field("epoch"); !ok {
+		return mark{}
+	}
+	var m mark
+	name, _ := e.Field("owner")
+	m.owner = number(strings.TrimPrefix(name, "owner "))
+	n, _ := e.Field("n")
+	m.n = number(n)
+	lo, _ := e.Field("lo")
+	settled, _ := e.Field("settled")
+	m.lo, m.settled = commitAt(lo), commitAt(settled)
+	sweeps, _ := e.Field("sweeps")
+	m.sweeping = sweeps != "" && sweeps != "[]"
+	return m
+}
+
+// Commit c has its record at LSN 16c, and it ends at 16c+8.
+func commitLSN(c uint8) uint64 { return 16 * uint64(c) }
+func endLSN(c uint8) uint64    { return 16*uint64(c) + 8 }
+
+// positionAfter is where the stream stands behind commit c; c = 0: where the
+// slot was made.
+func positionAfter(c uint8) change.Position {
+	return change.Position{Timeline: 1, LSN: endLSN(c)}
+}
+
+func commitAt(position string) uint8 {
+	p, err := change.DecodePosition([]byte(position))
+	if err != nil {
+		panic(err)
+	}
+	return uint8(p.LSN / 16)
+}
+
+func number(text string) uint8 {
+	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 8)
+	if err != nil {
+		panic(err)
+	}
+	return uint8(n)
+}
+
+// lsn encodes a position of the log as the scripts take it.
+func lsn(n uint64) string { return string(binary.BigEndian.AppendUint64(nil, n)) }
+
+func value(version uint8) string { return "v" + strconv.Itoa(int(version)) }
+
+// fields returns the arguments of a value.
+func fields(hash bool, version uint8) []string {
+	if hash {
+		return []string{"v", value(version)}
+	}
+	return []string{value(version)}
+}
+
+// token and owner have sixteen bytes, as in the product.
+func token(reader, load uint8) string { return fmt.Sprintf("token %c%-9d", 'A'+reader, load) }
+func owner(number uint8) string       { return fmt.Sprintf("owner %-10d", number) }
+
+func format(hash bool) string {
+	if hash {
+		return guard.Hash
+	}
+	return guard.String
+}

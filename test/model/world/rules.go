@@ -1,0 +1,63 @@
+package world
+
+// A Rule of docs/protocol.md that is no line of a script.
+type Rule uint64
+
+const (
+	// Gate: a change is applied when it is visible on the primary.
+	Gate Rule = 1 << iota
+	// PositionBehind: a reader asks for the log's position behind its load.
+	PositionBehind
+	// FirstDelivery: what may have been delivered before only drops.
+	FirstDelivery
+	// TargetBehindOwn: up to where that is, is asked behind own.
+	TargetBehindOwn
+	// Young: only a change that was committed lately is SET.
+	Young
+	// LoaderWaits: the service leaves no shield only where the stream has passed
+	// its load.
+	LoaderWaits
+	// GapIsSwept: a slot that is ahead of Redis is a gap.
+	GapIsSwept
+	// SweepWhatIsUnknown: no watermark is a gap.
+	SweepWhatIsUnknown
+	// DurableFirst: the slot is told only what Redis can lose no more.
+	DurableFirst
+	// Shield: a reader leaves the log's position behind its load.
+	Shield
+	// DropEndsLease: a drop takes the side key with it.
+	DropEndsLease
+	// ResumeFromLo: a session goes on where Redis is.
+	ResumeFromLo
+	// OwnersDiffer: each session has an owner of its own.
+	OwnersDiffer
+	// Probe: who writes nothing looks whether its watermark is still there.
+	Probe
+	// SweepIsNoted: the batch of its cause notes a sweep in the watermark.
+	SweepIsNoted
+	// SettledWaits for the end of a sweep.
+	SettledWaits
+	// FirstPass, SecondPass, SweepWaits, SweepsSideKeys: a sweep makes two
+	// passes, the second when all leases have met their deadlines, and ends
+	// leases as well.
+	FirstPass
+	SecondPass
+	SweepWaits
+	SweepsSideKeys
+	// MarkerBehind: a batch is written behind what a sweep has dropped.
+	MarkerBehind
+	// RunID: a sweep begins again where Redis has restarted meanwhile.
+	RunID
+)
+
+// An Ablation takes rules away, in a world that is just large enough to show
+// what they are for.
+type Ablation struct {
+	Name string
+	// Says what is taken away, for people.
+	Says    string
+	Without Rule
+	Patches []Patch
+	// Unneeded, if not empty, says why nothing breaks without it.
+	Unneeded string
+}
