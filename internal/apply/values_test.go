@@ -149,7 +149,7 @@ func TestLongValuesAreNotReadAheadWithoutLimit(t *testing.T) {
 		r.sink.set(func(s *sink) { s.blocked = blocked })
 		long := strings.Repeat("x", 4<<20)
 		var changes []change.Change
-		for i := range 40 {
+		for i := range 14 {
 			changes = append(changes, r.rows("warm", uint32(700+i), uint64(200+10*i), fmt.Sprint(i)+long)...)
 		}
 		r.source.give(changes)
