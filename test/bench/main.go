@@ -29,6 +29,7 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{"rows", "rows of one transaction: drained, applied to Redis, allocations", benchRows},
 	{"transactions", "transactions of one row: drained, applied to Redis", benchTransactions},
+	{"values", "what it costs that changes set values", benchValues},
 	{"latency", "from commit to Redis at 1,000 changes a second", benchLatency},
 	{"memory", "resident memory of the built binary in one huge transaction", benchMemory},
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
 	"github.com/unstale/unstale/internal/redissink"
 )
 
@@ -29,8 +30,8 @@ type running struct {
 }
 
 // runLoop starts a loop that tells observer what it does.
-func (b *bench) runLoop(ctx context.Context, slot string, observer apply.Observer) (*running, error) {
-	reader, err := b.newReader(slot)
+func (b *bench) runLoop(ctx context.Context, slot string, observer apply.Observer, entries ...plan.Entry) (*running, error) {
+	reader, err := b.newReader(slot, entries...)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +42,7 @@ func (b *bench) runLoop(ctx context.Context, slot string, observer apply.Observe
 	options.MaxRetries = -1
 	options.DisableIdentity = true
 	r := &running{reader: reader, rdb: redis.NewClient(options), ended: make(chan struct{})}
-	r.loop = apply.New(reader.source, reader.planner, reader.gate, fixedCatalog{}, redissink.New(r.rdb, redissink.Options{Entries: reader.planner.Entries()}), apply.Options{Observer: observer})
+	r.loop = apply.New(reader.source, reader.planner, reader.gate, fixedCatalog{}, redissink.New(r.rdb, redissink.Options{Entries: reader.planner.Entries()}), apply.Options{Observer: observer, Loader: noLoader{}})
 	ctx, r.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(r.ended)
@@ -65,10 +66,16 @@ func (fixedCatalog) Look(context.Context) (apply.Look, error) {
 	return apply.Look{Fingerprints: guard.Fingerprints{"product": {Key: keyTemplate, Hash: "fixed"}}}, nil
 }
 
+// noLoader leaves keys to the readers.
+type noLoader struct{}
+
+func (noLoader) Request(int, string) {}
+
 // A watcher is told by a loop what it has written.
 type watcher struct {
 	mu        sync.Mutex
 	changes   int
+	sets      int
 	batches   int
 	latencies []time.Duration
 	want      int           // changes
@@ -85,7 +92,7 @@ func newWatcher(want int) *watcher {
 func (w *watcher) restart(want int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.changes, w.batches, w.want = 0, 0, want
+	w.changes, w.sets, w.batches, w.want = 0, 0, 0, want
 	w.latencies = make([]time.Duration, 0, want)
 	w.reached = make(chan struct{})
 }
@@ -95,6 +102,7 @@ func (w *watcher) Written(batch apply.Written) {
 	defer w.mu.Unlock()
 	before := w.changes
 	w.changes += batch.Changes
+	w.sets += batch.Sets
 	w.batches++
 	w.latencies = append(w.latencies, batch.Latencies...)
 	if before < w.want && w.changes >= w.want {

@@ -171,10 +171,14 @@ type reader struct {
 	gate    *database.Gate
 }
 
-func (b *bench) newReader(slot string) (*reader, error) {
-	template, err := guard.ParseTemplate(keyTemplate)
-	if err != nil {
-		return nil, err
+// newReader returns one with these entries; with none, one that drops products.
+func (b *bench) newReader(slot string, entries ...plan.Entry) (*reader, error) {
+	if len(entries) == 0 {
+		template, err := guard.ParseTemplate(keyTemplate)
+		if err != nil {
+			return nil, err
+		}
+		entries = []plan.Entry{{Name: "product", Key: template, Schema: "public", Table: "products", Lease: guard.Lease}}
 	}
 	config, err := pgx.ParseConfig(b.postgres.URL())
 	if err != nil {
@@ -185,7 +189,7 @@ func (b *bench) newReader(slot string) (*reader, error) {
 		return nil, err
 	}
 	r := &reader{
-		planner: plan.New([]plan.Entry{{Name: "product", Key: template, Schema: "public", Table: "products", Lease: guard.Lease}}),
+		planner: plan.New(entries),
 		gate:    database.NewGate(config, database.Options{}),
 	}
 	r.source = pgsource.New(sourceConfig, pgsource.Options{
