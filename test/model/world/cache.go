@@ -47,8 +47,7 @@ type Bounds struct {
 	Cached  bool   // and only keys that are cached (update)
 	Hash    bool   // as a hash
 	Changes string // of the commits, a Change each
-	Readers int
-	Fills   int // each reader's
+	Readers int    // each may load as often as it likes
 	// Loader: the last of the readers is the service, which loads by itself.
 	Loader bool
 	Writer bool // may drop the key itself after its commit
@@ -80,8 +79,8 @@ const (
 )
 
 type reader struct {
-	phase, fills uint8
-	value, h     uint8 // what it has loaded; h: commits in the log then
+	phase    uint8
+	value, h uint8 // what it has loaded; h: commits in the log then
 }
 
 // How far a session is.
@@ -188,11 +187,16 @@ type Cache struct {
 	lab      *lab
 	listen   func(string)
 	broken   string // by the step itself
+	patched  bool   // the fill is not what it is
 }
 
 // NewCache returns the world; the zero Ablation leaves every rule in place.
 func NewCache(b Bounds, a Ablation) *Cache {
-	return &Cache{bounds: b, ablation: a, lab: newLab([]string{dataKey, sideKey, markKey}, a.Patches...)}
+	w := &Cache{bounds: b, ablation: a, lab: newLab([]string{dataKey, sideKey, markKey}, a.Patches...)}
+	for _, p := range a.Patches {
+		w.patched = w.patched || p.Script == guard.Fill.Name
+	}
+	return w
 }
 
 // Listen implements explore.World.
@@ -222,9 +226,6 @@ func (w *Cache) off(r Rule) bool { return w.ablation.Without&r != 0 }
 func (w *Cache) Initial() State {
 	var s State
 	s.redis.run = 1
-	for i := range w.bounds.Readers {
-		s.readers[i].fills = uint8(w.bounds.Fills)
-	}
 	for c := uint8(0); c <= commitMax; c++ {
 		s.ages[c] = youngTicks + 1
 	}
@@ -258,7 +259,11 @@ func (w *Cache) plainSet(version uint8) Cell {
 }
 
 // Next implements explore.World.
-func (w *Cache) Next(s *State, step func(*State)) {
+func (w *Cache) Next(s *State, each func(*State)) {
+	step := func(next *State) {
+		w.normalise(next)
+		each(next)
+	}
 	w.database(s, step)
 	for i := range w.bounds.Readers {
 		w.reader(s, i, step)
@@ -273,6 +278,37 @@ func (w *Cache) Next(s *State, step func(*State)) {
 	}
 	w.sweeper(s, step)
 	w.faults(s, step)
+}
+
+// normalise makes one of states between which nothing that is still to come can
+// tell.
+func (w *Cache) normalise(s *State) {
+	for i := range w.bounds.Readers {
+		// Its token is nowhere, so its fill will be refused, whatever it loads.
+		r := &s.readers[i]
+		if r.phase != idle && !w.patched && w.lab.holder(s.redis.cells[cellSide]) != int8(i) && w.lab.holder(s.saved.cells[cellSide]) != int8(i) {
+			n := *s
+			if w.fill(&n, i, unknownH, false) == guard.Refused && n == *s {
+				*r = reader{}
+			}
+		}
+	}
+	for c := uint8(1); c <= s.flushed; c++ {
+		if !w.bounds.Sets || w.sent(&s.sessions[0], c) && w.sent(&s.sessions[1], c) {
+			s.ages[c] = youngTicks + 1
+		}
+	}
+}
+
+// sent: the session will never judge commit c any more.
+func (w *Cache) sent(at *session, c uint8) bool {
+	switch at.phase {
+	case away:
+		return true
+	case running:
+		return c < at.next || c > at.limit
+	}
+	return false
 }
 
 // sees reports whether a snapshot of the primary shows commit c.
@@ -411,7 +447,9 @@ func (w *Cache) tick(n *State) {
 	for i := range n.sessions {
 		for j := range n.sessions[i].window[:n.sessions[i].sent] {
 			p := &n.sessions[i].window[j]
-			p.until = max(p.until-1, -1)
+			if p.does == set {
+				p.until = max(p.until-1, -1)
+			}
 		}
 	}
 	if n.sweep.wait > 0 {

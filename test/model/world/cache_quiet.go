@@ -10,7 +10,10 @@ import (
 // again, and what was on the network for them is lost.
 func (w *Cache) Calm(s *State) State {
 	n := *s
-	n.readers, n.sessions[1] = [len(n.readers)]reader{}, session{}
+	for i := range w.bounds.Readers {
+		w.leave(&n, i)
+	}
+	n.sessions[1] = session{}
 	n.saved, n.hasSaved = master{}, 0
 	n.shown, n.promised, n.written = 0, 0, 0
 	n.takeovers, n.flushes, n.failovers, n.recreations = 0, 0, 0, 0
@@ -75,14 +78,13 @@ func (w *Cache) rest(s *State, step func(*State)) (done bool) {
 	case v >= 0:
 		return true
 	case r.phase == idle:
-		r.fills = 1
 		if reply := w.begin(&n, i); reply != guard.Leased {
 			n = *s
 			w.tick(&n)
 			w.tell("a last reader: begin -> %s, a tick", reply)
 			break
 		}
-		r.phase, r.fills = leased, 0
+		r.phase = leased
 		w.tell("a last reader: begin -> LEASE")
 	case r.phase == leased:
 		r.phase, r.value, r.h = loaded, w.row(s), s.flushed
@@ -93,7 +95,7 @@ func (w *Cache) rest(s *State, step func(*State)) (done bool) {
 			h = unknownH
 		}
 		reply := w.fill(&n, i, h, false)
-		n.readers[i] = reader{}
+		w.leave(&n, i)
 		w.tell("a last reader: fill v%d -> %s", r.value, reply)
 	}
 	step(&n)

@@ -19,9 +19,6 @@ func (w *Cache) reader(s *State, i int, step func(*State)) {
 	}
 	switch r.phase {
 	case idle:
-		if r.fills == 0 {
-			return
-		}
 		n := *s
 		if w.begin(&n, i) != guard.Leased {
 			return
@@ -29,7 +26,7 @@ func (w *Cache) reader(s *State, i int, step func(*State)) {
 		if w.lab.leased(s.redis.cells[cellSide]) {
 			w.broken = "G4: two readers load at a time, and no change has ended the first one's lease"
 		}
-		n.readers[i].phase, n.readers[i].fills = leased, r.fills-1
+		n.readers[i].phase = leased
 		if w.off(PositionBehind) {
 			n.readers[i].h = s.flushed
 		}
@@ -77,7 +74,7 @@ func (w *Cache) tryFill(s *State, i int, who string, full bool, step func(*State
 	}
 	n := *s
 	reply := w.fill(&n, i, h, full)
-	n.readers[i] = reader{fills: r.fills}
+	w.leave(&n, i)
 	w.settle(&n)
 	if w.listen != nil {
 		with, on := "", ""
@@ -93,10 +90,9 @@ func (w *Cache) tryFill(s *State, i int, who string, full bool, step func(*State
 }
 
 func (w *Cache) begin(n *State, i int) string {
-	load := n.readers[i].fills
-	reply := w.lab.run(callID{'b', uint8(i), load}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
+	reply := w.lab.run(callID{'b', uint8(i)}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
 		return guard.Begin, []string{dataKey, sideKey}, []string{
-			token(uint8(i), load), strconv.Itoa(leaseTicks * tick), strconv.Itoa(shieldTicks * tick), format(w.bounds.Hash),
+			token(uint8(i)), strconv.Itoa(leaseTicks * tick), strconv.Itoa(shieldTicks * tick), format(w.bounds.Hash),
 		}
 	})
 	return reply.([]any)[0].(string)
@@ -104,25 +100,32 @@ func (w *Cache) begin(n *State, i int) string {
 
 // fill writes what reader i has loaded. h = unknownH: the entry never SETs.
 func (w *Cache) fill(n *State, i int, h uint8, full bool) string {
-	load, version := n.readers[i].fills+1, n.readers[i].value
-	reply := w.lab.run(callID{'f', uint8(i), load, version, h}, n.redis.cells[:2], full, func() (guard.Script, []string, []string) {
+	version := n.readers[i].value
+	reply := w.lab.run(callID{'f', uint8(i), version, h}, n.redis.cells[:2], full, func() (guard.Script, []string, []string) {
 		position := ""
 		if h != unknownH {
 			position = lsn(endLSN(h))
 		}
 		return guard.Fill, []string{dataKey, sideKey}, append([]string{
-			token(uint8(i), load), position, strconv.Itoa(shieldTicks * tick), strconv.Itoa(ttl), format(w.bounds.Hash),
+			token(uint8(i)), position, strconv.Itoa(shieldTicks * tick), strconv.Itoa(ttl), format(w.bounds.Hash),
 		}, fields(w.bounds.Hash, version)...)
 	})
 	return fakeredis.Text(reply)
 }
 
 func (w *Cache) release(n *State, i int) {
-	load := n.readers[i].fills + 1
-	w.lab.run(callID{'r', uint8(i), load}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
-		return guard.Release, []string{sideKey}, []string{token(uint8(i), load)}
+	w.lab.run(callID{'r', uint8(i)}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
+		return guard.Release, []string{sideKey}, []string{token(uint8(i))}
 	})
-	n.readers[i] = reader{fills: n.readers[i].fills}
+	w.leave(n, i)
+}
+
+// leave: reader i has done, and its next load will have a token of its own.
+func (w *Cache) leave(n *State, i int) {
+	n.readers[i] = reader{}
+	for _, m := range []*master{&n.redis, &n.saved} {
+		m.cells[cellSide] = w.lab.orphaned(m.cells[cellSide], i)
+	}
 }
 
 // writer of commit c drops the key itself, at any time after it is visible. It

@@ -8,16 +8,16 @@ type CacheCase struct {
 
 // Small worlds in which the ablations are tried.
 var (
-	dropping    = Bounds{Name: "drops", Changes: "c", Readers: 2, Fills: 2, Window: 1, Clock: true, Evicts: true, Writer: true}
-	setting     = Bounds{Name: "sets", Sets: true, Changes: "cc", Readers: 2, Fills: 1, Window: 1, Clock: true, Writer: true}
-	doubting    = Bounds{Name: "sets and deletes", Sets: true, Changes: "dcc", Readers: 1, Fills: 3, Window: 1}
-	losing      = Bounds{Name: "drops, and a replica that takes over", Changes: "co", Readers: 1, Fills: 1, Window: 1, Failovers: 1}
-	changing    = Bounds{Name: "drops, and another instance", Changes: "cc", Readers: 1, Fills: 2, Window: 2, Copies: true, Takeovers: 1}
-	resetting   = Bounds{Name: "sets, and a Redis that forgets", Sets: true, Changes: "cc", Readers: 1, Fills: 2, Window: 2, Copies: true, Takeovers: 1, Flushes: 1}
-	sweeping    = Bounds{Name: "a sweep, and another instance", Changes: "t", Readers: 1, Fills: 2, Window: 1, Clock: true, Takeovers: 1}
-	passing     = Bounds{Name: "a sweep", Changes: "to", Readers: 2, Fills: 2, Window: 1, Clock: true}
-	resweeping  = Bounds{Name: "a sweep, and a replica that takes over", Changes: "to", Readers: 1, Fills: 1, Window: 1, Failovers: 1}
-	setsweeping = Bounds{Name: "a sweep where changes are SET", Sets: true, Changes: "ct", Readers: 1, Fills: 3, Window: 1, Clock: true}
+	dropping    = Bounds{Name: "drops", Changes: "c", Readers: 2, Window: 1, Clock: true, Evicts: true, Writer: true}
+	setting     = Bounds{Name: "sets", Sets: true, Changes: "cc", Readers: 2, Window: 1, Clock: true, Writer: true}
+	doubting    = Bounds{Name: "sets and deletes", Sets: true, Changes: "dcc", Readers: 1, Window: 1}
+	losing      = Bounds{Name: "drops, and a replica that takes over", Changes: "co", Readers: 1, Window: 1, Failovers: 1}
+	changing    = Bounds{Name: "drops, and another instance", Changes: "cc", Readers: 1, Window: 2, Copies: true, Takeovers: 1}
+	resetting   = Bounds{Name: "sets, and a Redis that forgets", Sets: true, Changes: "cc", Readers: 1, Window: 2, Copies: true, Takeovers: 1, Flushes: 1}
+	sweeping    = Bounds{Name: "a sweep, and another instance", Changes: "t", Readers: 1, Window: 1, Clock: true, Takeovers: 1}
+	passing     = Bounds{Name: "a sweep", Changes: "to", Readers: 2, Window: 1, Clock: true}
+	resweeping  = Bounds{Name: "a sweep, and a replica that takes over", Changes: "to", Readers: 1, Window: 1, Failovers: 1}
+	setsweeping = Bounds{Name: "a sweep where changes are SET", Sets: true, Changes: "ct", Readers: 1, Window: 1, Clock: true}
 )
 
 // CacheCases are the ablations of a Cache.
@@ -48,7 +48,7 @@ var CacheCases = []CacheCase{
 	{Ablation{Name: "wait", Says: "begin gives a lease while another's is live", Patches: []Patch{{"begin",
 		"if left > 0 then return {'WAIT', left} end", ""}}}, dropping},
 	{Ablation{Name: "fill-keeps-greater-h", Says: "a fill leaves its own H, even where h is greater", Patches: []Patch{{"fill",
-		"if ah > bh or (ah == bh and al > bl) then shield = ARGV[2] end", "shield = ARGV[2]"}}, Unneeded: "whatever raises h ends the lease, so h is what begin found, and H was read behind begin"}, Bounds{Name: "sets, three times", Sets: true, Changes: "ccc", Readers: 2, Fills: 2, Window: 1, Writer: true}},
+		"if ah > bh or (ah == bh and al > bl) then shield = ARGV[2] end", "shield = ARGV[2]"}}, Unneeded: "whatever raises h ends the lease, so h is what begin found, and H was read behind begin"}, Bounds{Name: "sets, three times", Sets: true, Changes: "ccc", Readers: 2, Window: 1, Writer: true}},
 	{Ablation{Name: "deadline", Says: "a fill may come after its deadline", Patches: []Patch{{"fill",
 		"local stored = high * 4294967296 + low > t[1] * 1000 + math.floor(t[2] / 1000)", "local stored = true"}},
 		Unneeded: "it is what a sweep's second pass waits for, and that need not wait"}, passing},
@@ -57,9 +57,9 @@ var CacheCases = []CacheCase{
 	{Ablation{Name: "writer-raises-h", Says: "the writer's own drop leaves h as it was", Patches: []Patch{{"invalidate",
 		"if ah > bh or (ah == bh and al > bl) then h = ARGV[1] end", ""}}}, setting},
 	{Ablation{Name: "writer-keeps-greater-h", Says: "the writer's own drop leaves its H, even where h is greater", Patches: []Patch{{"invalidate",
-		"if ah > bh or (ah == bh and al > bl) then h = ARGV[1] end", "h = ARGV[1]"}}}, Bounds{Name: "sets, and a writer that is late", Sets: true, Changes: "ccc", Readers: 1, Fills: 1, Window: 1, Writer: true}},
+		"if ah > bh or (ah == bh and al > bl) then h = ARGV[1] end", "h = ARGV[1]"}}}, Bounds{Name: "sets, and a writer that is late", Sets: true, Changes: "ccc", Readers: 1, Window: 1, Writer: true}},
 	{Ablation{Name: "loader-waits", Says: "the service's own loads leave no shield, however far the stream is", Without: LoaderWaits},
-		Bounds{Name: "sets, and loads", Sets: true, Changes: "cc", Readers: 1, Fills: 1, Loader: true, Window: 1, Clock: true}},
+		Bounds{Name: "sets, and loads", Sets: true, Changes: "cc", Readers: 1, Loader: true, Window: 1, Clock: true}},
 
 	{Ablation{Name: "owner", Says: "a batch asks for no owner", Patches: []Patch{{"apply",
 		"if w[1] ~= ARGV[1] then", "if false then"}}}, changing},
@@ -76,9 +76,9 @@ var CacheCases = []CacheCase{
 	{Ablation{Name: "first-delivery", Says: "what was delivered before is SET again", Without: FirstDelivery}, resetting},
 	{Ablation{Name: "target-behind-own", Says: "the log's position is asked before own", Without: TargetBehindOwn}, resetting},
 	{Ablation{Name: "no-watermark-is-a-gap", Says: "a Redis without a watermark is as good as any", Without: SweepWhatIsUnknown, Unneeded: "the slot is ahead of a watermark that is not there: the same gap"},
-		Bounds{Name: "drops, a Redis that forgets", Changes: "cc", Readers: 1, Fills: 1, Window: 1, Flushes: 1}},
+		Bounds{Name: "drops, a Redis that forgets", Changes: "cc", Readers: 1, Window: 1, Flushes: 1}},
 	{Ablation{Name: "slot-ahead-is-a-gap", Says: "a slot that is ahead of Redis is as good as any", Without: GapIsSwept},
-		Bounds{Name: "drops, a slot made anew", Changes: "c", Readers: 1, Fills: 1, Window: 1, Recreations: 1}},
+		Bounds{Name: "drops, a slot made anew", Changes: "c", Readers: 1, Window: 1, Recreations: 1}},
 	{Ablation{Name: "durable-first", Says: "the slot is told what Redis may still lose", Without: DurableFirst, Unneeded: "the slot is then ahead of Redis, and that is a gap: everything is swept where a replay would do"}, losing},
 	{Ablation{Name: "durable-first-and-gap", Says: "the slot is told what Redis may still lose, and may be ahead of Redis", Without: DurableFirst | GapIsSwept}, losing},
 
@@ -95,7 +95,7 @@ var CacheCases = []CacheCase{
 		"elseif #side > 9 then", "elseif false then"}, {"forget", "redis.call('DEL', KEYS[2])", ""}}}, setsweeping},
 	{Ablation{Name: "sweep-keeps-h", Says: "a sweep of an entry that SETs forgets h", Patches: []Patch{{"forget",
 		"if string.sub(side, 2, 9) == '\\0\\0\\0\\0\\0\\0\\0\\0' then", "if true then"}}},
-		Bounds{Name: "a sweep before changes that are SET", Sets: true, Changes: "tcc", Readers: 1, Fills: 1, Window: 1}},
+		Bounds{Name: "a sweep before changes that are SET", Sets: true, Changes: "tcc", Readers: 1, Window: 1}},
 	{Ablation{Name: "marker", Says: "no batch is written behind what a sweep has dropped", Without: MarkerBehind}, resweeping},
 	{Ablation{Name: "run-id", Says: "nobody asks whether Redis has changed during a sweep", Without: RunID}, resweeping},
 }
@@ -110,31 +110,31 @@ type Configuration struct {
 
 // CacheConfigurations are those of a Cache.
 var CacheConfigurations = []Configuration{
-	configuration("readers", Bounds{Name: "drops", Changes: "ccc", Readers: 2, Fills: 3, Writer: true, Clock: true, Evicts: true, Full: true, Window: 2, Copies: true},
-		func(b *Bounds) { b.Changes, b.Fills, b.Window = "cc", 2, 1 }),
-	configuration("readers", Bounds{Name: "drops, with the service's loads", Changes: "cc", Readers: 3, Fills: 2, Loader: true, Clock: true, Evicts: true, Window: 1, Copies: true},
-		func(b *Bounds) { b.Fills = 1 }),
-	configuration("readers", Bounds{Name: "sets", Sets: true, Changes: "cdc", Readers: 2, Fills: 3, Writer: true, Clock: true, Full: true, Window: 1, Copies: true},
-		func(b *Bounds) { b.Changes, b.Fills = "cc", 1 }),
-	configuration("readers", Bounds{Name: "sets, with the service's loads", Sets: true, Changes: "cdc", Readers: 2, Fills: 2, Loader: true, Clock: true, Window: 2, Copies: true},
-		func(b *Bounds) { b.Changes, b.Fills = "cc", 1 }),
-	configuration("readers", Bounds{Name: "sets, and side keys are evicted", Sets: true, Changes: "cdc", Readers: 2, Fills: 2, Writer: true, Loader: true, Clock: true, Evicts: true, Window: 1, Copies: true},
-		func(b *Bounds) { b.Changes, b.Fills = "cc", 1 }),
-	configuration("readers", Bounds{Name: "sets what is cached, as hashes", Sets: true, Cached: true, Hash: true, Changes: "cdc", Readers: 2, Fills: 2, Writer: true, Clock: true, Full: true, Window: 1, Copies: true},
-		func(b *Bounds) { b.Changes, b.Fills = "cc", 1 }),
-	configuration("losses", Bounds{Name: "drops, while Redis loses and the stream changes hands", Changes: "co", Readers: 2, Fills: 2, Evicts: true, Window: 2, Copies: true, Takeovers: 2, Flushes: 1, Failovers: 1, Recreations: 1},
-		func(b *Bounds) { b.Readers, b.Fills, b.Takeovers, b.Recreations = 1, 1, 1, 0 }),
-	configuration("losses", Bounds{Name: "sets, while Redis loses and the stream changes hands", Sets: true, Changes: "cc", Readers: 1, Fills: 2, Window: 2, Copies: true, Takeovers: 1, Flushes: 1, Failovers: 1},
-		func(b *Bounds) { b.Fills, b.Window, b.Flushes = 1, 1, 0 }),
-	configuration("losses", Bounds{Name: "sets, while Redis forgets", Sets: true, Changes: "cc", Readers: 2, Fills: 1, Window: 1, Takeovers: 1, Flushes: 2, Writer: true},
+	configuration("readers", Bounds{Name: "drops", Changes: "ccc", Readers: 2, Writer: true, Clock: true, Evicts: true, Full: true, Window: 2, Copies: true},
+		func(b *Bounds) { b.Changes, b.Window = "cc", 1 }),
+	configuration("readers", Bounds{Name: "drops, with the service's loads", Changes: "cc", Readers: 3, Loader: true, Clock: true, Evicts: true, Window: 1, Copies: true},
+		func(b *Bounds) { b.Changes = "c" }),
+	configuration("readers", Bounds{Name: "sets", Sets: true, Changes: "cdc", Readers: 2, Writer: true, Clock: true, Full: true, Window: 1, Copies: true},
+		func(b *Bounds) { b.Changes = "cc" }),
+	configuration("readers", Bounds{Name: "sets, with the service's loads", Sets: true, Changes: "cdc", Readers: 2, Loader: true, Clock: true, Window: 2, Copies: true},
+		func(b *Bounds) { b.Changes = "cc" }),
+	configuration("readers", Bounds{Name: "sets, and side keys are evicted", Sets: true, Changes: "cdc", Readers: 2, Writer: true, Loader: true, Clock: true, Evicts: true, Window: 1, Copies: true},
+		func(b *Bounds) { b.Changes = "cc" }),
+	configuration("readers", Bounds{Name: "sets what is cached, as hashes", Sets: true, Cached: true, Hash: true, Changes: "cdc", Readers: 2, Writer: true, Clock: true, Full: true, Window: 1, Copies: true},
+		func(b *Bounds) { b.Changes = "cc" }),
+	configuration("losses", Bounds{Name: "drops, while Redis loses and the stream changes hands", Changes: "co", Readers: 2, Evicts: true, Window: 2, Copies: true, Takeovers: 2, Flushes: 1, Failovers: 1, Recreations: 1},
+		func(b *Bounds) { b.Readers, b.Takeovers, b.Recreations = 1, 1, 0 }),
+	configuration("losses", Bounds{Name: "sets, while Redis loses and the stream changes hands", Sets: true, Changes: "cc", Readers: 1, Window: 2, Copies: true, Takeovers: 1, Flushes: 1, Failovers: 1},
+		func(b *Bounds) { b.Window, b.Flushes = 1, 0 }),
+	configuration("losses", Bounds{Name: "sets, while Redis forgets", Sets: true, Changes: "cc", Readers: 2, Window: 1, Takeovers: 1, Flushes: 2, Writer: true},
 		func(b *Bounds) { b.Flushes, b.Readers = 1, 1 }),
-	configuration("sweeps", Bounds{Name: "a sweep beside fills", Changes: "tct", Readers: 2, Fills: 2, Clock: true, Evicts: true, Window: 2},
-		func(b *Bounds) { b.Changes, b.Fills, b.Window = "tc", 1, 1 }),
-	configuration("sweeps", Bounds{Name: "a sweep beside fills, where changes are SET", Sets: true, Changes: "ctc", Readers: 2, Fills: 2, Clock: true, Window: 2},
-		func(b *Bounds) { b.Changes, b.Fills, b.Window = "ct", 1, 1 }),
-	configuration("sweeps", Bounds{Name: "a sweep while Redis loses and the stream changes hands", Changes: "to", Readers: 1, Fills: 2, Clock: true, Window: 1, Takeovers: 1, Flushes: 1, Failovers: 1},
-		func(b *Bounds) { b.Changes, b.Fills, b.Clock, b.Flushes = "t", 1, false, 0 }),
-	configuration("stalls", Bounds{Name: "batches that a stall holds up, beside shields that expire", Sets: true, Changes: "ccc", Readers: 2, Fills: 2, Clock: true, Window: 2, Copies: true, Takeovers: 1},
+	configuration("sweeps", Bounds{Name: "a sweep beside fills", Changes: "tct", Readers: 2, Clock: true, Evicts: true, Window: 2},
+		func(b *Bounds) { b.Changes, b.Window = "tc", 1 }),
+	configuration("sweeps", Bounds{Name: "a sweep beside fills, where changes are SET", Sets: true, Changes: "ctc", Readers: 2, Clock: true, Window: 2},
+		func(b *Bounds) { b.Changes, b.Window = "ct", 1 }),
+	configuration("sweeps", Bounds{Name: "a sweep while Redis loses and the stream changes hands", Changes: "to", Readers: 1, Clock: true, Window: 1, Takeovers: 1, Flushes: 1, Failovers: 1},
+		func(b *Bounds) { b.Changes, b.Clock, b.Flushes = "t", false, 0 }),
+	configuration("stalls", Bounds{Name: "batches that a stall holds up, beside shields that expire", Sets: true, Changes: "ccc", Readers: 2, Clock: true, Window: 2, Copies: true, Takeovers: 1},
 		func(b *Bounds) { b.Changes, b.Readers = "cc", 1 }),
 }
 

@@ -47,7 +47,8 @@ type lab struct {
 	versions []int8 // of data cells
 	marks    []mark
 	tickeds  []Cell
-	known    int // cells of which the three above are known
+	holders  []int8
+	known    int // cells of which the four above are known
 }
 
 // cellsMax is how many keys a master has at most: a data key, its side key, and
@@ -175,11 +176,26 @@ func (l *lab) know(c Cell) {
 		l.versions = append(l.versions, version)
 		l.marks = append(l.marks, markOf(e))
 		l.tickeds = append(l.tickeds, l.cell(tickedEntry(e)))
+		l.holders = append(l.holders, holderOf(e))
 	}
 }
 
 // version returns the version of a data cell; -1: it is empty.
 func (l *lab) version(c Cell) int8 { l.know(c); return l.versions[c] }
+
+// holder returns the reader whose token is in a side key's cell; -1: none's.
+func (l *lab) holder(c Cell) int8 { l.know(c); return l.holders[c] }
+
+// orphaned returns a side key's cell as it is once reader i has gone and left its
+// token there: nobody's.
+func (l *lab) orphaned(c Cell, i int) Cell {
+	if l.holder(c) != int8(i) {
+		return c
+	}
+	e := l.entries[c]
+	e.Text = e.Text[:17] + token(nobody)
+	return l.cell(e)
+}
 
 // mark reads a watermark's cell.
 func (l *lab) mark(c Cell) mark { l.know(c); return l.marks[c] }
@@ -197,6 +213,16 @@ func versionOf(e fakeredis.Entry) (version int8, ok bool) {
 		return -1, false
 	}
 	return int8(text[1] - '0'), true
+}
+
+// nobody has a token of its own.
+const nobody = 'X' - 'A'
+
+func holderOf(e fakeredis.Entry) int8 {
+	if _, version := versionOf(e); version || e.Hash() || len(e.Text) < 18 {
+		return -1
+	}
+	return int8(e.Text[17+len("token ")] - 'A')
 }
 
 func tickedEntry(e fakeredis.Entry) fakeredis.Entry {
@@ -287,8 +313,8 @@ func fields(hash bool, version uint8) []string {
 }
 
 // token and owner have sixteen bytes, as in the product.
-func token(reader, load uint8) string { return fmt.Sprintf("token %c%-9d", 'A'+reader, load) }
-func owner(number uint8) string       { return fmt.Sprintf("owner %-10d", number) }
+func token(reader uint8) string { return fmt.Sprintf("token %c%9s", 'A'+reader, "") }
+func owner(number uint8) string { return fmt.Sprintf("owner %-10d", number) }
 
 func format(hash bool) string {
 	if hash {

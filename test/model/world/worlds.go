@@ -86,7 +86,7 @@ func (b Bounds) String() string {
 	add(true, "%s", does)
 	add(b.Hash, "hashes")
 	add(true, "%s", count(len(b.Changes), "commit")+" ("+strings.Join(changes, ", ")+")")
-	add(true, "%s of %s each", count(b.Readers, "reader"), count(b.Fills, "load"))
+	add(true, "%s", count(b.Readers, "reader"))
 	add(b.Loader, "the last one is the service")
 	add(b.Writer, "writers that drop the key themselves")
 	add(true, "%s on the way at most", count(int(b.Window), "batch"))
