@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -322,4 +324,80 @@ func TestValuesFollowTheTable(t *testing.T) {
 			i.stop()
 		})
 	}
+}
+
+// The two Redis users that docs/operations.md gives are enough for every mode.
+func TestTheRightsInTheDocumentationAreEnough(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, 15)
+	found := regexp.MustCompile(`(?m)^    redis-cli ACL SETUSER ((?:.*\\\n)*.*)$`).FindAllStringSubmatch(string(text), -1)
+	if len(found) != 2 {
+		t.Fatalf("%d users in the documentation, want 2", len(found))
+	}
+	for _, user := range found {
+		command := []any{"ACL", "SETUSER"}
+		for _, word := range strings.Fields(strings.NewReplacer("\\\n", " ", "'", "").Replace(user[1])) {
+			command = append(command, word)
+		}
+		if err := f.rdb.Do(t.Context(), command...).Err(); err != nil {
+			t.Fatalf("%v: %v", command, err)
+		}
+	}
+	f.exec(createProducts)
+	config := strings.Replace(f.config(strings.NewReplacer("'update:", "'product:update:", "'warm:", "'product:warm:", "'refresh:", "'product:refresh:",
+		"'hash:", "'product:hash:", "'few:", "'product:few:", "'invalidate:", "'customer:").Replace(modes)), "redis://", "redis://unstale:secret@", 1)
+	if _, stderr, exit := unstaleCommand(t, "check", "--config", configFile(t, config)); exit != 0 {
+		t.Errorf("check: %s", stderr)
+	}
+	i := startInstance(t, config)
+	i.waitReady()
+
+	options, err := redis.ParseURL(f.redis.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Username, options.Password = "app", "secret"
+	app := redis.NewClient(options)
+	defer app.Close()
+	f.client, err = unstale.New(app, unstale.Options{Slot: f.slot, OnError: func(err error) { t.Errorf("client: %v", err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.exec("INSERT INTO products VALUES (1, 'first', 1)")
+	f.barrier()
+	for range 2 {
+		f.fetch("customer:1", product, 1)
+		f.fetchKept("product:update:1", product, 1)
+		f.fetchKept("product:warm:1", product, 1)
+		if _, err := f.client.FetchHash(t.Context(), "product:hash:1", func(context.Context) (map[string]string, int64, error) {
+			return map[string]string{"id": "1"}, 0, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		f.exec("UPDATE products SET price = price + 1")
+		f.barrier()
+		f.rdb.Del(t.Context(), "product:hash:1", "product:warm:1")
+	}
+	var position string
+	if err := f.conn.QueryRow(t.Context(), unstale.PositionQuery).Scan(&position); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.client.Invalidate(t.Context(), position, "product:warm:1"); err != nil {
+		t.Error(err)
+	}
+	f.exec("DELETE FROM products")
+	f.exec("TRUNCATE products")
+	f.barrier()
+	i.stop()
+	if n := i.said("NOPERM"); n > 0 {
+		t.Errorf("refused %d times:\n%s", n, i.log)
+	}
+}
+
+func configFile(t *testing.T, text string) string {
+	path, _ := writeConfig(t, text)
+	return path
 }
