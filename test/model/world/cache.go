@@ -174,9 +174,11 @@ type State struct {
 
 	shown    uint8 // the newest version that any GET has returned
 	promised uint8 // up to here settled was seen
+	herd     uint8 // 1: a lease was given while another was live
 	written  uint8 // the newest commit whose writer has dropped the key itself
 
 	owners, takeovers, flushes, failovers, recreations uint8
+	_                                                  uint8 // evens the size
 }
 
 // Cache is the world of one key on one master: commits, readers, a writer, the
@@ -482,6 +484,9 @@ func (w *Cache) Broken(s *State) string {
 		broken := w.broken
 		w.broken = ""
 		return broken
+	}
+	if s.herd > 0 {
+		return "G4: two readers load at a time, and no change has ended the first one's lease"
 	}
 	m := w.lab.mark(s.redis.cells[cellMark])
 	v := w.lab.version(s.redis.cells[cellData])
