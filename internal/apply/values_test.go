@@ -123,6 +123,21 @@ func TestWhatRedisRefusesIsLoaded(t *testing.T) {
 	})
 }
 
+// A session that ends has still to load what it has dropped: the next one does
+// not see those changes again.
+func TestWhatWasWrittenBeforeABreakIsLoaded(t *testing.T) {
+	play(t, func(r *rig) {
+		r.gate.insert = 300
+		r.start()
+		r.sink.set(func(s *sink) {
+			s.refuse = func(batches []*plan.Batch) (int, error) { return len(batches), guard.ErrClock }
+		})
+		r.send(r.rows("warm", 700, 200, "1"))
+		r.wantLoads("warm:1")
+		r.sink.set(func(s *sink) { s.refuse = nil })
+	})
+}
+
 // The row of a table that was altered may have been rendered for its old shape,
 // or be older than the new one: nothing that was in the log at the look is SET.
 func TestALookWithNewShapesMakesWhatCameBeforeDoubtful(t *testing.T) {

@@ -105,6 +105,7 @@ func (s *session) write(ctx context.Context, outages *outages, g group) error {
 	err := outages.persist(ctx, serverRedis, func(ctx context.Context) error {
 		n, err := s.sink.Write(ctx, batches)
 		s.observe(batches[:n])
+		s.load(batches[:n])
 		batches = batches[n:]
 		return err
 	})
@@ -124,7 +125,6 @@ func (s *session) write(ctx context.Context, outages *outages, g group) error {
 	})
 	s.sayReady()
 	for _, b := range g.batches {
-		s.load(b)
 		s.recycle(b)
 	}
 	if sweeping {
@@ -149,11 +149,13 @@ func (s *session) judge(b *plan.Batch) {
 	b.Until = now.Add(guard.UntilMax)
 }
 
-// load has the service load what the batch has dropped.
-func (s *session) load(b *plan.Batch) {
-	for i := range b.Len() {
-		if b.Loads(i) {
-			s.options.Loader.Request(b.Entry(i), string(b.Key(i)))
+// load has the service load what the batches have dropped.
+func (s *session) load(batches []*plan.Batch) {
+	for _, b := range batches {
+		for i := range b.Len() {
+			if b.Loads(i) {
+				s.options.Loader.Request(b.Entry(i), string(b.Key(i)))
+			}
 		}
 	}
 }
