@@ -18,6 +18,7 @@ const (
 	commitMax = 3
 
 	readersMax = 3
+	logMax     = 5
 )
 
 var (
@@ -37,6 +38,11 @@ const (
 	Truncate Change = 't'
 	// Other: it is of another row.
 	Other Change = 'o'
+	// Lookup: it is of another table, and the database must be asked which keys
+	// it concerns: it finds the key unless a Moved is visible by then.
+	Lookup Change = 'l'
+	// Moved: the row is moved to where no Lookup before it finds it.
+	Moved Change = 'm'
 )
 
 // Bounds say what may happen in a Cache.
@@ -54,6 +60,14 @@ type Bounds struct {
 	Clock  bool // time passes
 	Evicts bool // Redis may evict side keys; what a GET returns may go back then
 	Full   bool // Redis may be full
+	// Kafka: the commits come over a topic. Resends is how often what was sent is
+	// sent again under new offsets.
+	Kafka   bool
+	Resends uint8
+	// Snapshot: the topic begins with the row as the initial snapshot found it.
+	Snapshot bool
+	// Keeps: values neither expire nor are they evicted.
+	Keeps bool
 	// Window is how many batches are on their way at most.
 	Window uint8
 	// Copies: what is on its way may arrive, and its reply be lost.
@@ -68,7 +82,8 @@ type Bounds struct {
 // master is one Redis: see lab.
 type master struct {
 	cells [3]Cell
-	run   uint16 // its run_id
+	run   uint8 // its run_id
+	seen  uint8 // of the watermark: the newest commit that came over Kafka
 }
 
 // How far a reader is.
@@ -97,6 +112,7 @@ const (
 	drop
 	forget
 	set
+	restore // a row of the initial snapshot
 )
 
 // What a batch notes about sweeps.
@@ -129,8 +145,12 @@ type session struct {
 	target                 uint8 // up to here it may have been delivered before
 	limit                  uint8 // commits that it has read, if it holds the slot no more
 	held                   uint8 // where settled stands for good, plus one
-	sent                   uint8
-	window                 [windowMax]packet
+	seen                   uint8 // the newest commit that came over Kafka
+	// Settled stands at lookBefore, less one, until the stream has passed
+	// lookUntil.
+	lookBefore, lookUntil uint8
+	sent                  uint8
+	window                [windowMax]packet
 }
 
 // How far a sweep is.
@@ -169,6 +189,10 @@ type State struct {
 	readers      [readersMax + 1]reader // and one that comes when all is quiet
 	sessions     [2]session             // the current one, and one that has lost the slot
 	sweep        sweep
+	log          [logMax]uint8 // the commit at each offset of the topic
+	end          uint8
+	produced     uint8 // commits that are in the topic
+	resends      uint8
 	confirmed    uint8 // where the slot resumes
 	hasSaved     uint8
 
@@ -233,7 +257,13 @@ func (w *Cache) Initial() State {
 	}
 	s.flushed, s.confirmed = w.bounds.Before, w.bounds.Before
 	s.visible = 1<<(s.flushed+1) - 1
-	s.promised, s.shown = s.flushed, s.flushed
+	s.promised, s.shown, s.produced = s.flushed, s.flushed, s.flushed
+	for c := uint8(1); w.bounds.Kafka && c <= s.flushed; c++ {
+		s.log[s.end], s.end = c, c
+	}
+	if w.bounds.Snapshot {
+		s.end = 1
+	}
 	s.sessions[0] = session{phase: owning, owner: 1, limit: 255}
 	s.owners = 1
 	w.own(&s, &s.sessions[0])
@@ -243,6 +273,10 @@ func (w *Cache) Initial() State {
 	w.arrive(&s, &s.sessions[0], 0, false)
 	w.confirm(&s, &s.sessions[0])
 	s.redis.cells[cellData] = w.plainSet(s.flushed)
+	if w.bounds.Snapshot {
+		s.redis.cells[cellData] = 0
+		s.sessions[0].next = 1
+	}
 	return s
 }
 
@@ -295,7 +329,7 @@ func (w *Cache) normalise(s *State) {
 			}
 		}
 	}
-	for c := uint8(1); c <= s.flushed; c++ {
+	for c := uint8(1); c <= s.flushed && !w.bounds.Kafka; c++ {
 		if !w.bounds.Sets || w.sent(&s.sessions[0], c) && w.sent(&s.sessions[1], c) {
 			s.ages[c] = youngTicks + 1
 		}
@@ -311,6 +345,34 @@ func (w *Cache) sent(at *session, c uint8) bool {
 		return c < at.next || c > at.limit
 	}
 	return false
+}
+
+// stream is where the stream ends: a commit, or over Kafka an offset.
+func (w *Cache) stream(s *State) uint8 {
+	if w.bounds.Kafka {
+		return s.end
+	}
+	return s.flushed
+}
+
+// commit is what stands at a position of the stream.
+func (w *Cache) commit(s *State, position uint8) uint8 {
+	if w.bounds.Kafka {
+		return s.log[position-1]
+	}
+	return position
+}
+
+// reached is the newest commit up to a position of the stream.
+func (w *Cache) reached(s *State, position uint8) uint8 {
+	if !w.bounds.Kafka {
+		return position
+	}
+	newest := uint8(0)
+	for _, c := range s.log[:position] {
+		newest = max(newest, c)
+	}
+	return newest
 }
 
 // sees reports whether a snapshot of the primary shows commit c.
@@ -344,7 +406,7 @@ func (w *Cache) database(s *State, step func(*State)) {
 		n.flushed++
 		n.ages[n.flushed] = 0
 		if w.listen != nil {
-			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", Other: ", of another row,"}[w.change(n.flushed)]
+			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", Other: ", of another row,", Lookup: ", of a row that a lookup leads from,", Moved: ", which moves the row,"}[w.change(n.flushed)]
 			w.say(&n, "database: commit %d%s is flushed, not visible", n.flushed, what)
 		}
 		step(&n)
@@ -361,7 +423,10 @@ func (w *Cache) database(s *State, step func(*State)) {
 
 // faults, and time.
 func (w *Cache) faults(s *State, step func(*State)) {
-	if s.redis.cells[cellData] != 0 {
+	if w.bounds.Kafka {
+		w.topic(s, step)
+	}
+	if s.redis.cells[cellData] != 0 && !w.bounds.Keeps {
 		n := *s
 		n.redis.cells[cellData] = 0
 		if w.listen != nil {
@@ -390,7 +455,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 	if s.flushes < w.bounds.Flushes {
 		n := *s
 		n.flushes++
-		n.redis.cells = [3]Cell{}
+		n.redis.cells, n.redis.seen = [3]Cell{}, 0
 		if w.listen != nil {
 			w.say(&n, "redis: FLUSHALL")
 		}
@@ -398,7 +463,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 		if s.redis.cells[cellMark] != 0 {
 			n := *s
 			n.flushes++
-			n.redis.cells[cellMark] = 0
+			n.redis.cells[cellMark], n.redis.seen = 0, 0
 			if w.listen != nil {
 				w.say(&n, "redis: the watermark is evicted")
 			}
@@ -439,6 +504,32 @@ func (w *Cache) faults(s *State, step func(*State)) {
 	}
 }
 
+// topic: the connector writes what it reads into the topic. One that was killed
+// begins again where it had last noted its place.
+func (w *Cache) topic(s *State, step func(*State)) {
+	if s.produced < s.flushed && s.end < logMax {
+		n := *s
+		n.produced++
+		n.log[n.end] = n.produced
+		n.end++
+		if w.listen != nil {
+			w.say(&n, "connector: writes commit %d, at offset %d", n.produced, n.end)
+		}
+		step(&n)
+	}
+	if s.resends < w.bounds.Resends {
+		for back := range s.produced {
+			n := *s
+			n.resends++
+			n.produced = back
+			if w.listen != nil {
+				w.say(&n, "connector: was killed, and begins again behind commit %d", back)
+			}
+			step(&n)
+		}
+	}
+}
+
 func (w *Cache) tick(n *State) {
 	for c := uint8(1); c <= n.flushed; c++ {
 		n.ages[c] = min(n.ages[c]+1, youngTicks+1)
@@ -463,8 +554,8 @@ func (w *Cache) tick(n *State) {
 // is settled and, unless a sweep is pending, what was applied and needs none.
 func (w *Cache) threshold(s *State) uint8 {
 	m := w.lab.mark(s.redis.cells[cellMark])
-	settled := w.touched(m.settled)
-	if applied := w.touched(m.lo); !m.sweeping && applied > 0 && w.change(applied) != Truncate {
+	settled := w.touched(w.reached(s, m.settled))
+	if applied := w.touched(w.reached(s, m.lo)); !m.sweeping && applied > 0 && w.change(applied) != Truncate && w.change(applied) != Lookup {
 		return max(settled, applied)
 	}
 	return settled
@@ -494,8 +585,8 @@ func (w *Cache) Broken(s *State) string {
 		return ""
 	}
 	switch {
-	case uint8(v) < w.touched(m.settled):
-		return fmt.Sprintf("G1, G5: the cache holds v%d, and commit %d is settled: nothing will drop it", v, w.touched(m.settled))
+	case uint8(v) < w.touched(w.reached(s, m.settled)):
+		return fmt.Sprintf("G1, G5: the cache holds v%d, and commit %d is settled: nothing will drop it", v, w.touched(w.reached(s, m.settled)))
 	case uint8(v) < w.threshold(s):
 		return fmt.Sprintf("G1: the cache holds v%d, and commit %d was applied: nothing will drop it", v, w.threshold(s))
 	case uint8(v) < s.promised:

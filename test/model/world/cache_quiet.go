@@ -17,6 +17,7 @@ func (w *Cache) Calm(s *State) State {
 	n.saved, n.hasSaved = master{}, 0
 	n.shown, n.promised, n.written = 0, 0, 0
 	n.takeovers, n.flushes, n.failovers, n.recreations = 0, 0, 0, 0
+	n.resends = w.bounds.Resends
 	return n
 }
 
@@ -40,7 +41,10 @@ func (w *Cache) Quiet(s *State, step func(*State)) (done bool) {
 	case at.sent > 0:
 		w.answer(s, 0, "service", false, step)
 		return false
-	case at.next <= s.flushed:
+	case w.bounds.Kafka && s.produced < s.flushed && s.end < logMax:
+		w.topic(s, step)
+		return false
+	case at.next <= w.stream(s):
 		w.sendNext(&n, at)
 		w.tell("service: sends commit %d", at.next-1)
 	case s.sweep.phase == firstPass || s.sweep.phase == secondPass:
@@ -65,13 +69,15 @@ func (w *Cache) Quiet(s *State, step func(*State)) (done bool) {
 // rest: everything has been sent and answered. One reader comes.
 func (w *Cache) rest(s *State, step func(*State)) (done bool) {
 	m := w.lab.mark(s.redis.cells[cellMark])
-	if m.lo != s.flushed || m.settled != s.flushed || m.sweeping {
+	if m.lo != w.stream(s) || m.settled != w.stream(s) || m.sweeping {
 		return false // stuck
 	}
 	n := *s
 	const i = readersMax
 	r := &n.readers[i]
 	switch v := w.lab.version(s.redis.cells[cellData]); {
+	case w.bounds.Kafka && s.produced < s.flushed:
+		return true // the topic of this world is full
 	case v >= 0 && uint8(v) != w.row(s):
 		w.broken = fmt.Sprintf("G3: the cache holds v%d, the database v%d, and nothing is left to be done", v, w.row(s))
 		return false

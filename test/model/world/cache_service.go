@@ -110,7 +110,7 @@ func (w *Cache) durable(s *State, lo uint8) bool {
 func (w *Cache) lose(n *State) {
 	if n.sessions[0].phase != away {
 		n.sessions[1] = n.sessions[0]
-		n.sessions[1].limit = n.flushed
+		n.sessions[1].limit = w.stream(n)
 		if held := n.sweep.settled(255); held != 255 {
 			n.sessions[1].held = held + 1
 		}
@@ -124,7 +124,7 @@ func (w *Cache) renew(n *State) {
 	if w.off(OwnersDiffer) {
 		n.owners = 1
 	}
-	n.sessions[0] = session{phase: owning, owner: n.owners, limit: 255, target: n.flushed}
+	n.sessions[0] = session{phase: owning, owner: n.owners, limit: 255, target: w.targetNow(n)}
 	if w.off(ResumeFromLo) {
 		n.sessions[0].next = lo // where own is to find it
 	}
@@ -140,11 +140,14 @@ func (w *Cache) own(n *State, at *session) {
 	if err != nil {
 		panic(err)
 	}
-	at.phase, at.epoch, at.n = owned, uint8(found.Epoch), 0
+	at.phase, at.epoch, at.n, at.seen = owned, uint8(found.Epoch), 0, n.redis.seen
 	at.lo = uint8(found.Lo.LSN / 16)
 	settled, sweeping := uint8(found.Settled.LSN/16), len(found.Sweeps) > 0
 	if found.Lo.IsZero() && !w.off(SweepWhatIsUnknown) || n.confirmed > at.lo && !w.off(GapIsSwept) {
 		sweeping = true
+	}
+	if settled < at.lo && !sweeping && !w.off(LookupsOutlive) {
+		at.lookBefore = settled + 1 // and until: see target
 	}
 	at.lo = max(at.lo, n.confirmed)
 	if w.off(ResumeFromLo) {
@@ -170,10 +173,14 @@ func (w *Cache) sweepWait() uint8 {
 // another owner, and shown by a Redis that has forgotten it.
 func (w *Cache) target(n *State, at *session) {
 	if !w.off(TargetBehindOwn) {
-		at.target = n.flushed
+		at.target = w.targetNow(n)
 	}
+	at.lookUntil = w.stream(n)
 	if w.off(FirstDelivery) {
 		at.target = 0
+	}
+	if at.lookBefore > 0 && at.lo >= at.lookUntil {
+		at.lookBefore = 0
 	}
 	at.phase = running
 	p := packet{lo: at.lo, settled: at.lo, note: done}
@@ -183,20 +190,36 @@ func (w *Cache) target(n *State, at *session) {
 	case at == &n.sessions[0] && n.sweep.phase != noSweep:
 		p.settled, p.note = n.sweep.before, pending
 	}
+	if at.lookBefore > 0 {
+		p.settled = min(p.settled, at.lookBefore-1)
+	} else {
+		at.lookUntil = 0
+	}
 	at.push(p)
+}
+
+// targetNow is the newest commit that may have been shown before.
+func (w *Cache) targetNow(n *State) uint8 {
+	if w.bounds.Kafka && w.off(TargetIsOfTheLog) {
+		return w.reached(n, n.end)
+	}
+	return n.flushed
 }
 
 // send sends the batch of the next commit, if it may.
 func (w *Cache) send(s *State, i int, who string, step func(*State)) {
 	at := &s.sessions[i]
-	c := at.next
-	if c > s.flushed || c > at.limit || !s.sees(c) && !w.off(Gate) {
+	if at.next > w.stream(s) || at.next > at.limit {
+		return
+	}
+	c := w.commit(s, at.next)
+	if !s.sees(c) && !w.off(Gate) {
 		return
 	}
 	n := *s
 	w.sendNext(&n, &n.sessions[i])
 	if w.listen != nil {
-		what := map[uint8]string{nothing: "nothing for this row", drop: "drop", forget: "drop, h stays", set: "SET v" + strconv.Itoa(int(c))}
+		what := map[uint8]string{nothing: "nothing for this row", drop: "drop", forget: "drop, h stays", set: "SET v" + strconv.Itoa(int(c)), restore: "SET v0 if nothing is there"}
 		p := n.sessions[i].window[n.sessions[i].sent-1]
 		if p.note == pending {
 			what[nothing] = "a sweep is pending"
@@ -207,31 +230,49 @@ func (w *Cache) send(s *State, i int, who string, step func(*State)) {
 }
 
 func (w *Cache) sendNext(n *State, at *session) {
-	c := at.next
-	p := packet{lo: c, settled: c, version: c, does: drop}
+	o := at.next
+	c := w.commit(n, o)
+	p := packet{lo: o, settled: o, version: c, does: drop}
 	current := at == &n.sessions[0]
 	switch {
+	case c == 0:
+		p.does = restore
 	case w.change(c) == Other:
 		p.does = nothing
+	case w.change(c) == Lookup:
+		if at.lookBefore == 0 {
+			at.lookBefore = o
+		}
+		at.lookUntil = w.stream(n)
+		if w.off(LookupsSettleLater) {
+			at.lookBefore = 0
+		}
+		for later := c + 1; later <= n.flushed; later++ {
+			if w.change(later) == Moved && n.sees(later) {
+				p.does = nothing
+			}
+		}
 	case w.change(c) == Truncate:
 		p.does = nothing
 		if current {
 			switch n.sweep.phase {
 			case noSweep:
-				n.sweep = sweep{phase: requested, before: c - 1, wait: w.sweepWait()}
+				n.sweep = sweep{phase: requested, before: o - 1, wait: w.sweepWait()}
 			case requested:
 				n.sweep.wait = w.sweepWait()
 			default: // the running one may have passed the key already
-				n.sweep.again = c
+				n.sweep.again = o
 			}
 		} else {
 			// It does not sweep: it will be fenced before that could end.
-			at.held = c
+			at.held = o
 		}
 		p.note = pending
 		if w.off(SweepIsNoted) {
 			p.note = asItIs
 		}
+	case w.bounds.Kafka && c < at.seen && !w.off(SeenOnce):
+		p.does = forget
 	case w.bounds.Sets && w.change(c) == Complete && c > at.target && (n.ages[c] <= youngTicks || w.off(Young)):
 		p.does = set
 		p.until = untilTicks
@@ -243,6 +284,15 @@ func (w *Cache) sendNext(n *State, at *session) {
 	}
 	if at.held > 0 {
 		p.settled = at.held - 1
+	}
+	if at.lookBefore > 0 && o >= at.lookUntil {
+		at.lookBefore, at.lookUntil = 0, 0
+	}
+	if at.lookBefore > 0 {
+		p.settled = min(p.settled, at.lookBefore-1)
+	}
+	if w.bounds.Kafka {
+		at.seen = max(at.seen, c)
 	}
 	at.next++
 	at.push(p)
@@ -290,7 +340,7 @@ func (w *Cache) answer(s *State, i int, who string, full bool, step func(*State)
 		if p.does == set && w.lab.version(n.redis.cells[cellData]) < 0 {
 			what = ", as a drop"
 		}
-		w.say(&n, "%s: batch %d (commit %d) arrives -> %s%s", who, number, p.lo, reply, what)
+		w.say(&n, "%s: batch %d (commit %d) arrives -> %s%s", who, number, w.reached(&n, p.lo), reply, what)
 	}
 	step(&n)
 }
@@ -334,7 +384,25 @@ func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
 	if err != nil {
 		panic(err)
 	}
+	if applied.Status == guard.OK && w.bounds.Kafka {
+		n.redis.seen = max(n.redis.seen, p.version)
+		if p.does == restore {
+			w.restore(n)
+		}
+	}
 	return applied.Status
+}
+
+// restore: a row of the initial snapshot is older than whatever anybody may have
+// shown, so it is SET only where nothing is. There is no script for it yet.
+func (w *Cache) restore(n *State) {
+	data, side := &n.redis.cells[cellData], n.redis.cells[cellSide]
+	switch {
+	case w.off(RestoreYields), *data == 0 && (side == 0 || w.off(RestoreMindsSideKey)):
+		*data = w.plainSet(0)
+	case *data != 0 && w.lab.version(*data) != 0:
+		*data = 0
+	}
 }
 
 func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []string, []string) {
@@ -387,7 +455,7 @@ func (w *Cache) sweepNames() uint8 {
 }
 
 func (w *Cache) startSweep(n *State) {
-	n.sweep.phase, n.sweep.left, n.sweep.run = firstPass, w.sweepNames(), uint8(n.redis.run)
+	n.sweep.phase, n.sweep.left, n.sweep.run = firstPass, w.sweepNames(), n.redis.run
 	if w.off(FirstPass) {
 		n.sweep.phase, n.sweep.left = waiting, 0
 	}
@@ -472,7 +540,7 @@ func (w *Cache) sweepOn(n *State) (line string) {
 		n.sweep.phase = marked
 		return "sends a marker behind what was dropped"
 	case checking:
-		if uint8(n.redis.run) != n.sweep.run && !w.off(RunID) {
+		if n.redis.run != n.sweep.run && !w.off(RunID) {
 			n.sweep.wait = w.sweepWait()
 			w.startSweep(n)
 			return "another Redis has taken over meanwhile: once more"

@@ -18,6 +18,9 @@ var (
 	passing     = Bounds{Name: "a sweep", Changes: "to", Readers: 2, Window: 1, Clock: true}
 	resweeping  = Bounds{Name: "a sweep, and a replica that takes over", Changes: "to", Readers: 1, Window: 1, Failovers: 1}
 	setsweeping = Bounds{Name: "a sweep where changes are SET", Sets: true, Changes: "ct", Readers: 1, Window: 1, Clock: true}
+	looking     = Bounds{Name: "lookups", Changes: "lm", Readers: 1, Window: 1, Takeovers: 1}
+	consuming   = Bounds{Name: "a topic", Kafka: true, Resends: 1, Sets: true, Changes: "cc", Readers: 1, Window: 1}
+	restoring   = Bounds{Name: "an initial snapshot", Kafka: true, Snapshot: true, Keeps: true, Sets: true, Changes: "cc", Readers: 1, Writer: true, Window: 1}
 )
 
 // CacheCases are the ablations of a Cache.
@@ -96,6 +99,13 @@ var CacheCases = []CacheCase{
 	{Ablation{Name: "sweep-keeps-h", Says: "a sweep of an entry that SETs forgets h", Patches: []Patch{{"forget",
 		"if string.sub(side, 2, 9) == '\\0\\0\\0\\0\\0\\0\\0\\0' then", "if true then"}}},
 		Bounds{Name: "a sweep before changes that are SET", Sets: true, Changes: "tcc", Readers: 1, Window: 1}},
+	{Ablation{Name: "lookups-settle-later", Says: "a change whose keys were looked up is settled at once", Without: LookupsSettleLater}, looking},
+	{Ablation{Name: "lookups-outlive", Says: "a new session settles what the one before it had looked up", Without: LookupsOutlive}, looking},
+	{Ablation{Name: "seen-once", Says: "a record that the connector sends again is SET again", Without: SeenOnce}, consuming},
+	{Ablation{Name: "target-is-of-the-log", Says: "a session over Kafka takes all behind the end of the topic for new", Without: TargetIsOfTheLog},
+		Bounds{Name: "a topic, and a Redis that forgets", Kafka: true, Sets: true, Changes: "cc", Readers: 1, Window: 1, Flushes: 1}},
+	{Ablation{Name: "snapshot-yields", Says: "a row of the initial snapshot is SET over what is there", Without: RestoreYields}, restoring},
+	{Ablation{Name: "snapshot-minds-side-key", Says: "a row of the initial snapshot is SET where a side key is", Without: RestoreMindsSideKey}, restoring},
 	{Ablation{Name: "marker", Says: "no batch is written behind what a sweep has dropped", Without: MarkerBehind}, resweeping},
 	{Ablation{Name: "run-id", Says: "nobody asks whether Redis has changed during a sweep", Without: RunID}, resweeping},
 }
@@ -136,6 +146,14 @@ var CacheConfigurations = []Configuration{
 		func(b *Bounds) { b.Changes, b.Clock, b.Flushes = "t", false, 0 }),
 	configuration("stalls", Bounds{Name: "batches that a stall holds up, beside shields that expire", Sets: true, Changes: "ccc", Readers: 2, Clock: true, Window: 2, Copies: true, Takeovers: 1},
 		func(b *Bounds) { b.Changes, b.Readers = "cc", 1 }),
+	configuration("kafka", Bounds{Name: "records that come again", Kafka: true, Resends: 2, Sets: true, Changes: "cdc", Readers: 2, Writer: true, Window: 2, Copies: true, Takeovers: 1},
+		func(b *Bounds) { b.Changes, b.Window, b.Resends, b.Takeovers = "cc", 1, 1, 0 }),
+	configuration("kafka", Bounds{Name: "records that come again, while Redis loses", Kafka: true, Resends: 1, Sets: true, Changes: "cc", Readers: 1, Window: 1, Takeovers: 1, Flushes: 1, Failovers: 1},
+		func(b *Bounds) { b.Failovers = 0 }),
+	configuration("kafka", Bounds{Name: "an initial snapshot", Kafka: true, Snapshot: true, Keeps: true, Sets: true, Changes: "cdc", Readers: 2, Writer: true, Window: 2, Copies: true, Takeovers: 1},
+		func(b *Bounds) { b.Changes = "cc" }),
+	configuration("lookups", Bounds{Name: "lookups that come later than their change", Changes: "lml", Readers: 2, Writer: true, Window: 2, Copies: true, Takeovers: 2, Flushes: 1, Failovers: 1},
+		func(b *Bounds) { b.Changes, b.Window, b.Takeovers, b.Flushes = "lm", 1, 1, 0 }),
 }
 
 func configuration(part string, b Bounds, shrink func(*Bounds)) Configuration {

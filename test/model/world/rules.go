@@ -46,6 +46,19 @@ const (
 	SweepsSideKeys
 	// MarkerBehind: a batch is written behind what a sweep has dropped.
 	MarkerBehind
+	// LookupsSettleLater: a change whose keys a lookup has found settles when the
+	// stream has passed the lookup; LookupsOutlive a session.
+	LookupsSettleLater
+	LookupsOutlive
+	// SeenOnce: what came over Kafka before only drops.
+	SeenOnce
+	// TargetIsOfTheLog: what may have been delivered before goes by the log, not
+	// by the end of the topic.
+	TargetIsOfTheLog
+	// RestoreYields, RestoreMindsSideKey: a row of the initial snapshot is SET only
+	// where neither a value nor a side key is.
+	RestoreYields
+	RestoreMindsSideKey
 	// RunID: a sweep begins again where Redis has restarted meanwhile.
 	RunID
 )

@@ -71,7 +71,7 @@ func (b Bounds) String() string {
 			parts = append(parts, fmt.Sprintf(format, args...))
 		}
 	}
-	words := map[Change]string{Complete: "a row", Doubtful: "a delete", Truncate: "a TRUNCATE", Other: "another row"}
+	words := map[Change]string{Complete: "a row", Doubtful: "a delete", Truncate: "a TRUNCATE", Other: "another row", Lookup: "a row that a lookup leads from", Moved: "a row that moves"}
 	var changes []string
 	for _, c := range b.Changes {
 		changes = append(changes, words[Change(c)])
@@ -87,6 +87,10 @@ func (b Bounds) String() string {
 	add(b.Hash, "hashes")
 	add(true, "%s", count(len(b.Changes), "commit")+" ("+strings.Join(changes, ", ")+")")
 	add(true, "%s", count(b.Readers, "reader"))
+	add(b.Kafka, "over Kafka")
+	add(b.Resends > 0, "%s that sends again", count(int(b.Resends), "connector"))
+	add(b.Snapshot, "an initial snapshot")
+	add(b.Keeps, "values that stay")
 	add(b.Loader, "the last one is the service")
 	add(b.Writer, "writers that drop the key themselves")
 	add(true, "%s on the way at most", count(int(b.Window), "batch"))
