@@ -92,40 +92,38 @@ func Run[S comparable](w World[S], limits Limits) Result {
 	result := Result{Exhausted: true}
 	initial := w.Initial()
 	x.add(&initial, 0, 0)
-	level := []visit[S]{{initial, 0}}
+	var ahead queue[visit[S]]
+	ahead.push(visit[S]{initial, 0})
 	if broken, quiet := x.broken(&initial); broken != "" {
 		result.Broken, result.Story = broken, x.tell(0, quiet)
 	}
-	for depth := 1; len(level) > 0 && result.Broken == "" && result.Exhausted; depth++ {
-		var next []visit[S]
-		for i := range level {
-			at, number := &level[i], 0
-			w.Next(&at.state, func(s *S) {
-				number++
-				if result.Broken != "" || !x.add(s, at.index, number-1) {
-					return
-				}
-				index := uint32(len(x.parents) - 1)
-				result.Depth = depth
-				if broken, quiet := x.broken(s); broken != "" {
-					result.Broken, result.Story = broken, x.tell(index, quiet)
-					return
-				}
-				next = append(next, visit[S]{*s, index})
-			})
-			if number > 1<<8 {
-				panic(fmt.Sprintf("%d steps from one state, and 256 are told apart", number))
-			}
-			if result.Broken != "" {
-				break
-			}
-			if limits.States > 0 && len(x.parents) >= limits.States ||
-				limits.Time > 0 && i%1024 == 0 && time.Since(began) > limits.Time {
-				result.Exhausted = false
-				break
-			}
+	last := uint32(0) // of the states at this depth
+	for result.Broken == "" && ahead.length > 0 {
+		at, number := ahead.pop(), 0
+		if at.index > last {
+			result.Depth++
+			last = uint32(len(x.parents) - 1)
 		}
-		level = next
+		w.Next(&at.state, func(s *S) {
+			number++
+			if result.Broken != "" || !x.add(s, at.index, number-1) {
+				return
+			}
+			index := uint32(len(x.parents) - 1)
+			if broken, quiet := x.broken(s); broken != "" {
+				result.Broken, result.Story = broken, x.tell(index, quiet)
+				return
+			}
+			ahead.push(visit[S]{*s, index})
+		})
+		if number > 1<<8 {
+			panic(fmt.Sprintf("%d steps from one state, and 256 are told apart", number))
+		}
+		if result.Broken == "" && ahead.length > 0 && (limits.States > 0 && len(x.parents) >= limits.States ||
+			limits.Time > 0 && ahead.length%1024 == 0 && time.Since(began) > limits.Time) {
+			result.Exhausted = false
+			break
+		}
 	}
 	result.States, result.Calm, result.Elapsed = len(x.parents), x.calm.count, time.Since(began)
 	return result
@@ -219,6 +217,34 @@ func (x *explorer[S]) tell(index uint32, quiet bool) []string {
 		}
 	}
 	return story
+}
+
+// queue is first in, first out, in chunks that go when they are done with.
+type queue[T any] struct {
+	chunks [][]T
+	length int
+}
+
+const chunkLength = 1 << 12
+
+func (q *queue[T]) push(v T) {
+	last := len(q.chunks) - 1
+	if last < 0 || len(q.chunks[last]) == cap(q.chunks[last]) {
+		q.chunks = append(q.chunks, make([]T, 0, chunkLength))
+		last++
+	}
+	q.chunks[last] = append(q.chunks[last], v)
+	q.length++
+}
+
+func (q *queue[T]) pop() T {
+	v := q.chunks[0][0]
+	q.chunks[0] = q.chunks[0][1:]
+	if q.length--; len(q.chunks[0]) == 0 {
+		q.chunks[0] = nil
+		q.chunks = q.chunks[1:]
+	}
+	return v
 }
 
 func mustBePlain(t reflect.Type) {
