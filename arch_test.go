@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 	"internal/pgsource":  {"internal/change"},
 	"internal/value":     {"internal/change"},
 	"internal/database":  {"internal/change", "internal/value"},
-	"internal/redissink": {"internal/guard", "internal/plan", "internal/value"},
+	"internal/redissink": {"internal/change", "internal/guard", "internal/plan", "internal/value"},
 	"internal/admin":     {"internal/apply", "internal/fill"},
 	"internal/stack":     {},
 	"internal/demo":      {".", "internal/database", "internal/guard", "internal/pgsource", "internal/plan", "internal/stack"},

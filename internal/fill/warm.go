@@ -26,6 +26,7 @@ type Keys interface {
 const (
 	aheadMax  = 64 // chunks that are done while an earlier one is not
 	saveEvery = time.Second
+	soon      = 20 * time.Millisecond // another's load is over
 	walkWait  = 10 * time.Second
 )
 
@@ -205,6 +206,11 @@ func (w *Warmer) load(stop, work context.Context, entry int, s *stretch) error {
 			s.tally.count(r.outcome)
 		}
 		if keys = left; len(keys) > 0 {
+			// Whoever has the lease usually fills soon, and this stretch holds up
+			// those behind it. The last look is when the lease ends.
+			if looks < looksMax-1 {
+				wait = min(wait, soon<<(2*looks))
+			}
 			sleep(stop, wait+rand.N(10*time.Millisecond))
 		}
 	}

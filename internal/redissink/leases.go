@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
@@ -144,6 +145,15 @@ func (l *Leases) Watermark(ctx context.Context, stream string) (mark guard.Water
 	return mark, ok, nil
 }
 
+// Lo is how far a stream has been applied here; zero if it never was.
+func (l *Leases) Lo(ctx context.Context, stream string) (change.Position, error) {
+	text, err := l.client.HGet(ctx, guard.WatermarkKey(0, stream), "lo").Bytes()
+	if err != nil && err != redis.Nil {
+		return change.Position{}, err
+	}
+	return change.DecodePosition(text)
+}
+
 // progressTTL is how long the progress of a warm that was interrupted is kept.
 const progressTTL = 7 * 24 * time.Hour
 
@@ -167,4 +177,9 @@ func (l *Leases) SaveProgress(ctx context.Context, stream, entry, text string) e
 
 func progressKey(stream, entry string) string {
 	return guard.WatermarkKey(0, stream) + ":warm:" + entry
+}
+
+// Cached returns how many of the keys are cached.
+func (l *Leases) Cached(ctx context.Context, keys []string) (int64, error) {
+	return l.client.Exists(ctx, keys...).Result()
 }

@@ -1,0 +1,518 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/fill"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/redissink"
+)
+
+const (
+	// warmLook is how often warm looks how far the stream has been applied.
+	warmLook = 5 * time.Millisecond
+	// warmSample is how many rows a dry run looks at.
+	warmSample = 256
+
+	warmMend = "start unstale run with this configuration, wait until unstale status says ready, and run unstale warm again"
+)
+
+func newWarm() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "warm [ENTRY...]",
+		Short: "Load whole entries into the cache, while everything runs",
+		Long: `Warm loads the rows of entries into the cache: those that are named, or all whose
+values the service writes (on_change: update, warm or refresh). It loads under
+leases, as any reader does, so it can run at any time beside readers, changes and
+'unstale run', and never leaves a value that is older than the database. What is
+cached already is left alone.
+
+It goes in the order of the keys and notes in Redis how far it is: interrupted or
+killed, the same command goes on there, unless the entry or its table has changed
+since. Progress is kept for a week.
+
+It is as fast as load.connections statements at once allow, each of at most 256
+rows by their key; --rate makes it slower.
+
+Exit code 1: it was interrupted, something stands in the way, or rows could not be
+loaded; standard error says which.`,
+		Example: `  unstale warm                      all entries that can be
+  unstale warm product --rate 2000  one, at most 2,000 rows a second
+  unstale warm --dry-run            how much there is to load`,
+	}
+	var options warmOptions
+	flags := cmd.Flags()
+	flags.IntVar(&options.rate, "rate", 0, "rows to load in a second, at most (default: no limit)")
+	flags.BoolVar(&options.restart, "restart", false, "begin anew where an earlier warm was interrupted")
+	flags.BoolVar(&options.dryRun, "dry-run", false, "count and estimate, write nothing")
+	flags.BoolVar(&options.json, "json", false, "print the result as JSON on standard output")
+	cmd.RunE = func(cmd *cobra.Command, names []string) error {
+		if options.rate < 0 {
+			return usageError{fmt.Errorf("--rate %d: want 1 or more", options.rate)}
+		}
+		c, err := loadConfig(cmd)
+		if err != nil {
+			return err
+		}
+		if names, err = entriesToWarm(c, names); err != nil {
+			return err
+		}
+		meter := newMeter(cmd.ErrOrStderr())
+		w, err := openWarm(cmd.Context(), c, names, options, meter)
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		if options.dryRun {
+			return w.estimate(cmd.Context(), cmd.OutOrStdout())
+		}
+		return w.run(cmd.Context(), cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+type warmOptions struct {
+	rate                  int
+	restart, dryRun, json bool
+}
+
+// entriesToWarm checks the names; none means every entry that can be loaded.
+func entriesToWarm(c *config.Config, names []string) ([]string, error) {
+	var can []string
+	for _, e := range c.Entries {
+		if e.OnChange != config.Invalidate {
+			can = append(can, e.Name)
+		}
+	}
+	var wanted []string
+	for _, name := range names {
+		i := slices.IndexFunc(c.Entries, func(e config.Entry) bool { return e.Name == name })
+		switch {
+		case i < 0:
+			return nil, usageError{fmt.Errorf("no entry %q in %s; the entries that can be loaded: %s", name, c.File(), orNone(can))}
+		case c.Entries[i].OnChange == config.Invalidate:
+			return nil, config.Problems{c.Problem(c.Entries[i].Path("on_change"),
+				fmt.Sprintf("entry %s is only invalidated: its values are the application's own, so only the application can load them", name),
+				"on_change: refresh (or update, or warm) makes a value the row itself")}.Err()
+		case !slices.Contains(wanted, name):
+			wanted = append(wanted, name)
+		}
+	}
+	if len(names) > 0 {
+		return wanted, nil
+	}
+	if len(can) == 0 {
+		return nil, fmt.Errorf("nothing to load: every entry in %s is only invalidated, so its values are the application's own; on_change: refresh (or update, or warm) makes a value the row itself", c.File())
+	}
+	return can, nil
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// A warm is what the command works with.
+type warm struct {
+	options  warmOptions
+	meter    *meter
+	client   *redis.Client
+	loader   *database.Loader
+	leases   *redissink.Leases
+	warmer   *fill.Warmer
+	entries  []plan.Entry
+	numbers  []int // of the entries to load
+	stream   string
+	origin   change.Origin
+	today    guard.Fingerprints
+	applied  atomic.Uint64
+	notReady error // why what is loaded would not stay
+	began    time.Time
+	begunAt  fill.Progress // of the entry at hand
+	rows     int64         // of the entry at hand, about
+}
+
+// openWarm looks at both servers.
+func openWarm(ctx context.Context, c *config.Config, names []string, options warmOptions, meter *meter) (_ *warm, err error) {
+	// For a person who looks on: without the time, whatever the level of run.
+	logger := slog.New(slog.NewTextHandler(meter, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	databaseConfig, err := databaseConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	w := &warm{options: options, meter: meter}
+	if w.client, err = redisClient(c.Redis); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	conn, err := pgx.ConnectConfig(ctx, databaseConfig)
+	if err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	x, err := examine(ctx, c, conn)
+	if err == nil {
+		err = standsInTheWay(x.problems)
+	}
+	if err == nil {
+		err = refuseRedis(ctx, w.client)
+	}
+	if err != nil {
+		return nil, err
+	}
+	w.entries = x.entries
+	for _, name := range names {
+		w.numbers = append(w.numbers, slices.IndexFunc(w.entries, func(e plan.Entry) bool { return e.Name == name }))
+	}
+
+	catalog := &catalog{config: databaseConfig, needs: x.needs, entries: x.entries, logger: slog.New(slog.DiscardHandler)}
+	defer catalog.close(context.WithoutCancel(ctx))
+	look, err := catalog.Look(ctx)
+	if errors.Is(err, change.ErrUnpublished) {
+		return nil, &change.Refusal{Problem: fmt.Sprintf("no unstale run has prepared the database: %v", err), Mend: warmMend}
+	}
+	if err != nil {
+		return nil, err
+	}
+	w.today = look.Fingerprints
+	gate := database.NewGate(databaseConfig, database.Options{Logger: logger})
+	defer gate.Close()
+	if w.origin, err = gate.Origin(ctx); err != nil {
+		return nil, err
+	}
+	slotName := c.Source.Postgres.Slot
+	w.stream = fmt.Sprintf("%d:%d:%s", w.origin.System, w.origin.Database, slotName)
+	w.leases = redissink.NewLeases(w.client)
+	slot, err := database.Slot(ctx, conn, slotName)
+	if err != nil {
+		return nil, err
+	}
+	mark, found, err := w.leases.Watermark(ctx, w.stream)
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	w.notReady = w.stays(slotName, slot, mark, found)
+	if w.notReady == nil && !slot.Active && !options.dryRun {
+		meter.say(fmt.Sprintf("no unstale run reads slot %s: nothing that is loaded gets lost or old, since the next one begins with the changes from now on; until it runs, readers see what is loaded now", slotName))
+	}
+
+	w.loader = database.NewLoader(databaseConfig, loads(x.entries), database.LoaderOptions{Connections: c.Load.Connections})
+	w.loader.Expect(w.origin)
+	w.warmer = fill.NewWarmer(x.entries, w.loader, w.loader, w.leases, fill.WarmOptions{
+		RowsPerSecond: options.rate,
+		Workers:       2 * c.Load.Connections,
+		Applied:       w.applied.Load,
+		Observer:      nobody{},
+		Logger:        logger,
+		Save:          w.save,
+		Show:          w.show,
+	})
+	return w, nil
+}
+
+// stays returns why the next start of run would drop what is loaded now.
+func (w *warm) stays(slotName string, slot database.SlotState, mark guard.Watermark, found bool) error {
+	problem := ""
+	switch {
+	case !found || mark.Lo.IsZero():
+		problem = fmt.Sprintf("no unstale run has worked with this Redis and slot %s yet: its first start drops every key of the entries", slotName)
+	case !slot.Usable:
+		problem = fmt.Sprintf("slot %s is gone or can no longer be read: changes since are missing, and the next start of unstale run drops every key of the entries", slotName)
+	case mark.Origin != w.origin.String():
+		problem = fmt.Sprintf("the database has restarted, or is another one, since unstale run has worked last: its next start drops every key of the entries (was %s, is %s)", mark.Origin, w.origin)
+	case slot.Confirmed > mark.Lo.LSN:
+		problem = fmt.Sprintf("slot %s has passed what Redis has: changes are missing, and the next start of unstale run drops every key of the entries", slotName)
+	}
+	for _, i := range w.numbers {
+		e := &w.entries[i]
+		switch {
+		case problem != "":
+		case mark.Fingerprints[e.Name] != w.today[e.Name]:
+			problem = fmt.Sprintf("entry %s is not what unstale run has taken up: it drops every key of it when it notices", e.Name)
+		case slices.Contains(mark.Sweeps, e.Key.String()):
+			problem = fmt.Sprintf("entry %s is being swept: every key of it is dropped", e.Name)
+		}
+	}
+	if problem == "" {
+		return nil
+	}
+	return &change.Refusal{Problem: problem, Mend: warmMend}
+}
+
+func (w *warm) close() {
+	if w.loader != nil {
+		w.loader.Close()
+	}
+	w.client.Close()
+}
+
+// A warmResult is what became of one entry.
+type warmResult struct {
+	Entry string `json:"entry"`
+	Done  bool   `json:"done"`
+	Rows  int    `json:"rows"`
+	fill.Tally
+	Resumed bool    `json:"resumed"`
+	Seconds float64 `json:"seconds"`
+}
+
+// run loads the entries, one behind the other.
+func (w *warm) run(ctx context.Context, out io.Writer) error {
+	if w.notReady != nil {
+		return w.notReady
+	}
+	following, endFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		w.follow(following)
+	}()
+	defer func() {
+		endFollowing()
+		<-followed
+	}()
+
+	var results []warmResult
+	var err error
+	for _, number := range w.numbers {
+		var result warmResult
+		result, err = w.load(ctx, number)
+		results = append(results, result)
+		if !w.options.json {
+			fmt.Fprintln(out, result)
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w\n  the same command goes on where this one stopped", result.Entry, err)
+			break
+		}
+	}
+	if w.options.json {
+		if err := printJSON(out, map[string]any{"entries": results}); err != nil {
+			return err
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted: the same command goes on where this one stopped")
+	}
+	for _, result := range results {
+		if err == nil && result.Failed > 0 {
+			err = fmt.Errorf("%s: %s rows could not be loaded; the first reason is said above", result.Entry, thousands(int64(result.Failed)))
+		}
+	}
+	return err
+}
+
+// load loads one entry.
+func (w *warm) load(ctx context.Context, number int) (warmResult, error) {
+	e := &w.entries[number]
+	result := warmResult{Entry: e.Name}
+	from, err := w.progress(ctx, e)
+	if err != nil {
+		return result, err
+	}
+	if w.rows, err = w.loader.Estimate(ctx, number); err != nil {
+		return result, err
+	}
+	if result.Resumed = from.After != nil; result.Resumed {
+		w.meter.say(fmt.Sprintf("%s: going on behind %s, %s rows are done; --restart begins anew", e.Name, e.Key.Key(from.After...), thousands(int64(from.Keys()))))
+	}
+	w.began, w.begunAt = time.Now(), from
+	end, err := w.warmer.Run(ctx, number, from)
+	w.meter.clear()
+	result.Done, result.Rows, result.Tally = end.Done, end.Keys(), end.Tally
+	result.Seconds = time.Since(w.began).Seconds()
+	return result, err
+}
+
+// note is how far an entry has come, as it is kept in Redis. What makes it
+// another entry, or has its keys dropped, makes it one to begin anew.
+type note struct {
+	Fingerprint guard.Fingerprint `json:"entry"`
+	Origin      string            `json:"origin"`
+	fill.Progress
+}
+
+func (w *warm) progress(ctx context.Context, e *plan.Entry) (fill.Progress, error) {
+	text, err := w.leases.Progress(ctx, w.stream, e.Name)
+	if err != nil {
+		return fill.Progress{}, fmt.Errorf("read how far it has come: %w", err)
+	}
+	var found note
+	if text == "" || json.Unmarshal([]byte(text), &found) != nil || w.options.restart {
+		return fill.Progress{}, nil
+	}
+	if found.Fingerprint != w.today[e.Name] || found.Origin != w.origin.String() || len(found.After) != len(e.Key.Columns()) {
+		w.meter.say(fmt.Sprintf("%s: beginning anew: the entry, its table or the database is not what it was when this was interrupted", e.Name))
+		return fill.Progress{}, nil
+	}
+	return found.Progress, nil
+}
+
+func (w *warm) save(ctx context.Context, number int, p fill.Progress) error {
+	e := &w.entries[number]
+	if p.Done || p.After == nil {
+		return w.leases.SaveProgress(ctx, w.stream, e.Name, "")
+	}
+	text, err := json.Marshal(note{w.today[e.Name], w.origin.String(), p})
+	if err != nil {
+		return err
+	}
+	return w.leases.SaveProgress(ctx, w.stream, e.Name, string(text))
+}
+
+func (w *warm) show(number int, p fill.Progress) {
+	w.meter.show(w.entries[number].Name, int64(p.Keys()), int64(w.begunAt.Keys()), w.rows, time.Since(w.began))
+}
+
+// follow keeps up with what the stream has applied. While Redis is away that is
+// not known, and every value gets a shield.
+func (w *warm) follow(ctx context.Context) {
+	tick := time.NewTicker(warmLook)
+	defer tick.Stop()
+	for {
+		lo, err := w.leases.Lo(ctx, w.stream)
+		lsn := uint64(0)
+		if err == nil && lo.Timeline == w.origin.Timeline {
+			lsn = lo.LSN
+		}
+		w.applied.Store(lsn)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// A warmEstimate is what a dry run says of one entry.
+type warmEstimate struct {
+	Entry   string  `json:"entry"`
+	Rows    int64   `json:"rows"`  // about
+	Bytes   int64   `json:"bytes"` // of values, about
+	Sampled int     `json:"sampled"`
+	Cached  int64   `json:"cached"`            // of those
+	Seconds float64 `json:"seconds,omitempty"` // at --rate
+	After   string  `json:"after,omitempty"`   // the key behind which it would go on
+	Done    int     `json:"done"`              // rows that are done before
+}
+
+// estimate looks at the first rows of each entry.
+func (w *warm) estimate(ctx context.Context, out io.Writer) error {
+	var found []warmEstimate
+	for _, number := range w.numbers {
+		e := &w.entries[number]
+		got := warmEstimate{Entry: e.Name}
+		var err error
+		if got.Rows, err = w.loader.Estimate(ctx, number); err != nil {
+			return err
+		}
+		values, err := w.loader.Next(ctx, number, nil, warmSample)
+		if err != nil {
+			return err
+		}
+		if got.Sampled = len(values); got.Sampled < warmSample {
+			got.Rows = int64(got.Sampled)
+		}
+		if got.Sampled > 0 {
+			rows, _, err := w.loader.Load(ctx, number, values)
+			if err != nil {
+				return err
+			}
+			keys := make([]string, len(values))
+			for i, row := range rows {
+				keys[i] = e.Key.Key(values[i]...)
+				got.Bytes += int64(len(strings.Join(row, "")))
+			}
+			got.Bytes = got.Bytes * got.Rows / int64(len(rows))
+			if got.Cached, err = w.leases.Cached(ctx, keys); err != nil {
+				return err
+			}
+		}
+		from, err := w.progress(ctx, e)
+		if err != nil {
+			return err
+		}
+		if got.Done = from.Keys(); from.After != nil {
+			got.After = e.Key.Key(from.After...)
+		}
+		if w.options.rate > 0 {
+			got.Seconds = float64(max(0, got.Rows-int64(got.Done))) / float64(w.options.rate)
+		}
+		found = append(found, got)
+	}
+	if w.options.json {
+		if err := printJSON(out, map[string]any{"entries": found}); err != nil {
+			return err
+		}
+	} else {
+		for _, got := range found {
+			fmt.Fprintln(out, got)
+		}
+	}
+	return w.notReady
+}
+
+func (e warmEstimate) String() string {
+	text := fmt.Sprintf("%s: about %s rows, %s of values", e.Entry, thousands(e.Rows), size(e.Bytes))
+	if e.Sampled > 0 {
+		text += fmt.Sprintf("; of the first %d, %d are cached", e.Sampled, e.Cached)
+	}
+	if e.After != "" {
+		text += fmt.Sprintf("; goes on behind %s, %s rows are done", e.After, thousands(int64(e.Done)))
+	}
+	if e.Seconds > 0 {
+		text += fmt.Sprintf("; %s at this rate", roughly(time.Duration(e.Seconds*float64(time.Second))))
+	}
+	return text
+}
+
+func (r warmResult) String() string {
+	text := fmt.Sprintf("%s: %s rows in %s", r.Entry, thousands(int64(r.Rows)), roughly(time.Duration(r.Seconds*float64(time.Second))))
+	for _, part := range []struct {
+		keys int
+		text string
+	}{
+		{r.Stored, "loaded"}, {r.Cached, "cached already"}, {r.Refused, "changed meanwhile"}, {r.Absent, "deleted meanwhile"},
+		{r.Busy, "left to readers"}, {r.Failed, "not loaded"},
+	} {
+		if part.keys > 0 {
+			text += fmt.Sprintf(", %s %s", thousands(int64(part.keys)), part.text)
+		}
+	}
+	return text
+}
+
+// nobody observes: the command prints what it counts.
+type nobody struct{}
+
+func (nobody) Filled(string, fill.Tally) {}
+func (nobody) Dropped(string)            {}
+func (nobody) Held(string)               {}

@@ -1,0 +1,399 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+)
+
+// warmEntries are the ways in which a row can be kept, and one that the control
+// fills in its own way.
+const warmEntries = `  product: {key: 'product:{id}', table: products, on_change: warm}
+  fields: {key: 'fields:{id}', table: products, on_change: refresh, format: hash}
+  control: {key: 'control:{id}', table: products}`
+
+const warmTable = `CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2), changed timestamptz DEFAULT now())`
+
+// A command is a subcommand of the built binary that runs beside the test.
+type command struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	log   *logBuffer
+	out   *logBuffer
+	ended chan struct{}
+	exit  int
+}
+
+func startCommand(t *testing.T, args ...string) *command {
+	t.Helper()
+	c := &command{t: t, cmd: exec.Command(binary, args...), log: &logBuffer{}, out: &logBuffer{}, ended: make(chan struct{})}
+	c.cmd.Stderr, c.cmd.Stdout = c.log, c.out
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(c.ended)
+		_ = c.cmd.Wait() // the exit code says it
+		c.exit = c.cmd.ProcessState.ExitCode()
+	}()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill() // it may have ended
+		<-c.ended
+	})
+	return c
+}
+
+// wait waits for the end and returns the exit code.
+func (c *command) wait() int {
+	c.t.Helper()
+	select {
+	case <-c.ended:
+		return c.exit
+	case <-time.After(time.Minute):
+		c.t.Fatalf("still running after a minute:\n%s", c.log)
+		return 0
+	}
+}
+
+// change changes random rows, several hundred a second in each of three sessions,
+// until stop is called, which returns how many it were.
+func (f *fixture) change(rows int) (stop func() int64) {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(f.t.Context())
+	var changes atomic.Int64
+	var writers sync.WaitGroup
+	for range 3 {
+		conn := connectTo(f.t, f.url)
+		writers.Go(func() {
+			tick := time.NewTicker(2 * time.Millisecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				<-tick.C
+				// A statement in the middle is let end.
+				if _, err := conn.Exec(context.WithoutCancel(ctx), "UPDATE products SET price = price + 1, changed = clock_timestamp() WHERE id = $1", 1+rand.N(rows)); err != nil {
+					f.t.Error(err)
+					return
+				}
+				changes.Add(1)
+			}
+		})
+	}
+	stop = func() int64 {
+		cancel()
+		writers.Wait()
+		return changes.Load()
+	}
+	f.t.Cleanup(func() { stop() })
+	return stop
+}
+
+// compare returns how many keys of the form prefix:id are cached, and which of
+// them do not hold their row.
+func (f *fixture) compare(prefix string, hash bool) (cached int, wrong []string) {
+	f.t.Helper()
+	ctx := within(f.t, time.Minute)
+	conn := connectTo(f.t, f.url+"&timezone=UTC")
+	rows, err := conn.Query(ctx, `SELECT id, row_to_json(p)::text, (SELECT json_object_agg(key, value) FROM json_each_text(row_to_json(p)) WHERE value IS NOT NULL) FROM products p`)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var id int
+	var want string
+	var wantFields map[string]string
+	pipe := f.rdb.Pipeline()
+	var check []func()
+	_, err = pgx.ForEachRow(rows, []any{&id, &want, &wantFields}, func() error {
+		key, want, wantFields := fmt.Sprintf("%s:%d", prefix, id), want, wantFields
+		if hash {
+			reply := pipe.HGetAll(ctx, key)
+			check = append(check, func() {
+				switch got := reply.Val(); {
+				case len(got) == 0:
+					return
+				case !maps.Equal(got, wantFields):
+					wrong = append(wrong, fmt.Sprintf("%s: got %v, want %v", key, got, wantFields))
+				}
+				cached++
+			})
+			return nil
+		}
+		reply := pipe.Get(ctx, key)
+		check = append(check, func() {
+			switch got, err := reply.Result(); {
+			case err == redis.Nil:
+				return
+			case got != want:
+				wrong = append(wrong, fmt.Sprintf("%s: got %s, want %s", key, got, want))
+			}
+			cached++
+		})
+		wantFields = nil
+		return nil
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
+		f.t.Fatal(err)
+	}
+	for _, c := range check {
+		c()
+	}
+	return cached, wrong
+}
+
+// warmProgress is what Redis keeps of an interrupted warm.
+func (f *fixture) warmProgress(entry string) (rows int) {
+	f.t.Helper()
+	keys, err := f.rdb.Keys(within(f.t, 10*time.Second), "unstale:*:warm:"+entry).Result()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, key := range keys {
+		var note struct{ Stored, Cached int }
+		text, err := f.rdb.Get(within(f.t, 10*time.Second), key).Bytes()
+		if err == redis.Nil {
+			continue
+		}
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &note); err != nil {
+			f.t.Fatal(err)
+		}
+		rows += note.Stored + note.Cached
+	}
+	return rows
+}
+
+// A warm is killed in the middle and goes on, while rows change all the time.
+// Afterwards nearly every row is cached, and none is old. The control loads the
+// same rows under the same changes, and writes them with plain SETs.
+func TestAWarmThatIsKilledGoesOnAndLeavesNothingOld(t *testing.T) {
+	const rows = 20_000
+	f := newFixture(t, 18)
+	f.exec(warmTable)
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, $1) i", rows)
+	i := startInstance(t, f.config(warmEntries))
+	i.waitReady()
+
+	stop := f.change(rows)
+	first := startCommand(t, "warm", "product", "--rate", "8000", "-c", i.config)
+	i.eventually("it has come some way", func() bool { return f.warmProgress("product") > 0 })
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	first.wait()
+	second := startCommand(t, "warm", "--json", "-c", i.config)
+	if exit := second.wait(); exit != 0 {
+		t.Fatalf("exit %d:\n%s", exit, second.log)
+	}
+	if !strings.Contains(second.log.String(), "product: going on behind product:") {
+		t.Errorf("it did not go on:\n%s", second.log)
+	}
+	var result struct {
+		Entries []struct {
+			Entry                                       string
+			Done, Resumed                               bool
+			Rows, Stored, Cached, Refused, Busy, Failed int
+		}
+	}
+	if err := json.Unmarshal([]byte(second.out.String()), &result); err != nil {
+		t.Fatalf("%v:\n%s", err, second.out)
+	}
+	t.Logf("%+v", result)
+	for n, entry := range result.Entries {
+		if want := []string{"product", "fields"}[n]; entry.Entry != want || !entry.Done || entry.Rows != rows || entry.Failed > 0 || entry.Resumed != (n == 0) {
+			t.Errorf("%+v", entry)
+		}
+	}
+
+	// The control: a chunk is read, and then written.
+	var controlled int
+	for from := 0; from < rows; from += 2000 {
+		found, err := f.conn.Query(within(t, time.Minute), "SELECT id, row_to_json(p)::text FROM products p WHERE id > $1 AND id <= $1 + 2000", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := map[int]string{}
+		var id int
+		var value string
+		if _, err := pgx.ForEachRow(found, []any{&id, &value}, func() error { values[id] = value; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		pipe := f.rdb.Pipeline()
+		for id, value := range values {
+			pipe.Set(t.Context(), fmt.Sprint("control:", id), value, time.Hour)
+		}
+		replies, err := pipe.Exec(within(t, time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		controlled += len(replies)
+	}
+
+	changes := stop()
+	f.barrier()
+	for _, prefix := range []string{"product", "fields"} {
+		// What changes have dropped last is still being loaded.
+		i.eventually("nearly every row is cached", func() bool {
+			cached, wrong := f.compare(prefix, prefix == "fields")
+			if len(wrong) > 0 {
+				t.Fatalf("%s: %d of %d are not their row, such as %s", prefix, len(wrong), cached, wrong[0])
+			}
+			t.Logf("%s: %d cached of %d, after %d changes", prefix, cached, rows, changes)
+			return cached >= rows*99/100
+		})
+	}
+	cached, wrong := f.compare("control", false)
+	t.Logf("control: %d cached of %d, %d wrong", cached, controlled, len(wrong))
+	if len(wrong) == 0 {
+		t.Error("the control has left nothing old: this proves nothing")
+	}
+	if n := f.warmProgress("product"); n != 0 {
+		t.Errorf("progress of %d rows is left", n)
+	}
+	i.stop()
+}
+
+// Somebody types it for the first time: what is wrong is said with what to do,
+// and a dry run writes nothing.
+func TestWarmSaysWhatStandsInTheWay(t *testing.T) {
+	f := newFixture(t, 15)
+	f.exec(warmTable)
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 100) i")
+	path, _ := writeConfig(t, f.config(warmEntries))
+	refused := func(exit int, want string, args ...string) {
+		t.Helper()
+		out, said, got := unstaleCommand(t, append([]string{"warm", "-c", path}, args...)...)
+		if got != exit || !strings.Contains(said, want) {
+			t.Errorf("warm %v: exit %d, want %d with %q:\n%s%s", args, got, exit, want, out, said)
+		}
+	}
+	refused(2, "the entries that can be loaded: product, fields", "prodct")
+	refused(2, "--rate", "--rate", "-1")
+	refused(1, "entry control is only invalidated", "control")
+	refused(1, "no unstale run")
+	if n := f.rdb.DBSize(t.Context()).Val(); n != 0 {
+		t.Errorf("%d keys", n)
+	}
+
+	i := startInstance(t, f.config(warmEntries))
+	i.waitReady()
+	path = i.config
+	before := f.rdb.DBSize(t.Context()).Val()
+	out, said, exit := unstaleCommand(t, "warm", "-c", path, "--dry-run", "--rate", "10")
+	if exit != 0 || !strings.Contains(out, "product: about 100 rows") || !strings.Contains(out, "0 are cached; 10 s at this rate") {
+		t.Errorf("dry run: exit %d:\n%s%s", exit, out, said)
+	}
+	if n := f.rdb.DBSize(t.Context()).Val(); n != before {
+		t.Errorf("a dry run has made %d keys of %d", n, before)
+	}
+	out, said, exit = unstaleCommand(t, "warm", "product", "-c", path)
+	if exit != 0 || !strings.Contains(out, "product: 100 rows in ") || !strings.Contains(out, "100 loaded") {
+		t.Errorf("exit %d:\n%s%s", exit, out, said)
+	}
+	out, _, _ = unstaleCommand(t, "warm", "product", "-c", path)
+	if !strings.Contains(out, "100 cached already") {
+		t.Errorf("the second time:\n%s", out)
+	}
+	i.stop()
+	f.exec("SELECT pg_drop_replication_slot($1)", f.slot)
+	refused(1, "slot "+f.slot+" is gone")
+}
+
+// Ctrl-C ends what is under way and says how to go on. A table that has changed
+// since is begun anew: its keys have been swept.
+func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
+	f := newFixture(t, 15)
+	f.exec(warmTable)
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 5000) i")
+	i := startInstance(t, f.config(warmEntries))
+	i.waitReady()
+	interrupted := func() {
+		t.Helper()
+		c := startCommand(t, "warm", "product", "--restart", "--rate", "500", "-c", i.config)
+		i.eventually("it has come some way", func() bool { return f.warmProgress("product") > 0 })
+		if err := c.cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		if exit := c.wait(); exit != 1 || !strings.Contains(c.log.String(), "the same command goes on where this one stopped") {
+			t.Fatalf("exit %d:\n%s", exit, c.log)
+		}
+		cached, _ := f.compare("product", false)
+		if done := f.warmProgress("product"); done != cached {
+			t.Errorf("%d rows are done by what is kept, %d are cached", done, cached)
+		}
+	}
+	interrupted()
+	if _, said, exit := unstaleCommand(t, "warm", "product", "-c", i.config); exit != 0 || !strings.Contains(said, "going on behind") {
+		t.Errorf("exit %d:\n%s", exit, said)
+	}
+
+	f.exec("TRUNCATE products")
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 5000) i")
+	f.barrier()
+	i.waitReady()
+	f.rdb.Del(t.Context(), "product:1")
+	interrupted()
+	f.exec("ALTER TABLE products ADD COLUMN more int DEFAULT 7")
+	var said string
+	i.eventually("the change has been taken up", func() bool {
+		var exit int
+		_, said, exit = unstaleCommand(t, "warm", "product", "-c", i.config)
+		return exit == 0
+	})
+	if !strings.Contains(said, "beginning anew") {
+		t.Errorf("it went on:\n%s", said)
+	}
+	if cached, wrong := f.compare("product", false); cached != 5000 || len(wrong) > 0 {
+		t.Errorf("%d cached, %d wrong", cached, len(wrong))
+	}
+	i.stop()
+}
+
+// Nobody reads the stream while a warm runs and rows change. What it loads may be
+// old then, as everything is while run is away; run begins with those changes.
+func TestWhatIsWarmedWithoutRunIsMadeRightByTheNext(t *testing.T) {
+	f := newFixture(t, 18)
+	f.exec(warmTable)
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 3000) i")
+	i := startInstance(t, f.config(warmEntries))
+	i.waitReady()
+	i.stop()
+	stop := f.change(3000)
+	c := startCommand(t, "warm", "--rate", "3000", "-c", i.config)
+	if exit := c.wait(); exit != 0 || !strings.Contains(c.log.String(), "no unstale run reads slot") {
+		t.Fatalf("exit %d:\n%s", exit, c.log)
+	}
+	stop()
+	if _, wrong := f.compare("product", false); len(wrong) == 0 {
+		t.Error("nothing has changed behind the warm: this proves nothing")
+	}
+	i.start()
+	i.waitReady()
+	f.barrier()
+	for _, prefix := range []string{"product", "fields"} {
+		i.eventually("every row is cached", func() bool {
+			cached, wrong := f.compare(prefix, prefix == "fields")
+			if len(wrong) > 0 {
+				t.Fatalf("%s: %d of %d are not their row, such as %s", prefix, len(wrong), cached, wrong[0])
+			}
+			return cached == 3000
+		})
+	}
+	i.stop()
+}
