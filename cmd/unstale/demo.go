@@ -24,11 +24,14 @@ rows through three caches side by side:
   TTL only          GET; after a miss SET with a TTL of 10 s
   DEL after event   the same with a TTL of 1 h; a consumer of PostgreSQL's log
                     sends DEL for each change
-  Unstale           the Go client's Fetch, and a real 'unstale run'
+  Unstale           the Go client, and a real 'unstale run' with an entry for
+                    each on_change: categories warm, products update, customers
+                    refresh, orders invalidate
 
 All three get the same reads, each loads for itself, and after its SELECT the
 application takes --load-time before it writes to the cache, as one does that
-makes something of a row. Nothing else is arranged.
+makes something of a row. Nothing else is arranged. So where two caches differ
+in their hit rate of one table, that is what they do on a change.
 
 A hit is stale if it is older than a change that was committed, and that both
 consumers had applied (for Unstale the barrier says so), before the read began.
@@ -40,10 +43,17 @@ One checker judges all three.
   caches.ttl_only, caches.del_after_event, caches.unstale, each with
     reads
     hits                    reads that did not load from the database
+    loads                   reads that did
     hit_rate                0 to 1
     stale                   stale hits
-    latency_ms {p50, p99}   from COMMIT having returned until the key is gone
-                            from Redis; null for ttl_only, which is told nothing
+    keys_set                keys that changes have set; those of update count
+                            also where they are not cached
+    latency_ms {p50, p99}   from COMMIT having returned until Redis has dropped
+                            the key, or for Unstale set it; null for ttl_only,
+                            which is told nothing
+    entries.category, .product, .customer, .order, each with
+      on_change             in caches.unstale only
+      reads, hits, loads, hit_rate, stale
   servers
 
 Exit code 1: Unstale served a stale hit, or its hit rate was less than half of

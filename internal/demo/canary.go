@@ -22,8 +22,8 @@ const (
 
 // canary measures how long a committed change takes to reach Redis: it caches a
 // row that nobody else touches in both caches that follow the stream, changes
-// it, and hears from Redis when each key goes. The clock starts when COMMIT has
-// returned: before that, nobody can know of the change.
+// it, and hears from Redis when the one key goes and the other is set. The clock
+// starts when COMMIT has returned: before that, nobody can know of the change.
 type canary struct {
 	pool      *pgxpool.Pool
 	redis     *redis.Client
@@ -36,8 +36,8 @@ func newCanary(pool *pgxpool.Pool, rdb *redis.Client) *canary {
 	return &canary{pool: pool, redis: rdb, keys: map[int]string{coherent: key, delAfterEvent: delPrefix + key}}
 }
 
-// gone is a key that Redis has dropped.
-type gone struct {
+// reached is a key that a change has dropped or set.
+type reached struct {
 	cache int
 	at    time.Time
 }
@@ -60,11 +60,11 @@ func (c *canary) run(ctx context.Context) error {
 		}
 	}
 	work, working := errgroup.WithContext(ctx)
-	went := make(chan gone, len(c.keys))
+	changed := make(chan reached, len(c.keys))
 	work.Go(func() error {
 		defer pubsub.Close() // ends the receiver, which does not look at a context
 		for {
-			if err := c.round(working, went); err != nil {
+			if err := c.round(working, changed); err != nil {
 				return err
 			}
 		}
@@ -75,11 +75,11 @@ func (c *canary) run(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("listen to the canary's keys: %w", err)
 			}
-			if message.Payload != "del" {
+			if message.Payload != "del" && message.Payload != "set" {
 				continue
 			}
 			select {
-			case went <- gone{channels[message.Channel], time.Now()}:
+			case changed <- reached{channels[message.Channel], time.Now()}:
 			case <-working.Done():
 				return working.Err()
 			}
@@ -89,17 +89,17 @@ func (c *canary) run(ctx context.Context) error {
 }
 
 // round measures one change.
-func (c *canary) round(ctx context.Context, went <-chan gone) error {
+func (c *canary) round(ctx context.Context, changed <-chan reached) error {
 	pause := time.Duration(rand.ExpFloat64() * float64(canaryPause))
 	if err := pauseUntil(ctx, time.Now().Add(pause)); err != nil {
 		return err
 	}
-	for len(went) > 0 { // of a round that was given up
-		<-went
+	for len(changed) > 0 { // of a round that was given up
+		<-changed
 	}
 	_, err := c.redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, key := range c.keys {
-			p.Set(ctx, key, "canary", LongTTL)
+			p.SetRange(ctx, key, 0, "canary") // an event of another name than SET's
 		}
 		return nil
 	})
@@ -115,8 +115,8 @@ func (c *canary) round(ctx context.Context, went <-chan gone) error {
 	defer giveUp.Stop()
 	for range c.keys {
 		select {
-		case g := <-went:
-			c.latencies[g.cache].add(g.at.Sub(committed))
+		case r := <-changed:
+			c.latencies[r.cache].add(r.at.Sub(committed))
 		case <-giveUp.C:
 			return nil
 		case <-ctx.Done():

@@ -3,7 +3,7 @@
 //
 // It owns the load, the two caches that Unstale is compared with, the checker
 // that counts stale hits for all three, and the processes: the servers and the
-// real `unstale run`. It promises that the three caches get the same reads, the
+// real `unstale run`, with an entry for each mode. It promises that the three caches get the same reads, the
 // same loads and the same changes, that a hit is called stale only where that
 // is certain, and that nothing is left when Run returns.
 package demo
@@ -83,6 +83,8 @@ type Demo struct {
 	pool     *pgxpool.Pool
 	redis    *redis.Client
 	caches   [cacheCount]*cache
+	service  *service
+	keysSet  int64 // as the service has said last
 	checker  *checker
 	consumer *delConsumer
 	canary   *canary
@@ -133,8 +135,8 @@ func (d *Demo) Run(ctx context.Context) (report *Report, err error) {
 	defer d.redis.Close()
 	defer d.pool.Close()
 
-	service := newService(d.options.Executable, d.config, filepath.Join(cache.Dir(), "unstale.log"))
-	configuration, err := service.configure(url, cache.URL())
+	d.service = newService(d.options.Executable, d.config, filepath.Join(cache.Dir(), "unstale.log"))
+	configuration, err := d.service.configure(url, cache.URL())
 	if err != nil {
 		return nil, fmt.Errorf("configure the service: %w", err)
 	}
@@ -147,7 +149,7 @@ func (d *Demo) Run(ctx context.Context) (report *Report, err error) {
 	// hold on for something that is gone.
 	serving, endServing := context.WithCancel(context.WithoutCancel(ctx))
 	work, working := errgroup.WithContext(ctx)
-	work.Go(func() error { return service.run(serving) })
+	work.Go(func() error { return d.service.run(serving) })
 	work.Go(func() (err error) {
 		defer endServing()
 		// Both consumers follow the stream before anything changes.
@@ -155,7 +157,7 @@ func (d *Demo) Run(ctx context.Context) (report *Report, err error) {
 			return err
 		}
 		defer d.consumer.close(working)
-		if err := service.waitReady(working, d.say); err != nil {
+		if err := d.service.waitReady(working, d.say); err != nil {
 			return err
 		}
 		report, err = d.underLoad(working)
@@ -178,8 +180,8 @@ func startServers(ctx context.Context, servers *stack.Stack) (postgres *stack.Po
 		return err
 	})
 	starting.Go(func() (err error) {
-		// The canary hears of a dropped key when Redis drops it.
-		cache, err = servers.Redis(ctx, stack.RedisOptions{Settings: map[string]string{"notify-keyspace-events": "Kg"}})
+		// The canary hears of a key when Redis drops or sets it.
+		cache, err = servers.Redis(ctx, stack.RedisOptions{Settings: map[string]string{"notify-keyspace-events": "Kg$"}})
 		return err
 	})
 	err = starting.Wait()
@@ -209,9 +211,9 @@ func (d *Demo) connect(ctx context.Context, databaseURL, redisURL string) error 
 		return err
 	}
 	d.caches = [cacheCount]*cache{
-		ttlOnly:       {prefix: "ttl:", read: plainRead(d.redis, ShortTTL)},
-		delAfterEvent: {prefix: delPrefix, read: plainRead(d.redis, LongTTL)},
-		coherent:      {read: client.Fetch},
+		ttlOnly:       newCache("ttl:", plainRead(d.redis, ShortTTL)),
+		delAfterEvent: newCache(delPrefix, plainRead(d.redis, LongTTL)),
+		coherent:      newCache("", clientRead(client)),
 	}
 	d.checker = newChecker(len(d.shop.rows), d.pool, client, d.consumer)
 	d.canary = newCanary(d.pool, d.redis)

@@ -52,7 +52,7 @@ func (d *Demo) underLoad(ctx context.Context) (*Report, error) {
 		carry(d.show)
 	}
 	err := work.Wait()
-	report := d.report()
+	report := d.report(context.WithoutCancel(ctx))
 	return &report, err
 }
 
@@ -119,27 +119,28 @@ func (d *Demo) read(ctx context.Context, c *cache, index int, loadTime time.Dura
 	key := c.prefix + row.key
 	loaded := false
 	want := d.checker.floor(index) // before the read begins
-	value, err := c.read(ctx, key, func(ctx context.Context) (value []byte, err error) {
+	value, err := c.read(ctx, row.entry, key, func(ctx context.Context) (value []byte, lsn int64, err error) {
 		loaded = true
-		if err := d.pool.QueryRow(ctx, row.entry.load, row.ids...).Scan(&value); err != nil {
-			return nil, err
+		if err := d.pool.QueryRow(ctx, row.entry.load, row.ids...).Scan(&value, &lsn); err != nil {
+			return nil, 0, err
 		}
-		return value, pauseUntil(ctx, time.Now().Add(loadTime))
+		return value, lsn, pauseUntil(ctx, time.Now().Add(loadTime))
 	})
 	if err != nil {
 		return fmt.Errorf("read %s: %w", key, err)
 	}
-	c.reads.Add(1)
+	counts := c.counts[row.entry]
+	counts.reads.Add(1)
 	if loaded {
 		return nil
 	}
-	c.hits.Add(1)
+	counts.hits.Add(1)
 	stale, err := d.checker.judge(index, key, value, want)
 	if err != nil {
 		return err
 	}
 	if stale != nil {
-		c.stale.Add(1)
+		counts.stale.Add(1)
 		c.last.Store(stale)
 	}
 	return nil
@@ -149,7 +150,7 @@ func (d *Demo) show(ctx context.Context) error {
 	tick := time.NewTicker(showEvery)
 	defer tick.Stop()
 	for {
-		d.options.Show(d.report())
+		d.options.Show(d.report(ctx))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

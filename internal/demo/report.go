@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -31,16 +32,42 @@ func (c *Caches) all() [cacheCount]*CacheReport {
 
 // CacheReport is what one cache has answered.
 type CacheReport struct {
+	Tally
+	// KeysSet counts the keys that changes have set.
+	KeysSet int64 `json:"keys_set"`
+	// Latency is from COMMIT to Redis; nil for a cache that hears of no change.
+	Latency *Latency               `json:"latency_ms"`
+	Entries map[string]EntryReport `json:"entries"`
+
+	last *StaleHit
+}
+
+// EntryReport is what one cache has answered for one entry.
+type EntryReport struct {
+	OnChange string `json:"on_change,omitempty"` // in the cache that Unstale keeps
+	Tally
+}
+
+// A Tally is what reads have come to.
+type Tally struct {
 	Reads   int64   `json:"reads"`
-	Hits    int64   `json:"hits"` // reads that did not load from the database
+	Hits    int64   `json:"hits"`  // reads that did not load from the database
+	Loads   int64   `json:"loads"` // reads that did
 	HitRate float64 `json:"hit_rate"`
 	// Stale counts the hits that were older than a change which was committed,
 	// and settled, before the read began.
 	Stale int64 `json:"stale"`
-	// Latency is from COMMIT to Redis; nil for a cache that hears of no change.
-	Latency *Latency `json:"latency_ms"`
+}
 
-	last *StaleHit
+// add counts more reads.
+func (t *Tally) add(reads, hits, stale int64) {
+	t.Reads += reads
+	t.Hits += hits
+	t.Loads = t.Reads - t.Hits
+	t.Stale += stale
+	if t.Reads > 0 {
+		t.HitRate = rounded(float64(t.Hits)/float64(t.Reads), 4)
+	}
 }
 
 // Latency in milliseconds.
@@ -55,7 +82,10 @@ type Servers struct {
 	Redis      string `json:"redis"`
 }
 
-func (d *Demo) report() Report {
+func (d *Demo) report(ctx context.Context) Report {
+	if n, err := d.service.keysSet(ctx); err == nil { // else as before
+		d.keysSet = n
+	}
 	r := Report{
 		Seconds: time.Since(d.began).Seconds(),
 		Changes: d.changes.Load(),
@@ -66,13 +96,21 @@ func (d *Demo) report() Report {
 	r.Seconds = rounded(r.Seconds, 2)
 	for i, to := range r.Caches.all() {
 		c := d.caches[i]
-		// Hits before reads, or there could be more of them.
-		*to = CacheReport{Stale: c.stale.Load(), Hits: c.hits.Load(), last: c.last.Load(), Latency: d.canary.latencies[i].quantiles()}
-		to.Reads = c.reads.Load()
-		if to.Reads > 0 {
-			to.HitRate = rounded(float64(to.Hits)/float64(to.Reads), 4)
+		*to = CacheReport{Latency: d.canary.latencies[i].quantiles(), Entries: map[string]EntryReport{}, last: c.last.Load()}
+		for e, counts := range c.counts {
+			// Hits before reads, or there could be more of them.
+			stale, hits := counts.stale.Load(), counts.hits.Load()
+			reads := counts.reads.Load()
+			var entry EntryReport
+			if i == coherent {
+				entry.OnChange = e.onChange
+			}
+			entry.add(reads, hits, stale)
+			to.add(reads, hits, stale)
+			to.Entries[e.name] = entry
 		}
 	}
+	r.Caches.Unstale.KeysSet = d.keysSet
 	return r
 }
 

@@ -38,7 +38,7 @@ func (s *Screen) paint(style, text string) string {
 	return style + text + plain
 }
 
-// Lines renders the live screen: 22 lines of 80 columns at most.
+// Lines renders the live screen: 24 lines of 80 columns at most.
 func (s *Screen) Lines(r Report) []string {
 	s.recent = append(s.recent, r)
 	if len(s.recent) > recentMax {
@@ -50,23 +50,19 @@ func (s *Screen) Lines(r Report) []string {
 
 	clock := time.Duration(r.Seconds * float64(time.Second)).Truncate(time.Second)
 	lines := []string{
-		" " + s.paint(bold, "unstale demo") + s.paint(faint, fmt.Sprintf("   %s and %s, started for it   %s", r.Servers.PostgreSQL, r.Servers.Redis, clock)),
+		" " + s.paint(bold, "unstale demo") + s.paint(faint, fmt.Sprintf("   %s, %s   %s   Ctrl-C ends it", r.Servers.PostgreSQL, r.Servers.Redis, clock)),
 		"",
-		" A shop whose rows change, and are read through three caches, each row through",
-		" all three. A miss loads from PostgreSQL; then the application takes " + about(s.load),
-		" before it writes to the cache: the same for all three.",
+		" Rows of a shop change, and readers read each row through three caches. A miss",
+		" loads from PostgreSQL, and takes " + about(s.load) + " more before it writes to Redis.",
 		"",
 		" changes/s  " + s.paint(bold, fmt.Sprintf("%-8.0f", changing)) + "  reads/s  " + s.paint(bold, fmt.Sprintf("%.0f", reading)) + " in each cache",
 		"",
 	}
 	lines = append(lines, s.table(&r, before)...)
 	return append(lines, "",
-		" A stale hit is older than a change that was committed, and that both DEL and",
-		" Unstale had applied, before the read began.",
+		" Stale: older than a change that DEL and Unstale had applied before the read.",
 		" "+s.paint(faint, lastStale(&r.Caches.DELAfterEvent)),
-		"",
-		" "+s.paint(faint, "unstale status -c "+r.config),
-		" "+s.paint(faint, "Ctrl-C ends it and removes everything."))
+		" "+s.paint(faint, "unstale status -c "+r.config))
 }
 
 // Summary renders what remains on the terminal at the end.
@@ -79,38 +75,50 @@ func (s *Screen) Summary(r Report) []string {
 // seconds ago.
 func (s *Screen) table(r, before *Report) []string {
 	caches := r.Caches.all()
+	widths := [cacheCount]int{ttlOnly: 15, delAfterEvent: 18, coherent: 22}
 	var lines []string
 	line := func(name string, cell func(i int) (style, text string)) {
 		var text strings.Builder
 		fmt.Fprintf(&text, " %-22s", name)
 		for i := range caches {
 			style, value := cell(i)
-			text.WriteString(s.paint(style, fmt.Sprintf("%18s", value)))
+			text.WriteString(s.paint(style, fmt.Sprintf("%*s", widths[i], value)))
 		}
 		lines = append(lines, text.String())
-	}
-	latency := func(of func(*Latency) float64) func(int) (string, string) {
-		return func(i int) (string, string) {
-			if caches[i].Latency == nil {
-				return faint, "-"
-			}
-			return "", fmt.Sprintf("%.2f ms", of(caches[i].Latency))
-		}
 	}
 	line("", func(i int) (string, string) { return bold, [...]string{"TTL only", "DEL after event", "Unstale"}[i] })
 	line("after a miss", func(i int) (string, string) {
 		return faint, [...]string{"SET, 10 s", "SET, 1 h", "lease, 1 h"}[i]
 	})
-	line("reads", func(i int) (string, string) { return "", thousands(caches[i].Reads) })
-	line("hit rate", func(i int) (string, string) { return "", fmt.Sprintf("%.1f %%", 100*caches[i].HitRate) })
+	line("after a change", func(i int) (string, string) {
+		return faint, [...]string{"nothing", "DEL", "as the entry says"}[i]
+	})
 	line("stale hits", func(i int) (string, string) { return verdictStyle(caches[i].Stale), thousands(caches[i].Stale) })
 	if before != nil {
 		line("  per second, now", func(i int) (string, string) {
 			return "", fmt.Sprintf("%.1f", perSecond(r, before, func(r *Report) int64 { return r.Caches.all()[i].Stale }))
 		})
 	}
-	line("commit to Redis  p50", latency(func(l *Latency) float64 { return l.P50 }))
-	line("                 p99", latency(func(l *Latency) float64 { return l.P99 }))
+	line("hit rate", func(i int) (string, string) { return bold, percent(caches[i].HitRate) })
+	for _, e := range entries {
+		line("  "+e.table, func(i int) (string, string) {
+			entry := caches[i].Entries[e.name]
+			return "", strings.TrimSpace(fmt.Sprintf("%-10s %8s", entry.OnChange, percent(entry.HitRate)))
+		})
+	}
+	line("loads by readers", func(i int) (string, string) { return "", thousands(caches[i].Loads) })
+	line("keys set by changes", func(i int) (string, string) {
+		if i != coherent {
+			return faint, "-"
+		}
+		return "", thousands(caches[i].KeysSet)
+	})
+	line("to Redis, p50 / p99", func(i int) (string, string) {
+		if caches[i].Latency == nil {
+			return faint, "-"
+		}
+		return "", fmt.Sprintf("%.2f / %.1f ms", caches[i].Latency.P50, caches[i].Latency.P99)
+	})
 	return lines
 }
 
@@ -146,6 +154,8 @@ func verdictStyle(stale int64) string {
 	}
 	return green
 }
+
+func percent(rate float64) string { return fmt.Sprintf("%.1f %%", 100*rate) }
 
 func about(d time.Duration) string {
 	if d == 0 {

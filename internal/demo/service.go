@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,8 @@ const (
 	// stopMax is how long the service gets to end after SIGTERM.
 	stopMax     = 5 * time.Second
 	readyEvery  = 25 * time.Millisecond
+	askMax      = time.Second
+	answerMax   = 64 << 10
 	logTailSize = 4 << 10
 )
 
@@ -47,7 +50,11 @@ func (s *service) configure(databaseURL, redisURL string) (string, error) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "database: %s\nredis: %s\nadmin: {listen: %q}\nentries:\n", databaseURL, redisURL, s.address)
 	for _, e := range entries {
-		fmt.Fprintf(&text, "  %-9s {key: %q, table: %s, lease: %s}\n", e.name+":", e.key, e.table, lease)
+		ttl := "" // of values that the service writes
+		if e.onChange != "invalidate" {
+			ttl = fmt.Sprintf(", ttl: %gh", LongTTL.Hours())
+		}
+		fmt.Fprintf(&text, "  %-9s {key: %q, table: %s, on_change: %s, lease: %s%s}\n", e.name+":", e.key, e.table, e.onChange, lease, ttl)
 	}
 	return text.String(), os.WriteFile(s.config, []byte(text.String()), 0o600)
 }
@@ -105,19 +112,39 @@ func (s *service) waitReady(ctx context.Context, say func(string, ...any)) error
 
 // ready asks once. If the service never answers, run returns why.
 func (s *service) ready(ctx context.Context) (ready bool, state string) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+"/readyz", nil)
+	status, text, err := s.ask(ctx, "/readyz")
+	if err != nil {
+		return false, "starting"
+	}
+	return status == http.StatusOK, strings.TrimPrefix(strings.TrimSpace(string(text)), "not ready: ")
+}
+
+// keysSet is how many keys the service says that changes have set.
+func (s *service) keysSet(ctx context.Context) (int64, error) {
+	_, text, err := s.ask(ctx, "/status")
+	if err != nil {
+		return 0, err
+	}
+	var status struct {
+		KeysSet int64 `json:"keys_set"`
+	}
+	err = json.Unmarshal(text, &status)
+	return status.KeysSet, err
+}
+
+func (s *service) ask(ctx context.Context, path string) (status int, text []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+path, nil)
 	if err != nil {
 		panic(err) // the address is our own
 	}
 	request.Close = true
 	reply, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return false, "starting"
+		return 0, nil, err
 	}
 	defer reply.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(reply.Body, 1<<10))
-	if err != nil {
-		return false, "starting"
-	}
-	return reply.StatusCode == http.StatusOK, strings.TrimPrefix(strings.TrimSpace(string(text)), "not ready: ")
+	text, err = io.ReadAll(io.LimitReader(reply.Body, answerMax))
+	return reply.StatusCode, text, err
 }

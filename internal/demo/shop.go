@@ -26,18 +26,27 @@ const (
 // An entry is a table of the shop and how its rows are cached.
 type entry struct {
 	name, table, key string
-	load             string // SQL: the value of one row by the columns of the key
+	// onChange is what Unstale does; the other caches drop or know nothing.
+	onChange string
+	// load is SQL: the value of one row by the columns of the key, and the
+	// position of the log that goes with it.
+	load string
 }
 
+// kept entries are those whose values changes set.
+func (e *entry) kept() bool { return e.onChange == "update" || e.onChange == "warm" }
+
+const loadFrom = `SELECT row_to_json(t)::text, ` + unstale.LSN + ` FROM `
+
+// One entry for each mode. The categories are few and on every page; of the
+// products those that people look at stay cached while their stock moves; an
+// order matters to one customer, who soon stops to look.
 var (
-	categoryEntry = entry{"category", "categories", "category:{id}",
-		`SELECT row_to_json(t)::text FROM categories t WHERE id = $1`}
-	productEntry = entry{"product", "products", "product:{id}",
-		`SELECT row_to_json(t)::text FROM products t WHERE id = $1`}
-	customerEntry = entry{"customer", "customers", "customer:{id}",
-		`SELECT row_to_json(t)::text FROM customers t WHERE id = $1`}
-	orderEntry = entry{"order", "orders", "order:{customer_id}:{id}",
-		`SELECT row_to_json(t)::text FROM orders t WHERE customer_id = $1 AND id = $2`}
+	categoryEntry = entry{"category", "categories", "category:{id}", "warm", loadFrom + `categories t WHERE id = $1`}
+	productEntry  = entry{"product", "products", "product:{id}", "update", loadFrom + `products t WHERE id = $1`}
+	customerEntry = entry{"customer", "customers", "customer:{id}", "refresh", loadFrom + `customers t WHERE id = $1`}
+	orderEntry    = entry{"order", "orders", "order:{customer_id}:{id}", "invalidate",
+		loadFrom + `orders t WHERE customer_id = $1 AND id = $2`}
 
 	entries = []*entry{&categoryEntry, &productEntry, &customerEntry, &orderEntry}
 )

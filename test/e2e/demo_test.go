@@ -15,23 +15,37 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// demoCache is one cache of `demo --json`, as its help describes it.
-type demoCache struct {
+// demoTally is what reads have come to, as the help of `demo --json` says.
+type demoTally struct {
 	Reads   int     `json:"reads"`
 	Hits    int     `json:"hits"`
+	Loads   int     `json:"loads"`
 	HitRate float64 `json:"hit_rate"`
 	Stale   int     `json:"stale"`
+}
+
+// demoCache is one cache of `demo --json`.
+type demoCache struct {
+	demoTally
+	KeysSet int `json:"keys_set"`
 	Latency *struct {
 		P50 float64 `json:"p50"`
 		P99 float64 `json:"p99"`
 	} `json:"latency_ms"`
+	Entries map[string]struct {
+		demoTally
+		OnChange string `json:"on_change"`
+	} `json:"entries"`
 }
 
 // The same reads, loads and changes: the caches without a lease serve stale
-// hits, which proves that there were some to be had, and Unstale serves none at
-// a hit rate like theirs.
+// hits of every entry, which proves that there were some to be had, and Unstale
+// serves none. What it only drops is loaded as often as after a DEL; what it
+// sets or loads itself is loaded less often by readers.
 func TestTheDemoShowsNoStaleHitsOfUnstale(t *testing.T) {
 	cmd, dir := demoCommand(t, "--for", "10s", "--json")
 	var stdout, stderr bytes.Buffer
@@ -60,19 +74,39 @@ func TestTheDemoShowsNoStaleHitsOfUnstale(t *testing.T) {
 	if del.Latency == nil || ours.Latency == nil {
 		t.Fatal("no latency was measured")
 	}
-	t.Logf("%.0f changes/s, %d reads of each cache, hit rates %.3f %.3f %.3f, stale hits %d %d %d, latency %+v %+v",
-		report.ChangesPerSecond, ours.Reads, ttl.HitRate, del.HitRate, ours.HitRate, ttl.Stale, del.Stale, ours.Stale, *del.Latency, *ours.Latency)
+	t.Logf("%.0f changes/s, %d reads of each cache, hit rates %.3f %.3f %.3f, stale hits %d %d %d, %d keys set, latency %+v %+v",
+		report.ChangesPerSecond, ours.Reads, ttl.HitRate, del.HitRate, ours.HitRate, ttl.Stale, del.Stale, ours.Stale, ours.KeysSet, *del.Latency, *ours.Latency)
 	if report.Seconds < 10 || report.Changes == 0 {
 		t.Errorf("got %d changes in %.1f s, want some in 10 s", report.Changes, report.Seconds)
 	}
-	if ours.Stale != 0 || ours.Hits == 0 {
-		t.Errorf("Unstale: got %d stale hits of %d, want 0 of many", ours.Stale, ours.Hits)
+	if ours.Stale != 0 || ours.Hits == 0 || ours.Loads != ours.Reads-ours.Hits {
+		t.Errorf("Unstale: got %+v, want many hits and none stale", ours.demoTally)
 	}
-	if ttl.Stale+del.Stale == 0 {
-		t.Error("no stale hits of the others: the load proves nothing")
+	if ours.KeysSet == 0 || ttl.KeysSet+del.KeysSet != 0 {
+		t.Errorf("keys set by changes: got %d %d %d, want none but in Unstale's cache", ttl.KeysSet, del.KeysSet, ours.KeysSet)
 	}
-	if math.Abs(ours.HitRate-del.HitRate) > 0.05 {
-		t.Errorf("hit rates: got %.3f, want within 0.05 of the %.3f of DEL after event", ours.HitRate, del.HitRate)
+	modes := map[string]string{}
+	for name, kept := range ours.Entries {
+		plain, dropped := ttl.Entries[name], del.Entries[name]
+		modes[name] = kept.OnChange
+		t.Logf("%-8s %-10s hit rates %.3f %.3f %.3f, loads %d %d %d, stale hits %d %d %d", name, kept.OnChange,
+			plain.HitRate, dropped.HitRate, kept.HitRate, plain.Loads, dropped.Loads, kept.Loads, plain.Stale, dropped.Stale, kept.Stale)
+		if kept.Stale != 0 || kept.Hits == 0 {
+			t.Errorf("%s, %s: got %d stale hits of %d, want 0 of many", name, kept.OnChange, kept.Stale, kept.Hits)
+		}
+		if plain.Stale+dropped.Stale == 0 {
+			t.Errorf("%s: no stale hits of the others: the load proves nothing", name)
+		}
+		if kept.OnChange != "invalidate" && 10*kept.Loads > 9*dropped.Loads {
+			t.Errorf("%s, %s: readers loaded %d times, want at least a tenth less than the %d of DEL after event", name, kept.OnChange, kept.Loads, dropped.Loads)
+		}
+		if kept.OnChange == "invalidate" && math.Abs(kept.HitRate-dropped.HitRate) > 0.1 {
+			t.Errorf("%s, invalidate: hit rate %.3f, want within 0.1 of the %.3f of DEL after event", name, kept.HitRate, dropped.HitRate)
+		}
+	}
+	want := map[string]string{"category": "warm", "product": "update", "customer": "refresh", "order": "invalidate"}
+	if diff := cmp.Diff(want, modes); diff != "" {
+		t.Errorf("on_change (-want +got):\n%s", diff)
 	}
 	if ttl.Latency != nil {
 		t.Errorf("latency of a cache that is told nothing: got %v, want null", ttl.Latency)
