@@ -8,20 +8,25 @@ import (
 	"time"
 )
 
-// A hold keeps the workers back while a server is away: it says so once, waits
-// with backoff and jitter, and says when the server is back.
+// A hold keeps entries back whose server is away, or whose table is locked: it
+// says so once, waits with backoff and jitter, and says when that is over.
 type hold struct {
 	logger   *slog.Logger
 	observer Observer
 
-	mu    sync.Mutex
-	since time.Time // zero: nothing is away
-	until time.Time
-	wait  time.Duration
+	mu      sync.Mutex
+	outages map[int]*outage // by the number of the entry
 }
 
-// failed puts the next try off.
-func (h *hold) failed(err error) {
+type outage struct {
+	server string
+	since  time.Time
+	until  time.Time
+	wait   time.Duration
+}
+
+// failed puts the next try of an entry off.
+func (h *hold) failed(entry int, err error) {
 	server := serverDatabase
 	if of, ok := errors.AsType[*serverError](err); ok {
 		server = of.server
@@ -30,34 +35,57 @@ func (h *hold) failed(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	if h.since.IsZero() {
-		h.since, h.wait = now, backoffMin
-		h.logger.Warn("holding what is to be loaded: work goes on when this is over", "server", server, "err", err)
+	o := h.outages[entry]
+	if o == nil {
+		if !h.away(server) {
+			h.logger.Warn("holding what is to be loaded: work goes on when this is over", "server", server, "err", err)
+		}
+		o = &outage{server: server, since: now, wait: backoffMin}
+		if h.outages == nil {
+			h.outages = map[int]*outage{}
+		}
+		h.outages[entry] = o
 	}
 	// Several workers may have failed at once: that is one failure.
-	if now.Before(h.until) {
+	if now.Before(o.until) {
 		return
 	}
-	h.until = now.Add(h.wait/2 + rand.N(h.wait/2))
-	h.wait = min(2*h.wait, backoffMax)
+	o.until = now.Add(o.wait/2 + rand.N(o.wait/2))
+	o.wait = min(2*o.wait, backoffMax)
 }
 
-// over notes that both servers answer.
-func (h *hold) over() {
+// over notes that an entry can be loaded.
+func (h *hold) over(entry int) {
 	h.mu.Lock()
-	since := h.since
-	h.since, h.until = time.Time{}, time.Time{}
-	h.mu.Unlock()
-	if !since.IsZero() {
-		h.logger.Info("loading again", "held", time.Since(since).Round(time.Millisecond))
+	defer h.mu.Unlock()
+	o := h.outages[entry]
+	if o == nil {
+		return
+	}
+	delete(h.outages, entry)
+	if !h.away(o.server) {
+		h.logger.Info("loading again", "server", o.server, "held", time.Since(o.since).Round(time.Millisecond))
 	}
 }
 
-// next is when work may go on.
-func (h *hold) next() time.Time {
+// away reports whether an entry is held because of a server.
+func (h *hold) away(server string) bool {
+	for _, o := range h.outages {
+		if o.server == server {
+			return true
+		}
+	}
+	return false
+}
+
+// next is when an entry may be tried.
+func (h *hold) next(entry int) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.until
+	if o := h.outages[entry]; o != nil {
+		return o.until
+	}
+	return time.Time{}
 }
 
 // A pace keeps loads to a number of rows a second. Who loads runs into debt, and

@@ -173,20 +173,22 @@ func (q *Queue) next(ctx context.Context) []*request {
 // take returns requests that are due, those first that have waited longest, or
 // when to look again.
 func (q *Queue) take(now time.Time) (chunk []*request, at time.Time) {
-	for _, next := range []time.Time{q.pace.next(), q.hold.next()} {
-		if next.After(at) {
-			at = next
-		}
-	}
-	if at.After(now) {
+	if at = q.pace.next(); at.After(now) {
 		return nil, at
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	oldest, at := -1, now.Add(time.Hour)
-	for entry := range q.due {
-		if due := q.due[entry]; len(due) > 0 && due[0].due.Before(at) {
-			oldest, at = entry, due[0].due
+	for entry, due := range q.due {
+		if len(due) == 0 {
+			continue
+		}
+		next := due[0].due
+		if held := q.hold.next(entry); held.After(next) {
+			next = held
+		}
+		if next.Before(at) {
+			oldest, at = entry, next
 		}
 	}
 	if at.After(now) {
@@ -210,7 +212,7 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 	results, err := q.filler.fill(ctx, entry, keys)
 	if err != nil {
 		if ctx.Err() == nil {
-			q.hold.failed(err)
+			q.hold.failed(entry, err)
 		}
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -219,7 +221,7 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 		}
 		return
 	}
-	q.hold.over()
+	q.hold.over(entry)
 
 	var tally Tally
 	q.mu.Lock()

@@ -181,6 +181,52 @@ func TestAnOutageIsHeldThrough(t *testing.T) {
 	}
 }
 
+// A table that somebody alters for a while is no reason to leave the others
+// alone, nor to say again and again that it is held.
+func TestALockedTableHoldsItsOwnEntryOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		locked := true
+		w.refuses = func(id string) error {
+			if locked && len(id) == 1 {
+				return refusal("55P03")
+			}
+			return nil
+		}
+		var log bytes.Buffer
+		both := entries(t, plan.Refresh)
+		both = append(both, both[0])
+		q := fill.NewQueue(both, w, w, fill.Options{Applied: w.Applied, Observer: w, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- q.Run(ctx) }()
+		for i := range 1000 {
+			q.Request(min(1, i/10), fmt.Sprint("product:", i))
+			if i%50 == 0 {
+				settle(100 * time.Millisecond)
+			}
+		}
+		settle(time.Second)
+		if _, cached := w.wrong(); cached != 990 || q.Pending() != 10 {
+			t.Errorf("%d cached, %d pending", cached, q.Pending())
+		}
+		w.mu.Lock()
+		locked = false
+		w.mu.Unlock()
+		settle(10 * time.Second)
+		if _, cached := w.wrong(); cached != 1000 {
+			t.Errorf("%d cached", cached)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // One row that cannot be read must not keep the others of its chunk from being
 // loaded, nor be tried for ever.
 func TestARowThatCannotBeReadCostsNoOther(t *testing.T) {

@@ -144,7 +144,7 @@ func (w *Warmer) walk(ctx context.Context, entry int, after []string, ahead chan
 	for number := 0; ; number++ {
 		limit := w.pace.limit(w.filler.chunk(entry))
 		var values [][]string
-		err := w.persist(ctx, func() (err error) {
+		err := w.persist(ctx, entry, func() (err error) {
 			asking, cancel := context.WithTimeout(ctx, walkWait)
 			defer cancel()
 			if values, err = w.keys.Next(asking, entry, after, limit); err != nil && !ofStatement(err) {
@@ -189,7 +189,7 @@ func (w *Warmer) load(stop, work context.Context, entry int, s *stretch) error {
 		}
 		w.pace.charge(len(keys))
 		var results []result
-		err := w.persist(stop, func() (err error) {
+		err := w.persist(stop, entry, func() (err error) {
 			results, err = w.filler.fill(work, entry, keys)
 			return err
 		})
@@ -264,14 +264,14 @@ func (w *Warmer) saveLast(entry int, progress Progress) error {
 
 // persist calls do until it works; what is no server's passing trouble is
 // returned.
-func (w *Warmer) persist(ctx context.Context, do func() error) error {
+func (w *Warmer) persist(ctx context.Context, entry int, do func() error) error {
 	for {
-		if sleepUntil(ctx, w.hold.next()); ctx.Err() != nil {
+		if sleepUntil(ctx, w.hold.next(entry)); ctx.Err() != nil {
 			return ctx.Err()
 		}
 		err := do()
 		if err == nil {
-			w.hold.over()
+			w.hold.over(entry)
 			return nil
 		}
 		if _, passing := errors.AsType[*serverError](err); !passing || errors.Is(err, change.ErrOriginChanged) {
@@ -280,7 +280,7 @@ func (w *Warmer) persist(ctx context.Context, do func() error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		w.hold.failed(err)
+		w.hold.failed(entry, err)
 	}
 }
 
