@@ -310,7 +310,11 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 			fmt.Fprintln(out, result)
 		}
 		if err != nil {
-			err = fmt.Errorf("%s: %w\n  the same command goes on where this one stopped", result.Entry, err)
+			then := "the same command goes on where this one stopped"
+			if errors.Is(err, change.ErrOriginChanged) {
+				then = warmMend
+			}
+			err = fmt.Errorf("%s: %w\n  %s", result.Entry, err, then)
 			break
 		}
 	}

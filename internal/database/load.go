@@ -236,16 +236,17 @@ func (l *Loader) use(ctx context.Context, number int, do func(*loadConn, *loadSt
 	kept := conn != nil
 	err := l.attempt(ctx, &conn, number, do)
 	if err != nil && kept && ctx.Err() == nil && !said(err) {
-		// One that has been idle may be dead without anybody having said so.
+		// One that has been idle may be dead without anybody having said so, or lead
+		// to the server of an earlier attachment.
 		err = l.attempt(ctx, &conn, number, do)
 	}
 	return err
 }
 
-// said reports that the server itself has sent err, or that it is the wrong one.
+// said reports that the server has refused a statement, and not the connection.
 func said(err error) bool {
-	_, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && !goingDown(err) || errors.Is(err, change.ErrOriginChanged)
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && refused.SeverityUnlocalized == "ERROR"
 }
 
 func (l *Loader) attempt(ctx context.Context, conn **loadConn, number int, do func(*loadConn, *loadStatements) error) (err error) {
