@@ -47,7 +47,8 @@ type demoCache struct {
 // serves none. What it only drops is loaded as often as after a DEL; what it
 // sets or loads itself is loaded less often by readers.
 func TestTheDemoShowsNoStaleHitsOfUnstale(t *testing.T) {
-	cmd, dir := demoCommand(t, "--for", "10s", "--json")
+	// Longer loads than by default: more of them lose the race.
+	cmd, dir := demoCommand(t, "--for", "10s", "--load-time", "40ms", "--json")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -81,6 +82,9 @@ func TestTheDemoShowsNoStaleHitsOfUnstale(t *testing.T) {
 	}
 	if ours.Stale != 0 || ours.Hits == 0 || ours.Loads != ours.Reads-ours.Hits {
 		t.Errorf("Unstale: got %+v, want many hits and none stale", ours.demoTally)
+	}
+	if del.Stale == 0 {
+		t.Error("no stale hits of DEL after event: nothing raced")
 	}
 	if ours.KeysSet == 0 || ttl.KeysSet+del.KeysSet != 0 {
 		t.Errorf("keys set by changes: got %d %d %d, want none but in Unstale's cache", ttl.KeysSet, del.KeysSet, ours.KeysSet)
