@@ -40,7 +40,7 @@ const loadFrom = `SELECT row_to_json(t)::text, ` + unstale.LSN + ` FROM `
 
 // One entry for each mode. The categories are few and on every page; of the
 // products those that people look at stay cached while their stock moves; an
-// order matters to one customer, who soon stops to look.
+// order matters to one customer, who soon looks no more.
 var (
 	categoryEntry = entry{"category", "categories", "category:{id}", "warm", loadFrom + `categories t WHERE id = $1`}
 	productEntry  = entry{"product", "products", "product:{id}", "update", loadFrom + `products t WHERE id = $1`}
