@@ -318,6 +318,7 @@ func TestWarmSaysWhatStandsInTheWay(t *testing.T) {
 // Ctrl-C ends what is under way and says how to go on. A table that has changed
 // since is begun anew: its keys have been swept.
 func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, 15)
 	f.exec(warmTable)
 	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 5000) i")
@@ -368,6 +369,7 @@ func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
 // Nobody reads the stream while a warm runs and rows change. What it loads may be
 // old then, as everything is while run is away; run begins with those changes.
 func TestWhatIsWarmedWithoutRunIsMadeRightByTheNext(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, 18)
 	f.exec(warmTable)
 	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 3000) i")
