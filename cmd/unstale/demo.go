@@ -46,8 +46,8 @@ One checker judges all three.
     loads                   reads that did
     hit_rate                0 to 1
     stale                   stale hits
-    keys_set                keys that changes have set; those of update count
-                            also where they are not cached
+    keys_set                keys that changes have set, the one that measures
+                            latency included; of update, also where not cached
     latency_ms {p50, p99}   from COMMIT having returned until Redis has dropped
                             the key, or for Unstale set it; null for ttl_only,
                             which is told nothing
