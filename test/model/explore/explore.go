@@ -206,12 +206,11 @@ func (x *explorer[S]) tell(index uint32, quiet bool) []string {
 			story = append(story, "... and so on")
 			break
 		}
-		line = ""
 		stuck := true
-		done := x.world.Quiet(&at, func(next *S) { at, stuck = *next, false })
-		if line != "" {
+		done := x.world.Quiet(&at, func(next *S) {
+			at, stuck = *next, false
 			story = append(story, line)
-		}
+		})
 		if done || stuck || x.world.Broken(&at) != "" {
 			break
 		}

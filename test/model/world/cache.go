@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"math/bits"
 	"strconv"
 
 	"github.com/unstale/unstale/internal/guard"
@@ -139,6 +140,7 @@ const (
 const windowMax = 2
 
 type session struct {
+	cluster                bool // one key a command
 	phase, owner, epoch, n uint8
 	lo                     uint8 // confirmed by Redis
 	next                   uint8 // commit to be sent
@@ -201,8 +203,7 @@ type State struct {
 	herd     uint8 // 1: a lease was given while another was live
 	written  uint8 // the newest commit whose writer has dropped the key itself
 
-	owners, takeovers, flushes, failovers, recreations uint8
-	_                                                  uint8 // evens the size
+	takeovers, flushes, failovers, recreations uint8
 }
 
 // Cache is the world of one key on one master: commits, readers, a writer, the
@@ -213,14 +214,14 @@ type Cache struct {
 	lab      *lab
 	listen   func(string)
 	broken   string // by the step itself
-	patched  bool   // the fill is not what it is
+	patched  bool   // the script that refuses is not what it is
 }
 
 // NewCache returns the world; the zero Ablation leaves every rule in place.
 func NewCache(b Bounds, a Ablation) *Cache {
 	w := &Cache{bounds: b, ablation: a, lab: newLab([]string{dataKey, sideKey, markKey}, a.Patches...)}
 	for _, p := range a.Patches {
-		w.patched = w.patched || p.Script == guard.Fill.Name
+		w.patched = w.patched || p.Script == guard.Fill.Name || p.Script == guard.Apply.Name
 	}
 	return w
 }
@@ -265,7 +266,6 @@ func (w *Cache) Initial() State {
 		s.end = 1
 	}
 	s.sessions[0] = session{phase: owning, owner: 1, limit: 255}
-	s.owners = 1
 	w.own(&s, &s.sessions[0])
 	// It is no first start: the sweep of that has ended.
 	s.sessions[0].target, s.sessions[0].phase, s.sweep = s.flushed, running, sweep{}
@@ -329,12 +329,76 @@ func (w *Cache) normalise(s *State) {
 			}
 		}
 	}
+	// No watermark knows it, so all that it sends will be refused.
+	if z := &s.sessions[1]; z.phase == running && !w.patched && w.lab.mark(s.redis.cells[cellMark]).owner != z.owner && w.lab.mark(s.saved.cells[cellMark]).owner != z.owner {
+		refused := true
+		for j := range z.window[:z.sent] {
+			n := *s
+			reply := w.arrive(&n, &n.sessions[1], j, false)
+			refused = refused && n == *s && (reply == guard.Fenced || reply == guard.Lost)
+		}
+		if refused {
+			*z = session{}
+		}
+	}
+	w.rename(s)
 	for c := uint8(1); c <= s.flushed && !w.bounds.Kafka; c++ {
 		if !w.bounds.Sets || w.sent(&s.sessions[0], c) && w.sent(&s.sessions[1], c) {
 			s.ages[c] = youngTicks + 1
 		}
 	}
 }
+
+// rename gives owners, epochs and runs the smallest numbers that tell them
+// apart, so that it does not matter how many there were.
+func (w *Cache) rename(s *State) {
+	if w.off(OwnersDiffer) {
+		return
+	}
+	marks := []*Cell{&s.redis.cells[cellMark], &s.saved.cells[cellMark]}
+	var epochs uint32 // a bit each
+	for _, c := range marks {
+		epochs |= 1 << w.lab.mark(*c).epoch
+	}
+	for i := range s.sessions {
+		epochs |= 1 << s.sessions[i].epoch
+	}
+	rank := func(epoch uint8) uint8 { return uint8(bits.OnesCount32(epochs >> 1 & (1<<epoch - 1))) }
+	for _, c := range marks {
+		if *c == 0 {
+			continue
+		}
+		m := w.lab.mark(*c)
+		owns := uint8(dead)
+		for i := range s.sessions {
+			if s.sessions[i].owner == m.owner {
+				owns = uint8(i + 1)
+			}
+		}
+		*c = w.lab.renamed(*c, owns, rank(m.epoch))
+	}
+	for i := range s.sessions {
+		at := &s.sessions[i]
+		at.epoch = rank(at.epoch)
+		if at.owner != 0 {
+			at.owner = uint8(i + 1)
+		}
+	}
+	if s.sweep.run != 0 && s.sweep.run != s.redis.run {
+		s.sweep.run = another
+	} else if s.sweep.run != 0 {
+		s.sweep.run = 1
+	}
+	s.redis.run, s.saved.run = 1, 0
+}
+
+// Names of an owner that is in no session, of one that is new, and of a run that
+// is over.
+const (
+	dead    = 3
+	fresh   = 4
+	another = 9
+)
 
 // sent: the session will never judge commit c any more.
 func (w *Cache) sent(at *session, c uint8) bool {
@@ -421,6 +485,15 @@ func (w *Cache) database(s *State, step func(*State)) {
 	}
 }
 
+// Always is a number of times without end.
+const Always = 255
+
+func spend(times *uint8, most uint8) {
+	if most != Always {
+		*times++
+	}
+}
+
 // faults, and time.
 func (w *Cache) faults(s *State, step func(*State)) {
 	if w.bounds.Kafka {
@@ -454,7 +527,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 	}
 	if s.flushes < w.bounds.Flushes {
 		n := *s
-		n.flushes++
+		spend(&n.flushes, w.bounds.Flushes)
 		n.redis.cells, n.redis.seen = [3]Cell{}, 0
 		if w.listen != nil {
 			w.say(&n, "redis: FLUSHALL")
@@ -462,7 +535,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 		step(&n)
 		if s.redis.cells[cellMark] != 0 {
 			n := *s
-			n.flushes++
+			spend(&n.flushes, w.bounds.Flushes)
 			n.redis.cells[cellMark], n.redis.seen = 0, 0
 			if w.listen != nil {
 				w.say(&n, "redis: the watermark is evicted")
@@ -480,7 +553,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 			step(&n)
 		} else {
 			n := *s
-			n.failovers++
+			spend(&n.failovers, w.bounds.Failovers)
 			run := n.redis.run + 1
 			n.redis, n.saved, n.hasSaved = n.saved, master{}, 0
 			n.redis.run = run
@@ -494,7 +567,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 	}
 	if s.recreations < w.bounds.Recreations && s.sees(s.flushed) && s.confirmed < s.flushed {
 		n := *s
-		n.recreations++
+		spend(&n.recreations, w.bounds.Recreations)
 		n.confirmed = n.flushed
 		w.lose(&n)
 		if w.listen != nil {
@@ -520,7 +593,7 @@ func (w *Cache) topic(s *State, step func(*State)) {
 	if s.resends < w.bounds.Resends {
 		for back := range s.produced {
 			n := *s
-			n.resends++
+			spend(&n.resends, w.bounds.Resends)
 			n.produced = back
 			if w.listen != nil {
 				w.say(&n, "connector: was killed, and begins again behind commit %d", back)

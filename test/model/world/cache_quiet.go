@@ -23,6 +23,11 @@ func (w *Cache) Calm(s *State) State {
 
 // Quiet implements explore.World: the service catches up, then one reader comes.
 func (w *Cache) Quiet(s *State, step func(*State)) (done bool) {
+	each := step
+	step = func(next *State) {
+		w.normalise(next)
+		each(next)
+	}
 	n := *s
 	at := &n.sessions[0]
 	switch {

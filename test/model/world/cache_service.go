@@ -84,7 +84,7 @@ func (w *Cache) session(s *State, i int, step func(*State)) {
 	}
 	if i == 0 && s.takeovers < w.bounds.Takeovers {
 		n := *s
-		n.takeovers++
+		spend(&n.takeovers, w.bounds.Takeovers)
 		w.lose(&n)
 		if w.listen != nil {
 			w.say(&n, "another instance takes the slot and sends own")
@@ -119,12 +119,11 @@ func (w *Cache) lose(n *State) {
 }
 
 func (w *Cache) renew(n *State) {
-	n.owners++
-	lo := n.sessions[0].lo
+	lo, owns := n.sessions[0].lo, uint8(fresh)
 	if w.off(OwnersDiffer) {
-		n.owners = 1
+		owns = 1
 	}
-	n.sessions[0] = session{phase: owning, owner: n.owners, limit: 255, target: w.targetNow(n)}
+	n.sessions[0] = session{phase: owning, owner: owns, limit: 255, target: w.targetNow(n)}
 	if w.off(ResumeFromLo) {
 		n.sessions[0].next = lo // where own is to find it
 	}
@@ -409,7 +408,7 @@ func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []stri
 	header := guard.ApplyHeader{
 		Owner: owner(at.owner), Epoch: int64(at.epoch), N: int64(number),
 		Lo: positionAfter(p.lo), Settled: positionAfter(p.settled),
-		Until: now + int64(p.until)*tick,
+		Until: now + int64(p.until)*tick, Cluster: at.cluster,
 	}
 	switch p.note {
 	case pending:

@@ -6,6 +6,7 @@ package world
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,6 +45,8 @@ type lab struct {
 	ids     map[string]Cell
 	memo    map[callOn]outcome
 
+	renames map[renaming]Cell
+
 	versions []int8 // of data cells
 	marks    []mark
 	tickeds  []Cell
@@ -74,7 +77,7 @@ func newLab(names []string, patches ...Patch) *lab {
 	}
 	l := &lab{
 		redis: fakeredis.New(), names: names, sources: map[string]string{},
-		entries: []fakeredis.Entry{{}}, ids: map[string]Cell{}, memo: map[callOn]outcome{},
+		entries: []fakeredis.Entry{{}}, ids: map[string]Cell{}, memo: map[callOn]outcome{}, renames: map[renaming]Cell{},
 	}
 	l.redis.Now = now
 	for _, script := range scripts {
@@ -200,6 +203,36 @@ func (l *lab) orphaned(c Cell, i int) Cell {
 // mark reads a watermark's cell.
 func (l *lab) mark(c Cell) mark { l.know(c); return l.marks[c] }
 
+// renamed returns a watermark's cell with another owner and epoch.
+func (l *lab) renamed(c Cell, owns, epoch uint8) Cell {
+	m := l.mark(c)
+	if c == 0 || m.owner == owns && m.epoch == epoch {
+		return c
+	}
+	at := renaming{c, owns, epoch}
+	to, ok := l.renames[at]
+	if !ok {
+		e := l.entries[c]
+		e.Fields = slices.Clone(e.Fields)
+		for i := 0; i < len(e.Fields); i += 2 {
+			switch e.Fields[i] {
+			case "owner":
+				e.Fields[i+1] = owner(owns)
+			case "epoch":
+				e.Fields[i+1] = strconv.Itoa(int(epoch))
+			}
+		}
+		to = l.cell(e)
+		l.renames[at] = to
+	}
+	return to
+}
+
+type renaming struct {
+	cell         Cell
+	owner, epoch uint8
+}
+
 // ticked returns what is left of a cell a tick later.
 func (l *lab) ticked(c Cell) Cell { l.know(c); return l.tickeds[c] }
 
@@ -254,6 +287,7 @@ type mark struct {
 	sweeping    bool
 	lo, settled uint8 // numbers of commits
 	owner, n    uint8
+	epoch       uint8
 }
 
 func markOf(e fakeredis.Entry) mark {
@@ -265,6 +299,8 @@ func markOf(e fakeredis.Entry) mark {
 	m.owner = number(strings.TrimPrefix(name, "owner "))
 	n, _ := e.Field("n")
 	m.n = number(n)
+	epoch, _ := e.Field("epoch")
+	m.epoch = number(epoch)
 	lo, _ := e.Field("lo")
 	settled, _ := e.Field("settled")
 	m.lo, m.settled = commitAt(lo), commitAt(settled)

@@ -59,6 +59,22 @@ const (
 	// where neither a value nor a side key is.
 	RestoreYields
 	RestoreMindsSideKey
+	// LowestResumes: a session over several masters begins at the lowest lo.
+	LowestResumes
+	// LoGoesBack: and sets every watermark back to there, FirstsComeFirst: before
+	// any master goes on.
+	LoGoesBack
+	FirstsComeFirst
+	// BarrierAsksSlots: a barrier believes only a watermark that speaks for the
+	// key's slot. SlotsShrinkFirst: one that has moved away is taken from it by the
+	// session's first batch; SlotsGrowLast: one that has come is added when the
+	// replay has ended.
+	BarrierAsksSlots
+	SlotsShrinkFirst
+	SlotsGrowLast
+	// MovedIsDropped: a key that is moving is dropped by itself, SideKeyFirst.
+	MovedIsDropped
+	SideKeyFirst
 	// RunID: a sweep begins again where Redis has restarted meanwhile.
 	RunID
 )

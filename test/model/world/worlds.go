@@ -22,6 +22,9 @@ func Worlds() []Part {
 	for _, c := range CacheConfigurations {
 		parts = append(parts, Part{c.Part, c.Bounds.Name, runCache(c.Small, Ablation{}), runCache(c.Bounds, Ablation{})})
 	}
+	for _, c := range ClusterConfigurations {
+		parts = append(parts, Part{"cluster", c.Bounds.Name, runCluster(c.Small, Ablation{}), runCluster(c.Bounds, Ablation{})})
+	}
 	return parts
 }
 
@@ -37,6 +40,9 @@ func Ablations() []Case {
 	var cases []Case
 	for _, c := range CacheCases {
 		cases = append(cases, Case{c.Ablation, c.Bounds.String(), runCache(c.Bounds, c.Ablation)})
+	}
+	for _, c := range ClusterCases {
+		cases = append(cases, Case{c.Ablation, c.Bounds.String(), runCluster(c.Bounds, c.Ablation)})
 	}
 	return cases
 }
@@ -107,6 +113,8 @@ func (b Bounds) String() string {
 
 func count(n int, what string) string {
 	switch {
+	case n == Always:
+		return what + " after " + what
 	case n == 1:
 		return "1 " + what
 	case strings.HasSuffix(what, "ch"):
