@@ -119,6 +119,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 			Observer:      metrics,
 			Logger:        logger,
 		})
+		metrics.WatchLoads(queue.Pending)
 		loop = apply.New(source, planner, primary{gate, loader}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue})
 		status.is(loop.Status)
 

@@ -102,6 +102,13 @@ func (m *Metrics) watch(status func() apply.Status) {
 		func(s apply.Status) float64 { return float64(len(s.Sweeping)) })
 }
 
+// WatchLoads adds how many keys wait to be loaded. It is to be called once.
+func (m *Metrics) WatchLoads(pending func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unstale_loads_pending", Help: "Keys that the service is to load and has not yet."},
+		func() float64 { return float64(pending()) }))
+}
+
 func number(b bool) float64 {
 	if b {
 		return 1

@@ -2,7 +2,9 @@ package redissink
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +22,9 @@ type Problem struct {
 // probeScript starts only where scripts may declare what they do. It writes
 // nothing.
 const probeScript = "#!lua flags=allow-oom,allow-cross-slot-keys\nreturn 'ok'"
+
+// passing are the errors of a Redis that will soon answer again.
+var passing = []string{"LOADING", "BUSY", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "OOM"}
 
 // Diagnose looks at everything that Unstale needs of the Redis behind client. It
 // changes nothing. The error is that of a Redis that does not answer.
@@ -79,8 +84,11 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 		{"scan", client.Scan(ctx, 0, "", 1).Err()},
 		{"unlink", client.Unlink(ctx, "unstale:probe").Err()}, // there is no such key
 	} {
+		_, answered := errors.AsType[redis.Error](probe.err)
 		switch {
 		case probe.err == nil:
+		case !answered, slices.ContainsFunc(passing, func(prefix string) bool { return redis.HasErrorPrefix(probe.err, prefix) }):
+			return nil, fmt.Errorf("%s: %w", probe.command, probe.err)
 		case strings.Contains(probe.err.Error(), "NOPERM"):
 			problems = append(problems, noPermission(client, probe.command, probe.err))
 		default:

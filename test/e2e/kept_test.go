@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"context"
 	bigendian "encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -339,4 +342,39 @@ func TestSweepKeepsShields(t *testing.T) {
 	m.wantShield("a:1", 50)
 	m.want("fill", m.fill("a:2", "t", "v"), guard.Refused)
 	m.wantKeys(m.side("a:1"), scriptMark)
+}
+
+// breaking breaks the connection under one command.
+type breaking struct {
+	command string
+	err     error
+}
+
+func (b breaking) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b breaking) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (b breaking) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == b.command {
+			cmd.SetErr(b.err)
+			return b.err
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// A connection that breaks while Redis is looked at is an outage: nobody has to
+// mend anything, and a service that starts just then must not give up.
+func TestAnOutageIsNoProblemOfRedis(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"info", "script", "eval", "scan", "unlink"} {
+		m := masterOn(t, sharedRedis(t), false)
+		m.client.AddHook(breaking{command, io.ErrUnexpectedEOF})
+		if problems, err := redissink.Diagnose(t.Context(), m.client); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: got %v, %v", command, problems, err)
+		}
+	}
 }
