@@ -173,11 +173,11 @@ func (q *Queue) next(ctx context.Context) []*request {
 // take returns requests that are due, those first that have waited longest, or
 // when to look again.
 func (q *Queue) take(now time.Time) (chunk []*request, at time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if at = q.pace.next(); at.After(now) {
 		return nil, at
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	oldest, at := -1, now.Add(time.Hour)
 	for entry, due := range q.due {
 		if len(due) == 0 {
