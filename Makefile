@@ -35,8 +35,8 @@ lint: ## gofmt, go vet, staticcheck
 bench: build ## throughput and latency beside their limits (ARGS="-quick")
 	@$(GO) run ./test/bench $(ARGS)
 
-chaos: ## kill -9 and outages under load, longer than in the tests (SEED=1 MINUTES=5)
-	@$(GO) run ./test/chaos -seed $(or $(SEED),0) -minutes $(or $(MINUTES),5)
+chaos: ## break everything under load, longer than the tests do (SEED=1 MINUTES=5 FAULTS=kill,ddl)
+	@$(GO) run ./test/chaos -seed $(or $(SEED),0) -minutes $(or $(MINUTES),5) -faults '$(FAULTS)'
 
 generate: ## the JSON Schema of the configuration and its reference
 	$(GO) generate ./...

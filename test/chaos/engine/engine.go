@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,36 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/unstale/unstale/internal/stack"
+	"github.com/unstale/unstale/test/proxy"
 )
-
-// A Fault breaks something under load, and returns when it is mended as far as
-// it takes a person or a supervisor to mend it.
-type Fault string
-
-// The faults.
-const (
-	Kill            Fault = "kill"             // kill -9 of unstale, started again at once
-	Terminate       Fault = "terminate"        // SIGTERM, started again
-	RedisRestart    Fault = "redis restart"    // a clean end and a start, with an append-only file
-	RedisKill       Fault = "redis kill"       // kill -9 and a start, with an append-only file
-	RedisFlush      Fault = "redis flush"      // FLUSHALL
-	PostgresRestart Fault = "postgres restart" // a fast shutdown and a start
-	PostgresCrash   Fault = "postgres crash"   // an immediate shutdown, recovery at the start
-	// Freeze stops unstale without ending it, and its stream is taken from it.
-	// When it wakes up, with a batch in hand perhaps, another may own the stream.
-	Freeze Fault = "freeze"
-)
-
-// AllFaults has Kill several times, since it is the one that may hit anything
-// at any moment.
-var AllFaults = []Fault{Kill, Kill, Kill, Kill, Terminate, Freeze, Freeze, RedisRestart, RedisKill, RedisFlush, PostgresRestart, PostgresCrash}
 
 // Options of Run.
 type Options struct {
@@ -50,27 +26,28 @@ type Options struct {
 	Seed    uint64
 	// Instances of unstale on the same slot. Default 1.
 	Instances int
-	// Faults to choose from.
+	// Faults to deal, each as often as it is there.
 	Faults []Fault
 	// Run ends after so many faults, or after this time. One of them is set.
 	Count int
 	For   time.Duration
 	// QuietEvery is after how many faults everything is compared. Default 10.
 	QuietEvery int
+	// Whole runs every mode and every control.
+	Whole bool
 	// Say hears what is done. Required.
 	Say func(string)
 }
 
 // A Report says what happened.
 type Report struct {
+	Verdict
 	Faults map[Fault]int
-	// Ready is how many of the kills hit an instance that was ready, and Early
+	// Ready is how many of the faults hit an instance that was ready, and Early
 	// how many one that was not yet.
 	Ready, Early int
 	Quiets       int
-	Leased       Share // sums over all quiets
-	Plain        Share
-	Commits      int64
+	Took         time.Duration
 }
 
 func (r *Report) String() string {
@@ -78,21 +55,21 @@ func (r *Report) String() string {
 	for _, f := range slices.Sorted(maps.Keys(r.Faults)) {
 		faults = append(faults, fmt.Sprintf("%d %s", r.Faults[f], f))
 	}
-	return fmt.Sprintf("%s (%d on a ready instance, %d before that); %d commits; compared %d times\nunder a lease: %s\nplain SET, the control: %s",
-		strings.Join(faults, ", "), r.Ready, r.Early, r.Commits, r.Quiets, r.Leased, r.Plain)
+	return fmt.Sprintf("%s: %d on a ready instance, %d before that; compared %d times in %s\n%s",
+		strings.Join(faults, ", "), r.Ready, r.Early, r.Quiets, r.Took.Round(time.Second), r.Verdict)
 }
 
 // slot is the slot's name.
 const slot = "chaos"
 
-// commitsMax bounds the random number of commits between two faults.
-const commitsMax = 400
-
-// quietAfter is how many commits a working instance sees before the load ends.
-const quietAfter = 500
-
-// recoverMax bounds every wait for something to happen.
-const recoverMax = 90 * time.Second
+const (
+	// commitsMax bounds the random number of commits between two faults.
+	commitsMax = 400
+	// quietAfter is how many commits a working instance sees before the load ends.
+	quietAfter = 300
+	// recoverMax bounds every wait for something to happen.
+	recoverMax = 90 * time.Second
+)
 
 // Run breaks things until the count or the time is reached, and compares in
 // between and at the end. The error says what was wrong with the cache, or what
@@ -103,14 +80,13 @@ func Run(ctx context.Context, options Options) (*Report, error) {
 	}
 	options.Instances = max(options.Instances, 1)
 	r := &run{Options: options, rng: rand.New(rand.NewPCG(options.Seed, 0)), report: &Report{Faults: map[Fault]int{}}}
-	if err := r.begin(ctx); err != nil {
-		return r.report, err
+	defer r.end()
+	began := time.Now()
+	err := r.begin(ctx)
+	if err == nil {
+		err = r.loop(ctx)
 	}
-	err := r.loop(ctx)
-	for _, p := range r.processes {
-		p.kill()
-	}
-	r.traffic.Close()
+	r.report.Took = time.Since(began)
 	if err != nil {
 		err = fmt.Errorf("seed %d: %w", options.Seed, err)
 		for _, p := range r.processes {
@@ -126,27 +102,35 @@ type run struct {
 	report    *Report
 	postgres  *stack.Postgres
 	redis     *stack.Redis
+	rdb       *redis.Client // the nemesis' own
 	traffic   *Traffic
 	processes []*process
+	deck      []Fault // not dealt yet
+	added     int     // columns
+	reshaped  time.Time
 }
 
 func (r *run) begin(ctx context.Context) error {
 	var err error
-	if r.postgres, err = r.Servers.Postgres(ctx, stack.PostgresOptions{Major: 15}); err != nil {
+	if r.postgres, err = r.Servers.Postgres(ctx, stack.PostgresOptions{Major: 15, Settings: map[string]string{"max_connections": "200"}}); err != nil {
 		return err
 	}
-	r.redis, err = r.Servers.Redis(ctx, stack.RedisOptions{Settings: map[string]string{"appendonly": "yes", "appendfsync": "everysec"}})
+	r.redis, err = r.Servers.Redis(ctx, stack.RedisOptions{Settings: map[string]string{
+		"appendonly": "yes", "appendfsync": "everysec", "notify-keyspace-events": "Eg",
+	}})
 	if err != nil {
 		return err
 	}
-	r.traffic, err = NewTraffic(ctx, TrafficOptions{
-		Database: r.postgres.URL(), Redis: &redis.Options{Addr: r.redis.Addr()}, Slot: slot, Seed: r.Seed,
-	})
-	if err != nil {
+	r.rdb = redis.NewClient(&redis.Options{Addr: r.redis.Addr()})
+	load := TrafficOptions{Database: r.postgres.URL(), Redis: &redis.Options{Addr: r.redis.Addr()}, Slot: slot, Seed: r.Seed}
+	if r.Whole {
+		load.Whole, load.Rows = true, 64
+	}
+	if r.traffic, err = NewTraffic(ctx, load); err != nil {
 		return err
 	}
 	for range r.Instances {
-		p, err := r.configure()
+		p, err := r.newProcess()
 		if err != nil {
 			return err
 		}
@@ -155,8 +139,31 @@ func (r *run) begin(ctx context.Context) error {
 	return nil
 }
 
-// configure writes the configuration of one instance.
-func (r *run) configure() (*process, error) {
+func (r *run) end() {
+	for _, p := range r.processes {
+		p.kill()
+		p.database.Close()
+		p.redis.Close()
+	}
+	if r.traffic != nil {
+		r.traffic.Close()
+	}
+	if r.rdb != nil {
+		_ = r.rdb.Close()
+	}
+}
+
+// newProcess writes the configuration of one instance, which reaches its servers
+// by ways of its own.
+func (r *run) newProcess() (*process, error) {
+	database, err := proxy.New(r.postgres.Addr())
+	if err != nil {
+		return nil, err
+	}
+	cache, err := proxy.New(r.redis.Addr())
+	if err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -164,12 +171,17 @@ func (r *run) configure() (*process, error) {
 	address := listener.Addr().String()
 	listener.Close()
 	config := filepath.Join(r.Dir, fmt.Sprintf("unstale-%d.yaml", len(r.processes)))
-	text := fmt.Sprintf("database: %s\nredis: %s\nsource:\n  postgres: {slot: %s, publication: chaos}\nadmin: {listen: %q}\nentries:\n%s",
-		r.postgres.URL(), r.redis.URL(), slot, address, Entries)
-	return &process{binary: r.Binary, config: config, address: address}, os.WriteFile(config, []byte(text), 0o600)
+	text := fmt.Sprintf(`database: %s
+redis: {url: "redis://%s", dial_timeout: 500ms, read_timeout: 500ms, write_timeout: 500ms}
+source:
+  postgres: {slot: %s, publication: chaos}
+admin: {listen: %q}
+entries:
+%s`, strings.Replace(r.postgres.URL(), r.postgres.Addr(), database.Addr(), 1), cache.Addr(), slot, address, entries(r.traffic.lanes))
+	return &process{binary: r.Binary, config: config, address: address, database: database, redis: cache}, os.WriteFile(config, []byte(text), 0o600)
 }
 
-// ready reports whether one of the instances is ready now.
+// ready reports whether one of the instances keeps the cache now.
 func (r *run) ready() bool {
 	return slices.ContainsFunc(r.processes, (*process).ready)
 }
@@ -218,12 +230,22 @@ func (r *run) loop(ctx context.Context) error {
 	}
 }
 
+// deal takes the next fault from a shuffled deck of all of them.
+func (r *run) deal() Fault {
+	if len(r.deck) == 0 {
+		r.deck = slices.Clone(r.Options.Faults)
+		r.rng.Shuffle(len(r.deck), func(i, j int) { r.deck[i], r.deck[j] = r.deck[j], r.deck[i] })
+	}
+	fault := r.deck[0]
+	r.deck = r.deck[1:]
+	return fault
+}
+
 // oneFault waits for a random moment, which is so many commits away, and breaks
 // something.
 func (r *run) oneFault(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, recoverMax)
 	defer cancel()
-	fault := r.Faults[r.rng.IntN(len(r.Faults))]
 	commits := r.rng.Int64N(commitsMax)
 	// In every second case the instance is let come up first: a kill must hit
 	// one that works as well as one that only begins.
@@ -236,64 +258,27 @@ func (r *run) oneFault(ctx context.Context) error {
 	if err := r.traffic.AwaitCommits(ctx, commits); err != nil {
 		return err
 	}
+	if len(r.Options.Faults) == 0 {
+		return nil
+	}
 	if r.ready() {
 		r.report.Ready++
 	} else {
 		r.report.Early++
 	}
-	if err := r.inflict(ctx, fault); err != nil {
+	fault := r.deal()
+	r.traffic.note(string(fault))
+	if err := inflict[fault](r, ctx); err != nil {
 		return fmt.Errorf("%s: %w", fault, err)
 	}
+	r.traffic.note(string(fault) + " is over")
 	r.report.Faults[fault]++
 	return nil
 }
 
-func (r *run) inflict(ctx context.Context, fault Fault) error {
-	p := r.processes[r.rng.IntN(len(r.processes))]
-	switch fault {
-	case Kill:
-		p.kill()
-		return p.start()
-	case Terminate:
-		return errors.Join(p.terminate(ctx), p.start())
-	case Freeze:
-		return r.freeze(ctx, p)
-	case RedisRestart:
-		if err := r.redis.Stop(ctx); err != nil {
-			return err
-		}
-		return errors.Join(r.traffic.AwaitCommits(ctx, r.rng.Int64N(commitsMax)), r.redis.Start(ctx))
-	case RedisKill:
-		// The append-only file may lack what was written last. What had settled
-		// may then be stale until that is found, which is at the next batch.
-		if err := r.redis.Kill(); err != nil {
-			return err
-		}
-		r.traffic.NewEra()
-		return r.redis.Start(ctx)
-	case RedisFlush:
-		rdb := redis.NewClient(&redis.Options{Addr: r.redis.Addr()})
-		defer rdb.Close()
-		return rdb.FlushAll(ctx).Err()
-	case PostgresRestart:
-		return errors.Join(r.postgres.Stop(ctx), r.postgres.Start(ctx))
-	case PostgresCrash:
-		return errors.Join(r.postgres.StopImmediate(ctx), r.postgres.Start(ctx))
-	}
-	return errors.New("unknown fault")
-}
-
-func (r *run) freeze(ctx context.Context, p *process) error {
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		return err
-	}
-	conn, err := pgx.Connect(ctx, r.postgres.URL())
-	if err == nil {
-		_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active", slot)
-		_ = conn.Close(ctx)
-	}
-	return errors.Join(err, r.traffic.AwaitCommits(ctx, r.rng.Int64N(commitsMax)), p.cmd.Process.Signal(syscall.SIGCONT))
-}
+// noticedAfter is when a change of a table that no row has told of is noticed,
+// and what it made wrong is being swept.
+const noticedAfter = 6 * time.Second
 
 // quiet ends the load and compares everything.
 func (r *run) quiet(ctx context.Context) error {
@@ -307,21 +292,16 @@ func (r *run) quiet(ctx context.Context) error {
 	if err := r.traffic.AwaitCommits(ctx, quietAfter); err != nil {
 		return err
 	}
+	pause(ctx.Done(), time.Until(r.reshaped.Add(noticedAfter)))
+	if err := r.awaitReady(ctx); err != nil {
+		return err
+	}
 	v, err := r.traffic.Quiet(ctx)
+	r.report.Verdict = v
 	if err != nil {
 		return err
 	}
 	r.report.Quiets++
-	r.report.Commits = v.Commits
-	add(&r.report.Leased, v.Leased)
-	add(&r.report.Plain, v.Plain)
-	r.Say(v.String())
+	r.Say(fmt.Sprintf("quiet: %d faults, %d commits, %d hits judged, everything compared", r.report.Ready+r.report.Early, v.Commits, v.Hits()))
 	return v.Err()
-}
-
-// add takes over the counters, which run on, and adds up what was compared.
-func add(sum *Share, s Share) {
-	sum.Reads, sum.Hits, sum.Stale = s.Reads, s.Hits, s.Stale
-	sum.Cached += s.Cached
-	sum.Wrong += s.Wrong
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -10,11 +11,14 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/unstale/unstale/test/proxy"
 )
 
 // process is `unstale run`, one life after the other.
 type process struct {
 	binary, config, address string
+	database, redis         *proxy.Proxy // its ways
 
 	log   lockedBuffer // of all lives
 	cmd   *exec.Cmd
@@ -61,16 +65,18 @@ func (p *process) terminate(ctx context.Context) error {
 	return nil
 }
 
-// ready reports whether it is ready now.
+// ready reports whether it keeps the cache right now. One that stands by does
+// not, although nothing is wrong with it.
 func (p *process) ready() bool {
 	// A moment is enough on loopback, unless it is frozen.
 	client := http.Client{Timeout: time.Second}
-	reply, err := client.Get("http://" + p.address + "/readyz")
+	reply, err := client.Get("http://" + p.address + "/status")
 	if err != nil {
 		return false
 	}
-	reply.Body.Close()
-	return reply.StatusCode == http.StatusOK
+	defer reply.Body.Close()
+	var status struct{ Ready bool }
+	return json.NewDecoder(reply.Body).Decode(&status) == nil && status.Ready
 }
 
 // over says why it ended by itself; nil while it runs.

@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// A lane is one way to keep the rows in Redis, under keys of its own. All lanes
+// see the same load and are judged by the same rules.
+type lane struct {
+	name   string
+	prefix string // of its keys: "item:" for item:7
+	// entry is what the configuration says of it beside key, table and lease.
+	entry string
+	// control: a way that is known to be wrong. It must show old rows, or the
+	// run proves nothing; a lane that is no control must show none.
+	control bool
+	// keeps: a change writes the new row, where others only drop the old one.
+	keeps bool
+	// clock says who keeps the keys: Unstale, or the controls' own consumer.
+	clock int
+	// beside names the control that caches the same keys, only carelessly. A lane
+	// whose cache is much emptier than that one's is right for nothing.
+	beside string
+	// fetch reads through the cache.
+	fetch fetch
+	// hash: its values are hashes, not strings.
+	hash bool
+
+	bit   uint32 // in version.seenBy
+	cells []cell
+	tally
+}
+
+// A fetch returns what is cached under key, and calls load where nothing is.
+type fetch func(t *Traffic, ctx context.Context, key string, load load) ([]byte, error)
+
+// A load reads a row, and how far the log had been written then.
+type load func(context.Context) (text []byte, lsn int64, err error)
+
+// A cell is what is known of one key.
+type cell struct {
+	seen   atomic.Int64 // no later hit may be older
+	events ring
+}
+
+// A tally counts what a lane did and what it showed.
+type tally struct {
+	// asked counts the keys that readers asked for, there those that were there.
+	asked, there atomic.Int64
+	loads        atomic.Int64
+	// probes counts changed rows at which somebody looked behind a barrier, kept
+	// those that were cached then.
+	probes, kept atomic.Int64
+	// hits were judged. misses were seen behind a barrier. Of those that were
+	// compared after quiet, wrong ones differ from their row.
+	hits, stale, backward, excused, phantoms, misses, compared, wrong atomic.Int64
+	behind                                                            histogram
+
+	mu    sync.Mutex
+	first string // fault, with its history
+}
+
+// Names of the controls.
+const (
+	gateOnly  = "gate, no lease"
+	leaseOnly = "lease, no gate"
+	lsnOnly   = "LSN compare"
+	setDel    = "SET and DEL"
+)
+
+// basicLanes are the mode that everything began with and the control that needs
+// nobody but Unstale.
+func basicLanes() []*lane {
+	return []*lane{
+		{name: "invalidate", prefix: "item:", beside: gateOnly, fetch: fetchLeased},
+		{name: gateOnly, prefix: "plain:", control: true, fetch: fetchPlain},
+	}
+}
+
+// allLanes are every mode and every control.
+func allLanes() []*lane {
+	return append(basicLanes(), []*lane{
+		{name: "refresh", prefix: "refresh:", entry: ", on_change: refresh", beside: gateOnly, fetch: fetchLeased},
+		{name: "update", prefix: "update:", entry: ", on_change: update", keeps: true, beside: gateOnly, fetch: fetchKept},
+		{name: "update, hash", prefix: "hash:", entry: ", on_change: update, format: hash", keeps: true, beside: gateOnly, fetch: fetchHash, hash: true},
+		{name: "warm", prefix: "warm:", entry: ", on_change: warm", keeps: true, beside: setDel, fetch: fetchKept},
+		{name: setDel, prefix: setPrefix, control: true, keeps: true, clock: consumerClock, fetch: fetchPlain},
+		{name: lsnOnly, prefix: lsnPrefix, control: true, keeps: true, clock: consumerClock, fetch: fetchLSN},
+		{name: leaseOnly, prefix: leasePrefix, control: true, clock: consumerClock, fetch: fetchLeased},
+	}...)
+}
+
+// Entries is what belongs under `entries:` in the configuration for a Traffic
+// without controls of its own.
+var Entries = entries(basicLanes())
+
+func entries(lanes []*lane) string {
+	var b strings.Builder
+	for _, l := range lanes {
+		if l.clock == barrierClock {
+			name := strings.TrimSuffix(l.prefix, ":")
+			b.WriteString("  " + name + ": {key: '" + l.prefix + "{id}', table: items, lease: 500ms" + l.entry + "}\n")
+		}
+	}
+	return b.String()
+}
+
+func (l *lane) key(row int) string { return l.prefix + strconv.Itoa(row) }

@@ -1,0 +1,334 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// write makes one transaction after the other. A careful writer looks after each
+// whether the cache has followed: the first has waited behind the barrier, the
+// second has dropped the keys itself.
+func (t *Traffic) write(end <-chan struct{}, random *rand.Rand, number int) {
+	s := &session{url: t.options.Database}
+	defer s.close()
+	for wait := t.options.Pause; pause(end, wait); {
+		wait = t.options.Pause
+		w := t.invent(random)
+		if err := t.commit(s, w); err != nil {
+			t.lastWriteError.Store(err.Error())
+			wait = retryPause
+		} else if number == 0 {
+			t.probe(s, w)
+		} else if number == 1 && t.options.Whole {
+			t.invalidate(s, w)
+		}
+	}
+}
+
+// A work is one transaction.
+type work struct {
+	rows     []int   // that it changes, ascending: so none waits for another in a circle
+	versions []int64 // of rows, once they are locked
+	steps    []step
+	linger   time.Duration // before the end
+	rollback bool
+}
+
+// A step changes one row, or two. It returns the stamp of column big in the row
+// that it leaves behind, which is of version n.
+type step struct {
+	row, gone int // the rows that are there, and that are not there, behind it; -1 for none
+	run       func(ctx context.Context, tx pgx.Tx, n int64) (big string, err error)
+}
+
+// invent thinks of a transaction: mostly an update or two, some deletions,
+// insertions and moves to another key, some of it held open, some rolled back.
+func (t *Traffic) invent(random *rand.Rand) *work {
+	w := &work{}
+	if random.IntN(4) == 0 {
+		w.linger = time.Duration(random.Int64N(int64(lingerMax)))
+	}
+	w.rollback = random.IntN(16) == 0
+	count := 1
+	switch random.IntN(64) {
+	case 0:
+		count = t.options.Rows / 2
+	case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16:
+		count = 2
+	}
+	for range count {
+		row := t.pick(random)
+		if slices.Contains(w.rows, row) {
+			continue
+		}
+		w.rows = append(w.rows, row)
+		switch random.IntN(32) {
+		case 0, 1, 2:
+			w.steps = append(w.steps, remove(row))
+		case 3:
+			if to := t.pick(random); !slices.Contains(w.rows, to) {
+				w.rows = append(w.rows, to)
+				w.steps = append(w.steps, move(row, to))
+				continue
+			}
+			fallthrough
+		default:
+			w.steps = append(w.steps, put(row, random.IntN(4) == 0))
+		}
+	}
+	slices.Sort(w.rows)
+	return w
+}
+
+// lingerMax is how long a transaction is held open, at most.
+const lingerMax = 10 * time.Millisecond
+
+// pick chooses a row: a few of them often, each of them now and then.
+func (t *Traffic) pick(random *rand.Rand) int {
+	if random.IntN(2) == 0 {
+		return random.IntN(min(hotRows, t.options.Rows))
+	}
+	return random.IntN(t.options.Rows)
+}
+
+// hotRows is how many rows share half of all reads and writes.
+const hotRows = 8
+
+// put inserts or updates a row; big: column big as well.
+func put(row int, big bool) step {
+	more := ""
+	if big {
+		more = ", big = excluded.big"
+	}
+	return step{row, -1, func(ctx context.Context, tx pgx.Tx, n int64) (stamped string, err error) {
+		var text *string
+		if row%bigEvery == 0 {
+			stamped := stamp(row, n)
+			text = &stamped
+		}
+		err = tx.QueryRow(ctx, `INSERT INTO items (id, version, note, big) VALUES ($1, $2, $2::bigint::text || repeat('x', 60), $3::text || repeat('x', 2500))
+			ON CONFLICT (id) DO UPDATE SET version = excluded.version, note = excluded.note`+more+returning, row, n, text).Scan(&stamped)
+		return stamped, err
+	}}
+}
+
+const returning = ` RETURNING coalesce(split_part(big, 'x', 1), '')`
+
+func remove(row int) step {
+	return step{-1, row, func(ctx context.Context, tx pgx.Tx, _ int64) (string, error) {
+		_, err := tx.Exec(ctx, "DELETE FROM items WHERE id = $1", row)
+		return "", err
+	}}
+}
+
+// move gives a row the key of another. It fails, and so does its transaction,
+// where the one is not there or the other is.
+func move(row, to int) step {
+	return step{to, row, func(ctx context.Context, tx pgx.Tx, n int64) (big string, err error) {
+		err = tx.QueryRow(ctx, "UPDATE items SET id = $2, version = $3, note = $3::bigint::text || repeat('x', 60) WHERE id = $1"+returning, row, to, n).Scan(&big)
+		return big, err
+	}}
+}
+
+// commit carries out w and keeps the log of it.
+func (t *Traffic) commit(s *session, w *work) error {
+	tag := t.tags.Add(1)
+	// A transaction is never cut short, so that none is under way after the
+	// writers have ended.
+	sent := false
+	err := s.do(context.Background(), func(ctx context.Context, conn *pgx.Conn) error {
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback(ctx) }() // nothing after a commit
+		if err := lock(ctx, tx, w.rows, tag); err != nil {
+			return err
+		}
+		now := t.oracle.now()
+		for _, row := range w.rows {
+			w.versions = append(w.versions, t.oracle.ledgers[row].begin(now))
+		}
+		for _, step := range w.steps {
+			if err := t.take(ctx, tx, w, step); err != nil {
+				return err
+			}
+		}
+		if w.linger > 0 {
+			pause(t.ctx.Done(), w.linger)
+		}
+		if w.rollback {
+			return nil
+		}
+		sent = true
+		return tx.Commit(ctx)
+	})
+	done := sent && err == nil
+	if sent && err != nil {
+		if done, err = t.resolve(s, w.rows, tag); err != nil {
+			return err // it is over: nobody will ask
+		}
+	}
+	if w.versions == nil {
+		return err
+	}
+	now := t.oracle.now()
+	for i, row := range w.rows {
+		if done {
+			t.oracle.ledgers[row].commit(w.versions[i], now)
+		} else {
+			t.oracle.undone(row, w.versions[i])
+		}
+	}
+	if done {
+		t.commits.Add(1)
+		t.changes.Add(int64(len(w.rows)))
+	}
+	return err
+}
+
+// lock locks rows until the end of the transaction, which PostgreSQL brings about
+// only when its commit is visible, and leaves the tag of the transaction.
+func lock(ctx context.Context, tx pgx.Tx, rows []int, tag int64) error {
+	if _, err := tx.Exec(ctx, "INSERT INTO outcomes VALUES ($1)", tag); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, lockRows, rows)
+	return err
+}
+
+const lockRows = "SELECT pg_advisory_xact_lock(i) FROM unnest($1::int[]) i"
+
+// take takes one step and notes what it leaves behind.
+func (t *Traffic) take(ctx context.Context, tx pgx.Tx, w *work, step step) error {
+	version := func(row int) int64 { return w.versions[slices.Index(w.rows, row)] }
+	if step.gone >= 0 {
+		t.oracle.ledgers[step.gone].describe(version(step.gone), true, "")
+	}
+	n := int64(0)
+	if step.row >= 0 {
+		n = version(step.row)
+	}
+	big, err := step.run(ctx, tx, n)
+	if err == nil && step.row >= 0 {
+		t.oracle.ledgers[step.row].describe(n, false, big)
+	}
+	return err
+}
+
+// resolve finds out what became of a COMMIT that was not answered: the tag is
+// there, or it is not, once the transaction has let go of its rows.
+func (t *Traffic) resolve(s *session, rows []int, tag int64) (done bool, err error) {
+	for {
+		err := s.do(t.ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			if _, err := conn.Exec(ctx, lockRows, rows); err != nil {
+				return err
+			}
+			return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM outcomes WHERE tag = $1)", tag).Scan(&done)
+		})
+		if err == nil {
+			return done, nil
+		}
+		if !pause(t.ctx.Done(), retryPause) {
+			return false, fmt.Errorf("what became of transaction %d: %w", tag, err)
+		}
+	}
+}
+
+// probeMax is how long a careful writer waits for the barrier before it goes on.
+const probeMax = 2 * time.Second
+
+// probe waits until the cache has followed w, and looks whether it has.
+func (t *Traffic) probe(s *session, w *work) {
+	if w.rollback {
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, probeMax)
+	defer cancel()
+	era := t.oracle.era.Load()
+	waits := [clocks]error{barrierClock: t.barrier(ctx, s), consumerClock: errors.ErrUnsupported}
+	if t.consumer != nil {
+		waits[consumerClock] = t.awaitConsumer(ctx, s)
+	}
+	for _, l := range t.lanes {
+		if waits[l.clock] != nil {
+			continue
+		}
+		for i, cached := range t.look(ctx, l, w, era) {
+			if t.oracle.gone(w.rows[i], w.versions[i]) {
+				continue
+			}
+			l.probes.Add(1)
+			if cached {
+				l.kept.Add(1)
+			}
+		}
+	}
+}
+
+// invalidate drops the keys of w where Unstale writes values, and looks whether an
+// older one comes back.
+func (t *Traffic) invalidate(s *session, w *work) {
+	if w.rollback {
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, probeMax)
+	defer cancel()
+	era := t.oracle.era.Load()
+	position, err := t.position(ctx, s)
+	for _, l := range t.lanes {
+		// What keeps the older one away is a side key: see Evicting.
+		if l.control || !l.keeps || t.oracle.evicting.Load() || err != nil {
+			continue
+		}
+		keys := make([]string, len(w.rows))
+		for i, row := range w.rows {
+			keys[i] = l.key(row)
+		}
+		if err = t.client.Invalidate(ctx, position, keys...); err == nil {
+			t.look(ctx, l, w, era)
+		}
+	}
+}
+
+// look looks at the keys of w in a lane that shows nothing older any more. It
+// returns which of them were cached.
+func (t *Traffic) look(ctx context.Context, l *lane, w *work, era int64) (cached []bool) {
+	cached = make([]bool, len(w.rows))
+	keys := make([]string, len(w.rows))
+	for i, row := range w.rows {
+		keys[i] = l.key(row)
+	}
+	texts, err := l.cached(ctx, t.rdb, keys)
+	for i, row := range w.rows {
+		if err == nil && texts[i] != nil {
+			cached[i] = true
+			t.oracle.probed(l, row, w.versions[i], era, texts[i])
+		}
+	}
+	return cached
+}
+
+// Truncate empties the table, as one more writer: every row is locked first.
+func (t *Traffic) Truncate(ctx context.Context) error {
+	s := &session{url: t.options.Database}
+	defer s.close()
+	w := &work{}
+	for row := range t.options.Rows {
+		w.rows = append(w.rows, row)
+		w.steps = append(w.steps, step{-1, row, func(ctx context.Context, tx pgx.Tx, _ int64) (string, error) {
+			if row > 0 {
+				return "", nil // the first has emptied it
+			}
+			_, err := tx.Exec(ctx, "TRUNCATE items")
+			return "", err
+		}})
+	}
+	return t.commit(s, w)
+}
