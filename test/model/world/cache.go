@@ -72,7 +72,8 @@ type Bounds struct {
 	// Window is how many batches are on their way at most.
 	Window uint8
 	// Copies: what is on its way may arrive, and its reply be lost.
-	Copies bool
+	Copies  bool
+	cluster bool // batches are sent as to a cluster
 	// How often the service loses its stream to another instance, Redis is
 	// flushed, a replica takes over, and the slot is made anew.
 	Takeovers, Flushes, Failovers, Recreations uint8
@@ -140,7 +141,6 @@ const (
 const windowMax = 2
 
 type session struct {
-	cluster                bool // one key a command
 	phase, owner, epoch, n uint8
 	lo                     uint8 // confirmed by Redis
 	next                   uint8 // commit to be sent
@@ -204,6 +204,8 @@ type State struct {
 	written  uint8 // the newest commit whose writer has dropped the key itself
 
 	takeovers, flushes, failovers, recreations uint8
+	unnoticed                                  uint8 // 1: Redis has lost writes, and nobody has taken it over since
+	_                                          uint8 // evens the size
 }
 
 // Cache is the world of one key on one master: commits, readers, a writer, the
@@ -272,26 +274,12 @@ func (w *Cache) Initial() State {
 	s.sessions[0].push(packet{lo: s.flushed, settled: s.flushed, note: done})
 	w.arrive(&s, &s.sessions[0], 0, false)
 	w.confirm(&s, &s.sessions[0])
-	s.redis.cells[cellData] = w.plainSet(s.flushed)
+	s.redis.cells[cellData] = w.lab.value(w.bounds.Hash, s.flushed)
 	if w.bounds.Snapshot {
 		s.redis.cells[cellData] = 0
 		s.sessions[0].next = 1
 	}
 	return s
-}
-
-func (w *Cache) plainSet(version uint8) Cell {
-	l := newLab(w.lab.names)
-	cells := make([]Cell, 3)
-	l.run(callID{'S', version}, cells, false, func() (guard.Script, []string, []string) {
-		if w.bounds.Hash {
-			return guard.Script{}, nil, []string{"HSET", dataKey, "v", value(version)}
-		}
-		return guard.Script{}, nil, []string{"SET", dataKey, value(version), "PX", strconv.Itoa(ttl)}
-	})
-	e := l.entries[cells[0]]
-	e.ExpireAt = now + ttl
-	return w.lab.cell(e)
 }
 
 // Next implements explore.World.
@@ -555,6 +543,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 			n := *s
 			spend(&n.failovers, w.bounds.Failovers)
 			run := n.redis.run + 1
+			n.unnoticed = 1
 			n.redis, n.saved, n.hasSaved = n.saved, master{}, 0
 			n.redis.run = run
 			// What was lost was seen, and it is said that it may be.
@@ -638,6 +627,11 @@ func (w *Cache) threshold(s *State) uint8 {
 func (w *Cache) settle(s *State) {
 	if v := w.lab.version(s.redis.cells[cellData]); v >= 0 {
 		s.shown = max(s.shown, uint8(v))
+	}
+	if s.unnoticed > 0 && w.bounds.Loader {
+		// The service leaves no shield where it has applied what it loads. A Redis
+		// that has lost that has none to stop what an older owner still sends.
+		s.shown = 0
 	}
 	s.promised = max(s.promised, w.threshold(s))
 }

@@ -15,7 +15,7 @@ func (w *Cache) Calm(s *State) State {
 	}
 	n.sessions[1] = session{}
 	n.saved, n.hasSaved = master{}, 0
-	n.shown, n.promised, n.written = 0, 0, 0
+	n.shown, n.promised, n.written, n.unnoticed = 0, 0, 0, 0
 	n.takeovers, n.flushes, n.failovers, n.recreations = 0, 0, 0, 0
 	n.resends = w.bounds.Resends
 	return n

@@ -139,6 +139,7 @@ func (w *Cache) own(n *State, at *session) {
 	if err != nil {
 		panic(err)
 	}
+	n.unnoticed = 0
 	at.phase, at.epoch, at.n, at.seen = owned, uint8(found.Epoch), 0, n.redis.seen
 	at.lo = uint8(found.Lo.LSN / 16)
 	settled, sweeping := uint8(found.Settled.LSN/16), len(found.Sweeps) > 0
@@ -398,7 +399,7 @@ func (w *Cache) restore(n *State) {
 	data, side := &n.redis.cells[cellData], n.redis.cells[cellSide]
 	switch {
 	case w.off(RestoreYields), *data == 0 && (side == 0 || w.off(RestoreMindsSideKey)):
-		*data = w.plainSet(0)
+		*data = w.lab.value(w.bounds.Hash, 0)
 	case *data != 0 && w.lab.version(*data) != 0:
 		*data = 0
 	}
@@ -408,7 +409,7 @@ func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []stri
 	header := guard.ApplyHeader{
 		Owner: owner(at.owner), Epoch: int64(at.epoch), N: int64(number),
 		Lo: positionAfter(p.lo), Settled: positionAfter(p.settled),
-		Until: now + int64(p.until)*tick, Cluster: at.cluster,
+		Until: now + int64(p.until)*tick, Cluster: w.bounds.cluster,
 	}
 	switch p.note {
 	case pending:

@@ -17,7 +17,7 @@ var (
 	sweeping    = Bounds{Name: "a sweep, and another instance", Changes: "t", Readers: 1, Window: 1, Clock: true, Takeovers: 1}
 	passing     = Bounds{Name: "a sweep", Changes: "to", Readers: 2, Window: 1, Clock: true}
 	resweeping  = Bounds{Name: "a sweep, and a replica that takes over", Changes: "to", Readers: 1, Window: 1, Failovers: 1}
-	setsweeping = Bounds{Name: "a sweep where changes are SET", Sets: true, Changes: "ct", Readers: 1, Window: 1, Clock: true}
+	setsweeping = Bounds{Name: "a sweep where changes are SET", Sets: true, Changes: "ctc", Readers: 2, Window: 1, Clock: true}
 	looking     = Bounds{Name: "lookups", Changes: "lm", Readers: 1, Window: 1, Takeovers: 1}
 	consuming   = Bounds{Name: "a topic", Kafka: true, Resends: 1, Sets: true, Changes: "cc", Readers: 1, Window: 1}
 	restoring   = Bounds{Name: "an initial snapshot", Kafka: true, Snapshot: true, Keeps: true, Sets: true, Changes: "cc", Readers: 1, Writer: true, Window: 1}
@@ -94,6 +94,13 @@ var CacheCases = []CacheCase{
 	{Ablation{Name: "sweep-waits", Says: "the second pass of a sweep waits for no lease", Without: SweepWaits, Unneeded: "the first pass has ended every lease that was open, or its fill is there for the second"}, passing},
 	{Ablation{Name: "sweep-side-keys", Says: "a sweep leaves the side keys", Without: SweepsSideKeys, Unneeded: "the second pass waits for the deadlines of the leases that the first has left"}, passing},
 	{Ablation{Name: "sweep-waits-and-side-keys", Says: "a sweep waits for no lease and leaves the side keys", Without: SweepWaits | SweepsSideKeys}, passing},
+	{Ablation{Name: "sweep-values-once", Says: "a sweep makes one pass, over values alone, when the leases have ended", Without: FirstPass | SweepsSideKeys,
+		Unneeded: "whatever fills behind the wait has begun behind the cause, so its token may live"}, passing},
+	{Ablation{Name: "sweep-values-once-where-set", Says: "the same, of an entry that SETs: h is left alone, and no script is needed", Without: FirstPass | SweepsSideKeys,
+		Unneeded: "whatever fills behind the wait has begun behind the cause, so its token may live"}, setsweeping},
+	{Ablation{Name: "sweep-knows-no-time", Says: "the second pass of a sweep waits for no lease, and a fill may come after its deadline", Without: SweepWaits, Patches: []Patch{{"fill",
+		"local stored = high * 4294967296 + low > t[1] * 1000 + math.floor(t[2] / 1000)", "local stored = true"}},
+		Unneeded: "the first pass has ended every lease that was open, or its fill is there for the second"}, passing},
 	{Ablation{Name: "sweep-ends-lease", Says: "a sweep of an entry that SETs leaves leases, and waits for none", Without: SweepWaits, Patches: []Patch{{"forget",
 		"elseif #side > 9 then", "elseif false then"}, {"forget", "redis.call('DEL', KEYS[2])", ""}}}, setsweeping},
 	{Ablation{Name: "sweep-keeps-h", Says: "a sweep of an entry that SETs forgets h", Patches: []Patch{{"forget",
@@ -142,6 +149,10 @@ var CacheConfigurations = []Configuration{
 		func(b *Bounds) { b.Readers, b.Window, b.Writer = 1, 1, false }),
 	configuration("losses", Bounds{Name: "sets, FLUSHALLs", Sets: true, Changes: "cc", Readers: 1, Writer: true, Window: 1, Copies: true, Takeovers: 1, Flushes: 2},
 		func(b *Bounds) { b.Takeovers, b.Flushes = 0, 1 }),
+	configuration("losses", Bounds{Name: "sets, the service's loads, a FLUSHALL", Sets: true, Changes: "cc", Readers: 2, Loader: true, Window: 1, Takeovers: 1, Flushes: 1},
+		func(b *Bounds) { b.Takeovers = 0 }),
+	configuration("losses", Bounds{Name: "sets, the service's loads, a failover", Sets: true, Changes: "cc", Readers: 2, Loader: true, Window: 1, Takeovers: 1, Failovers: 1},
+		func(b *Bounds) { b.Takeovers = 0 }),
 	configuration("sweeps", Bounds{Name: "a sweep beside fills", Changes: "tct", Readers: 2, Clock: true, Evicts: true, Window: 2, Copies: true},
 		func(b *Bounds) {}),
 	configuration("sweeps", Bounds{Name: "a sweep beside fills, where changes are SET", Sets: true, Changes: "ctc", Readers: 2, Clock: true, Window: 2, Copies: true},
@@ -150,6 +161,8 @@ var CacheConfigurations = []Configuration{
 		func(b *Bounds) { b.Changes, b.Clock = "t", false }),
 	configuration("sweeps", Bounds{Name: "a sweep, a FLUSHALL", Changes: "to", Readers: 2, Clock: true, Window: 1, Takeovers: 1, Flushes: 1},
 		func(b *Bounds) { b.Changes, b.Readers = "t", 1 }),
+	configuration("sweeps", Bounds{Name: "a sweep where changes are SET, a failover", Sets: true, Changes: "tc", Readers: 1, Window: 1, Takeovers: 1, Failovers: 1},
+		func(b *Bounds) { b.Takeovers = 0 }),
 	configuration("stalls", Bounds{Name: "batches held up, shields that expire", Sets: true, Changes: "ccc", Readers: 2, Clock: true, Window: 2, Copies: true},
 		func(b *Bounds) { b.Changes, b.Readers = "cc", 1 }),
 	configuration("stalls", Bounds{Name: "batches held up, another instance", Sets: true, Changes: "cc", Readers: 1, Writer: true, Clock: true, Window: 2, Copies: true, Takeovers: 1},

@@ -114,8 +114,7 @@ func (w *Cluster) Initial() ClusterState {
 		s.session.window[m].slots = uint8(1 - m)
 		w.answer(&s, m)
 	}
-	c := NewCache(Bounds{}, Ablation{})
-	s.cells[0][cellData] = w.lab.cell(c.lab.entries[c.plainSet(0)])
+	s.cells[0][cellData] = w.lab.value(false, 0)
 	return s
 }
 
@@ -275,7 +274,12 @@ func (w *Cluster) at(s *ClusterState) masterOf {
 	if s.slot == atSecond {
 		m = 1
 	}
-	return masterOf{&Cache{bounds: Bounds{Sets: w.bounds.Sets}, ablation: w.ablation, lab: w.lab}, m}
+	return masterOf{w.cache(), m}
+}
+
+// cache makes the calls of this world; it has no state.
+func (w *Cluster) cache() *Cache {
+	return &Cache{bounds: Bounds{Sets: w.bounds.Sets, cluster: true}, ablation: w.ablation, lab: w.lab}
 }
 
 func (c masterOf) single(s *ClusterState) State {

@@ -219,10 +219,10 @@ func (w *Cluster) arrive(n *ClusterState, m int, p *clusterPacket) string {
 			return "MOVED"
 		}
 	}
-	c := &Cache{bounds: Bounds{Sets: w.bounds.Sets}, ablation: w.ablation, lab: w.lab}
+	c := w.cache()
 	id := callID{'a', p.owner, p.epoch, p.n, p.lo, p.settled, p.does}
 	reply := w.lab.run(id, n.cells[m][:], false, func() (guard.Script, []string, []string) {
-		return c.batch(&session{owner: p.owner, epoch: p.epoch, cluster: true}, p.n, packet{lo: p.lo, settled: p.settled, does: p.does, version: p.lo, until: untilTicks})
+		return c.batch(&session{owner: p.owner, epoch: p.epoch}, p.n, packet{lo: p.lo, settled: p.settled, does: p.does, version: p.lo, until: untilTicks})
 	})
 	applied, err := guard.ParseApply(reply)
 	if err != nil {

@@ -170,6 +170,17 @@ func (l *lab) cell(e fakeredis.Entry) Cell {
 	return c
 }
 
+// value returns the cell of a value.
+func (l *lab) value(hash bool, version uint8) Cell {
+	e := fakeredis.Entry{Exists: true, ExpireAt: now + ttl}
+	if hash {
+		e.Fields = fields(true, version)
+	} else {
+		e.Text = value(version)
+	}
+	return l.cell(e)
+}
+
 // know computes once what is asked of each cell.
 func (l *lab) know(c Cell) {
 	for int(c) >= l.known {
