@@ -124,7 +124,7 @@ func (r *run) begin(ctx context.Context) error {
 	r.rdb = redis.NewClient(&redis.Options{Addr: r.redis.Addr()})
 	load := TrafficOptions{Database: r.postgres.URL(), Redis: &redis.Options{Addr: r.redis.Addr()}, Slot: slot, Seed: r.Seed}
 	if r.Whole {
-		load.Whole, load.Rows = true, 64
+		load.Whole, load.Writers, load.ReadPause = true, 6, 5*time.Millisecond
 	}
 	if r.traffic, err = NewTraffic(ctx, load); err != nil {
 		return err

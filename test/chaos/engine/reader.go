@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,8 +17,8 @@ import (
 	"github.com/unstale/unstale/internal/guard"
 )
 
-// readAtOnce is how many keys a reader asks for at a time. It is what makes ten
-// million judged hits cheap.
+// readAtOnce is how many keys a reader asks for at a time, at most. It is what makes
+// ten million judged hits cheap.
 const readAtOnce = 16
 
 // fillers is how many readers of a lane load what is missing; missesMax is how many
@@ -30,12 +31,16 @@ const (
 // read reads some rows of a lane after the other, and leaves what is missing to
 // the fillers.
 func (t *Traffic) read(ctx context.Context, l *lane, random *rand.Rand, missing chan<- int) {
-	rows, looks, keys := make([]int, readAtOnce), make([]look, readAtOnce), make([]string, readAtOnce)
+	var rows []int
+	var looks []look
+	var keys []string
 	for wait := t.options.ReadPause; pause(ctx.Done(), wait); {
 		wait = t.options.ReadPause
-		for i := range rows {
-			rows[i] = t.pick(random)
-			looks[i], keys[i] = t.oracle.look(l, rows[i]), l.key(rows[i])
+		rows, looks, keys = rows[:0], looks[:0], keys[:0]
+		for range readAtOnce {
+			if row := t.pick(random); !slices.Contains(rows, row) {
+				rows, looks, keys = append(rows, row), append(looks, t.oracle.look(l, row)), append(keys, l.key(row))
+			}
 		}
 		texts, err := l.cached(ctx, t.rdb, keys)
 		if err != nil {
@@ -70,7 +75,7 @@ func (t *Traffic) fill(ctx context.Context, l *lane, random *rand.Rand, missing 
 		case <-ctx.Done():
 			return
 		case row := <-missing:
-			if err := t.fetch(ctx, l, s, row, t.think(random)); err != nil {
+			if err := t.fetch(ctx, l, s, row, t.think(random), waitMax); err != nil {
 				t.readError(ctx, err)
 				pause(ctx.Done(), retryPause)
 			}
@@ -84,6 +89,9 @@ func (t *Traffic) readError(ctx context.Context, err error) {
 		t.lastReadError.Store(err.Error())
 	}
 }
+
+// waitMax is how long a filler waits for another, at most.
+const waitMax = 2 * time.Second
 
 // think is what an application does between the query and the fill. It makes the
 // race between a fill and a change wide enough to be met often. Now and then it
@@ -99,10 +107,14 @@ func (t *Traffic) think(random *rand.Rand) time.Duration {
 // snapshot in which the row is read, so it is no less than what the row shows.
 const loadItem = `SELECT coalesce((SELECT row_to_json(i)::text FROM items i WHERE id = $1), 'null'), (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint`
 
-// fetch reads one row through the cache. What it did not load itself is a hit.
-func (t *Traffic) fetch(ctx context.Context, l *lane, s *session, row int, think time.Duration) error {
+// fetch reads one row through the cache, unless it has to wait for another reader
+// longer than patience. What it did not load itself is a hit.
+func (t *Traffic) fetch(ctx context.Context, l *lane, s *session, row int, think, patience time.Duration) error {
 	before, loaded := t.oracle.look(l, row), false
-	text, err := l.fetch(t, ctx, l.key(row), func(ctx context.Context) (text []byte, lsn int64, err error) {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	// It loads on when its lease has ended, as bad clients do: then it may not fill.
+	text, err := l.fetch(t, waiting, l.key(row), func(context.Context) (text []byte, lsn int64, err error) {
 		loaded = true
 		l.loads.Add(1)
 		err = s.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -223,10 +235,12 @@ func (t *Traffic) expire(ctx context.Context, random *rand.Rand) {
 
 const expireEvery = 20 * time.Millisecond
 
-// How many readers hunt, and how many drops may wait for them.
+// How many readers of a lane hunt, how many drops may wait for them, and for how
+// long they wait where another was faster.
 const (
-	hunters   = 6
-	huntQueue = 64
+	hunters   = 2
+	huntQueue = 16
+	huntWait  = 5 * time.Millisecond
 )
 
 // hunt has readers come at the moment at which a key is dropped, as they do where
@@ -235,19 +249,21 @@ const (
 func (t *Traffic) hunt(ctx context.Context) {
 	drops := t.rdb.Subscribe(ctx, fmt.Sprintf("__keyevent@%d__:del", t.options.Redis.DB))
 	defer drops.Close()
-	queue := make(chan string, huntQueue)
-	for range hunters {
-		t.others.Go(func() {
-			s := &session{url: t.options.Database}
-			defer s.close()
-			for key := range queue {
-				if l, row, ok := t.owner(key); ok {
-					_ = t.fetch(ctx, l, s, row, 0) // a server may be away
+	queues := map[*lane]chan int{}
+	for _, l := range t.lanes {
+		queue := make(chan int, huntQueue)
+		queues[l] = queue
+		for range hunters {
+			t.others.Go(func() {
+				s := &session{url: t.options.Database}
+				defer s.close()
+				for row := range queue {
+					_ = t.fetch(ctx, l, s, row, 0, huntWait) // a server may be away
 				}
-			}
-		})
+			})
+		}
+		defer close(queue)
 	}
-	defer close(queue)
 	for {
 		select {
 		case <-ctx.Done():
@@ -256,9 +272,11 @@ func (t *Traffic) hunt(ctx context.Context) {
 			if !ok {
 				return
 			}
-			select {
-			case queue <- drop.Payload:
-			default: // enough are hunting
+			if l, row, ok := t.owner(drop.Payload); ok {
+				select {
+				case queues[l] <- row:
+				default: // enough are hunting
+				}
 			}
 		}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // A standby stands for the synchronous standby that many primaries have: it
-// takes the log, and says so a moment later, as from another building. A commit
+// takes the log, and says so a moment later, as from another city. A commit
 // is in the log before, and visible only after: the time between is what the
 // gate is about. It comes and goes, since other primaries have none.
 //
@@ -24,7 +24,7 @@ type standby struct {
 const standbyName = "standby"
 
 // standbyDistance is how late it answers, at most.
-const standbyDistance = 4 * time.Millisecond
+const standbyDistance = 8 * time.Millisecond
 
 // run follows the log until ctx ends, with a new connection whenever one breaks.
 func (s *standby) run(ctx context.Context) {

@@ -50,7 +50,7 @@ type TrafficOptions struct {
 	Slot     string
 	Seed     uint64
 
-	Rows    int // 32
+	Rows    int // 64
 	Writers int // 4
 	Readers int // 2, for each lane
 	// Pause is between two transactions of one writer. Default 4 ms.
@@ -97,7 +97,7 @@ func NewTraffic(ctx context.Context, options TrafficOptions) (*Traffic, error) {
 			*n = value
 		}
 	}
-	orDefault(&options.Rows, 32)
+	orDefault(&options.Rows, 64)
 	orDefault(&options.Writers, 4)
 	orDefault(&options.Readers, 2)
 	if options.Pause == 0 {

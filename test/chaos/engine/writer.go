@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -11,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// write makes one transaction after the other. A careful writer looks after each
-// whether the cache has followed: the first has waited behind the barrier, the
-// second has dropped the keys itself.
+// write makes one transaction after the other. Half of the writers look after each
+// whether the cache has followed: the even ones have waited behind the barrier, one
+// of the others has dropped the keys itself.
 func (t *Traffic) write(end <-chan struct{}, random *rand.Rand, number int) {
 	s := &session{url: t.options.Database}
 	defer s.close()
@@ -23,7 +22,7 @@ func (t *Traffic) write(end <-chan struct{}, random *rand.Rand, number int) {
 		if err := t.commit(s, w); err != nil {
 			t.lastWriteError.Store(err.Error())
 			wait = retryPause
-		} else if number == 0 {
+		} else if number%2 == 0 {
 			t.probe(s, w)
 		} else if number == 1 && t.options.Whole {
 			t.invalidate(s, w)
@@ -242,22 +241,28 @@ func (t *Traffic) resolve(s *session, rows []int, tag int64) (done bool, err err
 }
 
 // probeMax is how long a careful writer waits for the barrier before it goes on.
-const probeMax = 2 * time.Second
+const probeMax = time.Second
 
 // probe waits until the cache has followed w, and looks whether it has.
 func (t *Traffic) probe(s *session, w *work) {
 	if w.rollback {
 		return
 	}
+	era := t.oracle.era.Load()
+	t.probeBehind(s, w, era, barrierClock, t.barrier)
+	if t.consumer != nil {
+		t.probeBehind(s, w, era, consumerClock, t.awaitConsumer)
+	}
+}
+
+func (t *Traffic) probeBehind(s *session, w *work, era int64, clock int, wait func(context.Context, *session) error) {
 	ctx, cancel := context.WithTimeout(t.ctx, probeMax)
 	defer cancel()
-	era := t.oracle.era.Load()
-	waits := [clocks]error{barrierClock: t.barrier(ctx, s), consumerClock: errors.ErrUnsupported}
-	if t.consumer != nil {
-		waits[consumerClock] = t.awaitConsumer(ctx, s)
+	if wait(ctx, s) != nil {
+		return
 	}
 	for _, l := range t.lanes {
-		if waits[l.clock] != nil {
+		if l.clock != clock {
 			continue
 		}
 		for i, cached := range t.look(ctx, l, w, era) {
