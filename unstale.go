@@ -39,9 +39,8 @@ type Options struct {
 	// do not expire together. Default 24 h.
 	TTL time.Duration
 
-	// Lease is how long one load may take; a slower one is returned to its
-	// caller but not cached. It must not be longer than the entry's `lease` in
-	// the service's configuration, since a sweep waits that long. Default 3 s.
+	// Lease is how long one load may take: its context ends then, and the next
+	// reader who asks may load too. Until then others wait for it. Default 3 s.
 	Lease time.Duration
 
 	// Slot is the replication slot that the service reads, as in its

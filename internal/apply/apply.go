@@ -134,24 +134,23 @@ type Options struct {
 }
 
 const (
-	queueBatches     = 4                                    // between two stages
-	groupBatchesMax  = 16                                   // gated by one snapshot, written in one round trip
-	batchesMax       = queueBatches + 3*groupBatchesMax + 4 // the queue, three groups, one at each stage, one for a note
-	idleWriteEvery   = 10 * time.Millisecond                // at most, while only positions move
-	standbyEvery     = 500 * time.Millisecond
-	probeEvery       = time.Second // is our watermark still there, while nothing is written
-	catalogEvery     = 5 * time.Second
-	confirmEvery     = 100 * time.Millisecond
-	gateAgainMin     = 200 * time.Microsecond
-	gateAgainMax     = time.Millisecond
-	gateAgainLong    = time.Second // at most, after a hundred times as long
-	gateSayAfter     = 10 * time.Second
-	snapshotAgeMax   = time.Minute // a transaction's number wraps around, in days
-	queueBytesMax    = 64 << 20    // of keys and values that are planned and not written
-	attachedAfter    = time.Second // without an error of the source
-	backoffMin       = 50 * time.Millisecond
-	backoffMax       = 5 * time.Second
-	sweepLeaseMargin = time.Second // beyond the longest lease, before the second pass
+	queueBatches    = 4                                    // between two stages
+	groupBatchesMax = 16                                   // gated by one snapshot, written in one round trip
+	batchesMax      = queueBatches + 3*groupBatchesMax + 4 // the queue, three groups, one at each stage, one for a note
+	idleWriteEvery  = 10 * time.Millisecond                // at most, while only positions move
+	standbyEvery    = 500 * time.Millisecond
+	probeEvery      = time.Second // is our watermark still there, while nothing is written
+	catalogEvery    = 5 * time.Second
+	confirmEvery    = 100 * time.Millisecond
+	gateAgainMin    = 200 * time.Microsecond
+	gateAgainMax    = time.Millisecond
+	gateAgainLong   = time.Second // at most, after a hundred times as long
+	gateSayAfter    = 10 * time.Second
+	snapshotAgeMax  = time.Minute // a transaction's number wraps around, in days
+	queueBytesMax   = 64 << 20    // of keys and values that are planned and not written
+	attachedAfter   = time.Second // without an error of the source
+	backoffMin      = 50 * time.Millisecond
+	backoffMax      = 5 * time.Second
 )
 
 // A Loop keeps one cache coherent with one stream.

@@ -17,7 +17,7 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 	var snapshot change.Snapshot
 	var asked, lastIdle time.Time
 	for {
-		var g group
+		var group []*plan.Batch
 		select {
 		case <-ctx.Done():
 			return nil
@@ -25,10 +25,10 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 			if !ok {
 				return nil
 			}
-			g.batches = append(g.batches, b)
+			group = append(group, b)
 		}
-		s.gather(ctx, &g, lastIdle)
-		if idle(g.batches) {
+		group = s.gather(ctx, group, lastIdle)
+		if idle(group) {
 			lastIdle = time.Now()
 		}
 
@@ -36,7 +36,7 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 		if began.Sub(asked) > snapshotAgeMax {
 			snapshot = change.Snapshot{}
 		}
-		for wait := gateAgainMin; !visible(&snapshot, g.batches); wait = min(2*wait, max(gateAgainMax, min(time.Since(began)/100, gateAgainLong))) {
+		for wait := gateAgainMin; !visible(&snapshot, group); wait = min(2*wait, max(gateAgainMax, min(time.Since(began)/100, gateAgainLong))) {
 			if snapshots > 0 && !sleep(ctx, wait) {
 				return nil
 			}
@@ -50,10 +50,9 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 				s.logger.Warn("commits have reached the log and are not visible yet: is a synchronous standby stalled?", "waited", time.Since(began).Round(time.Second))
 			}
 		}
-		g.at = time.Now()
-		s.observer.Gated(g.at.Sub(began), snapshots)
+		s.observer.Gated(time.Since(began), snapshots)
 		select {
-		case s.gated <- g:
+		case s.gated <- group:
 		case <-ctx.Done():
 			return nil
 		}
@@ -62,34 +61,35 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 
 // gather adds what is planned already. While only positions move it waits, so
 // that a busy database whose changes do not concern us costs Redis little.
-func (s *session) gather(ctx context.Context, g *group, lastIdle time.Time) {
-	for len(g.batches) < groupBatchesMax {
+func (s *session) gather(ctx context.Context, group []*plan.Batch, lastIdle time.Time) []*plan.Batch {
+	for len(group) < groupBatchesMax {
 		var b *plan.Batch
 		var ok bool
-		if wait := time.Until(lastIdle.Add(idleWriteEvery)); wait > 0 && idle(g.batches) {
+		if wait := time.Until(lastIdle.Add(idleWriteEvery)); wait > 0 && idle(group) {
 			select {
 			case b, ok = <-s.planned:
 			case <-time.After(wait):
-				return
+				return group
 			case <-ctx.Done():
-				return
+				return group
 			}
 		} else {
 			select {
 			case b, ok = <-s.planned:
 			default:
-				return
+				return group
 			}
 		}
 		if !ok {
-			return // closed; the caller's next receive sees it
+			return group // closed; the caller's next receive sees it
 		}
-		if last := len(g.batches) - 1; idle(g.batches[last:]) {
-			s.recycle(g.batches[last])
-			g.batches = g.batches[:last]
+		if last := len(group) - 1; idle(group[last:]) {
+			s.recycle(group[last])
+			group = group[:last]
 		}
-		g.batches = append(g.batches, b)
+		group = append(group, b)
 	}
+	return group
 }
 
 // idle reports whether the batches move the position and nothing else.

@@ -431,6 +431,9 @@ type sink struct {
 	sweeping   func(pass int)
 }
 
+// passTime is how long one pass of a sweep takes.
+const passTime = 2 * time.Second
+
 type sweep struct {
 	at        time.Time
 	templates string
@@ -525,6 +528,10 @@ func (s *sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropp
 	sweeping, pass := s.sweeping, len(s.swept)
 	err = s.err
 	s.mu.Unlock()
+	select {
+	case <-time.After(passTime):
+	case <-ctx.Done():
+	}
 	if sweeping != nil {
 		sweeping(pass)
 	}

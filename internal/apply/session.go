@@ -30,7 +30,7 @@ type session struct {
 	durable time.Duration
 
 	planned chan *plan.Batch
-	gated   chan group
+	gated   chan []*plan.Batch // groups that one snapshot has shown to be visible
 	free    chan *plan.Batch
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
@@ -58,12 +58,6 @@ type session struct {
 	unsettledBelow uint64
 }
 
-// group is what one snapshot has shown to be visible.
-type group struct {
-	batches []*plan.Batch
-	at      time.Time
-}
-
 // session runs until ctx ends, and then writes what it has read, or until
 // something breaks.
 func (l *Loop) session(ctx context.Context, outages *outages) error {
@@ -80,7 +74,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		Loop:    l,
 		origin:  at.Origin,
 		planned: make(chan *plan.Batch, queueBatches),
-		gated:   make(chan group, 1),
+		gated:   make(chan []*plan.Batch, 1),
 		free:    make(chan *plan.Batch, batchesMax),
 		queued:  semaphore.NewWeighted(queueBytesMax),
 		looks:   make(chan look),
@@ -171,7 +165,6 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	if err := s.snapshot(ctx, outages, &snapshot); err != nil {
 		return nil, err
 	}
-	gatedAt := time.Now()
 	s.target, s.doubtful = snapshot.InsertLSN, snapshot.InsertLSN
 
 	lowest := marks[0]
@@ -220,7 +213,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		lowest.Settled = first.End
 	}
 	if len(templates) > 0 {
-		s.sweeps.request(templates, lowest.Settled, gatedAt)
+		s.sweeps.request(templates, lowest.Settled)
 	}
 	first.Note = s.note()
 	s.Loop.status.set(func(now *Status) {

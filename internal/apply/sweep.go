@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
@@ -24,16 +23,14 @@ type sweeps struct {
 type generation struct {
 	templates []string // sorted, distinct
 	// before is where settled stands until the generation has ended.
-	before change.Position
-	// gatedAt is when what caused it was known to be visible.
-	gatedAt time.Time
+	before  change.Position
 	running bool
 }
 
 // request asks for a sweep of templates. settled is where settled stands if
 // nothing but this is outstanding: it may be ahead of where an earlier sweep
 // holds it now, or it would never move while sweeps follow each other.
-func (s *sweeps) request(templates []string, settled change.Position, gatedAt time.Time) {
+func (s *sweeps) request(templates []string, settled change.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var g *generation
@@ -46,9 +43,6 @@ func (s *sweeps) request(templates []string, settled change.Position, gatedAt ti
 	g.templates = append(g.templates, templates...)
 	slices.Sort(g.templates)
 	g.templates = slices.Compact(g.templates)
-	if gatedAt.After(g.gatedAt) {
-		g.gatedAt = gatedAt
-	}
 }
 
 // wake lets the sweeper look for a generation.
@@ -145,9 +139,9 @@ func (s *session) sweepAll(ctx context.Context, outages *outages) error {
 	}
 }
 
-// sweep goes over the keyspace twice. A reader that began to load before the
-// sweep's cause was visible may fill behind the first pass; when the second
-// starts, every such lease has met its deadline.
+// sweep goes over the keyspace twice. The first pass ends every lease that was
+// given before the sweep's cause was visible; a reader that was quicker may have
+// filled behind it, and the second drops that. No clock is asked.
 func (s *session) sweep(ctx context.Context, outages *outages, g *generation) error {
 	var templates []plan.Keys
 	for _, text := range g.templates {
@@ -161,20 +155,15 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 		shielded := slices.ContainsFunc(s.planner.Entries(), func(e plan.Entry) bool { return e.Sets() && e.Key.String() == text })
 		templates = append(templates, plan.Keys{Template: t, Shielded: shielded})
 	}
-	secondPass := g.gatedAt.Add(s.leaseMax() + sweepLeaseMargin)
 	for {
 		before, err := s.runID(ctx, outages)
 		if err != nil {
 			return err
 		}
-		if err := s.pass(ctx, outages, templates); err != nil {
-			return err
-		}
-		if !sleep(ctx, time.Until(secondPass)) {
-			return ctx.Err()
-		}
-		if err := s.pass(ctx, outages, templates); err != nil {
-			return err
+		for range 2 {
+			if err := s.pass(ctx, outages, templates); err != nil {
+				return err
+			}
 		}
 		if err := s.mark(ctx); err != nil {
 			return err
@@ -186,9 +175,8 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 		if before == after {
 			return nil
 		}
-		// A restart in between may have brought keys back, and a cursor over
-		// the keyspace does not survive it.
-		secondPass = time.Now().Add(s.leaseMax() + sweepLeaseMargin)
+		// A restart in between may have brought keys and leases back, and a cursor
+		// over the keyspace does not survive it.
 	}
 }
 
@@ -208,13 +196,4 @@ func (s *session) runID(ctx context.Context, outages *outages) (id string, err e
 		return err
 	})
 	return id, err
-}
-
-// leaseMax is the longest time that any reader may take to load.
-func (s *session) leaseMax() time.Duration {
-	var longest time.Duration
-	for _, e := range s.planner.Entries() {
-		longest = max(longest, e.Lease)
-	}
-	return longest
 }

@@ -12,7 +12,7 @@ import (
 // writeAll writes what the gate lets through, in order, beginning with first.
 // It owns the watermark: position, settled, note, and what is confirmed.
 func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Batch) error {
-	if err := s.write(ctx, outages, group{[]*plan.Batch{first}, time.Now()}); err != nil {
+	if err := s.write(ctx, outages, []*plan.Batch{first}); err != nil {
 		return err
 	}
 	s.gap = ""
@@ -47,7 +47,7 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 			}
 			s.logger.Info("sweeping: the catalog shows a change that no row tells", "keys", changed)
 			s.observeCatalog(now.Fingerprints)
-			s.sweeps.request(changed, s.written, time.Now())
+			s.sweeps.request(changed, s.written)
 			s.fingerprints = now.Fingerprints
 			if err := s.writeNote(ctx, outages); err != nil {
 				return err
@@ -80,15 +80,15 @@ func (s *session) writeNote(ctx context.Context, outages *outages) error {
 	b := <-s.free
 	b.Reset()
 	b.End, b.Note = s.written, s.note()
-	return s.write(ctx, outages, group{[]*plan.Batch{b}, time.Now()})
+	return s.write(ctx, outages, []*plan.Batch{b})
 }
 
 // write writes one group, trying again until it is in.
-func (s *session) write(ctx context.Context, outages *outages, g group) error {
+func (s *session) write(ctx context.Context, outages *outages, group []*plan.Batch) error {
 	sweeping := false
-	for _, b := range g.batches {
+	for _, b := range group {
 		if len(b.Sweeps) > 0 {
-			s.requestSweeps(b, g.at)
+			s.requestSweeps(b)
 			sweeping = true
 		}
 		// A transaction that was applied in part before is applied again from
@@ -101,7 +101,7 @@ func (s *session) write(ctx context.Context, outages *outages, g group) error {
 		s.judge(b)
 	}
 
-	batches := g.batches
+	batches := group
 	err := outages.persist(ctx, serverRedis, func(ctx context.Context) error {
 		n, err := s.sink.Write(ctx, batches)
 		s.observe(batches[:n])
@@ -124,7 +124,7 @@ func (s *session) write(ctx context.Context, outages *outages, g group) error {
 		status.Sweeping = pending
 	})
 	s.sayReady()
-	for _, b := range g.batches {
+	for _, b := range group {
 		s.recycle(b)
 	}
 	if sweeping {
@@ -173,7 +173,7 @@ func (s *session) sayReady() {
 
 // requestSweeps notes the sweeps of b as pending. The same script that moves
 // the watermark past b writes that down, so a crash does not forget them.
-func (s *session) requestSweeps(b *plan.Batch, gatedAt time.Time) {
+func (s *session) requestSweeps(b *plan.Batch) {
 	entries := s.planner.Entries()
 	var templates []string
 	for _, sweep := range b.Sweeps {
@@ -186,7 +186,7 @@ func (s *session) requestSweeps(b *plan.Batch, gatedAt time.Time) {
 		}
 		templates = append(templates, entry.Key.String())
 	}
-	s.sweeps.request(templates, s.written, gatedAt)
+	s.sweeps.request(templates, s.written)
 	b.Note = s.note()
 }
 

@@ -300,7 +300,7 @@ var settings = []setting{
 	},
 	{
 		path:    "entries.*.lease",
-		doc:     "The longest time that a reader may take to load and fill a missing key: no client's Lease may be longer, since a sweep waits this long. Longer than the slowest load.",
+		doc:     "How long a load by the service itself may take (refresh, warm): until then readers of the key wait for it. Readers have their own, in the client.",
 		initial: "3s",
 		min:     int64(100 * time.Millisecond),
 		max:     int64(30 * time.Second),

@@ -27,7 +27,7 @@ type Entry struct {
 	// Partitioned: changes to the rows of partitions arrive under this table's
 	// name, each with the replica identity of its partition.
 	Partitioned bool
-	// Lease is the longest time that a reader of this entry may take to load.
+	// Lease is how long the service may take to load a key.
 	Lease    time.Duration
 	OnChange OnChange
 

@@ -452,8 +452,11 @@ func TestAnInstanceTellsWhatItDoes(t *testing.T) {
 	t.Parallel()
 	f := newFixtureOn(t, sharedPostgres(t, 18), startRedis(t, stack.RedisOptions{}))
 	f.exec(`CREATE TABLE products (id int PRIMARY KEY, name text)`)
-	// The first sweep lasts for as long as a reader may.
-	i := startInstance(t, f.config("  product: {key: 'product:{id}', table: products, lease: 1s}"))
+	// A sweep that can be watched.
+	for n := range 3000 {
+		f.rdb.Set(t.Context(), fmt.Sprint("other:", n), "", 0)
+	}
+	i := startInstance(t, f.config("  product: {key: 'product:{id}', table: products}\nsweep: {keys_per_second: 1500}"))
 	i.waitStatus("sweeping", func(s *admin.Status) bool { return len(s.Sweeping) == 1 })
 	if status, body := i.ask("/healthz"); status != 200 {
 		t.Errorf("/healthz while sweeping: %d %s", status, body)

@@ -149,12 +149,12 @@ func TestApplyValues(t *testing.T) {
 			m.want("release", m.script(guard.Release, []string{m.side("a")}, "t3"), guard.OK)
 			m.wantShield("a", 50)
 			m.want("begin", m.begin("a", "t4", time.Second), "LEASE")
-			m.want("a load that saw less", m.shielded("a", "t4", 20, guard.String, "v"), guard.Stored)
-			m.wantShield("a", 50)
+			m.want("a load that saw more", m.shielded("a", "t4", 60, guard.String, "v"), guard.Stored)
+			m.wantShield("a", 60)
 			m.do("DEL", "a")
 			m.want("begin", m.begin("a", "t5", time.Second), "LEASE")
 			m.want("a fill behind the stream", m.fill("a", "t5", "v"), guard.Stored)
-			m.wantShield("a", 50)
+			m.wantShield("a", 60)
 		},
 		"a batch that was held up sets nothing": func(m *master) {
 			o := m.own()

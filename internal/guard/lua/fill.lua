@@ -12,24 +12,15 @@ local side = redis.call('GET', KEYS[2])
 -- The token is gone: a change came in between, or the side key expired, was
 -- evicted or flushed. Whatever the reason, what was loaded may be old.
 if not side or string.sub(side, 18) ~= ARGV[1] then return 'REFUSED' end
-local t = redis.call('TIME')
-local high, low = struct.unpack('>I4I4', string.sub(side, 10, 17))
--- A sweep's second pass relies on the deadline.
-local stored = high * 4294967296 + low > t[1] * 1000 + math.floor(t[2] / 1000)
-local zero = '\0\0\0\0\0\0\0\0'
 local h = string.sub(side, 2, 9)
-local shield = h
-if ARGV[2] ~= '' then
-  local ah, al = struct.unpack('>I4I4', ARGV[2])
-  local bh, bl = struct.unpack('>I4I4', h)
-  if ah > bh or (ah == bh and al > bl) then shield = ARGV[2] end
-end
 local function try(...)
   local reply = redis.pcall(...)
   return type(reply) ~= 'table' or not reply.err
 end
 -- The shield comes first: without it the value must not be shown.
-if stored and ARGV[2] ~= '' then stored = try('SET', KEYS[2], '\1' .. shield, 'PX', ARGV[3]) end
+-- H is not below an earlier shield: it was read behind the lease, and whatever
+-- has raised the shield since has ended the lease.
+local stored = ARGV[2] == '' or try('SET', KEYS[2], '\1' .. ARGV[2], 'PX', ARGV[3])
 if stored then
   if ARGV[5] == 'h' then
     if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('UNLINK', KEYS[1]) end
@@ -41,7 +32,7 @@ if stored then
 end
 if not stored or ARGV[2] == '' then
   -- The lease ends; an older shield stays for as long as it would have.
-  if h == zero then
+  if h == '\0\0\0\0\0\0\0\0' then
     redis.call('DEL', KEYS[2])
   else
     -- Refused on a full Redis: then the lease ends at its deadline.
