@@ -160,7 +160,6 @@ const (
 	noSweep = iota
 	requested
 	firstPass
-	waiting
 	secondPass
 	marking
 	marked // the marker is on its way
@@ -176,7 +175,6 @@ const (
 
 type sweep struct {
 	phase, left uint8
-	wait        uint8
 	run         uint8
 	before      uint8 // settled until it has ended
 	again       uint8 // another was asked for: the commit before it, plus one
@@ -205,7 +203,6 @@ type State struct {
 
 	takeovers, flushes, failovers, recreations uint8
 	unnoticed                                  uint8 // 1: Redis has lost writes, and nobody has taken it over since
-	_                                          uint8 // evens the size
 }
 
 // Cache is the world of one key on one master: commits, readers, a writer, the
@@ -606,9 +603,6 @@ func (w *Cache) tick(n *State) {
 				p.until = max(p.until-1, -1)
 			}
 		}
-	}
-	if n.sweep.wait > 0 {
-		n.sweep.wait--
 	}
 }
 

@@ -56,9 +56,6 @@ func (w *Cache) Quiet(s *State, step func(*State)) (done bool) {
 		name := s.sweep.left & -s.sweep.left
 		w.sweepOne(&n, name)
 		w.tell("sweep: drops a name")
-	case s.sweep.phase == waiting && s.sweep.wait > 0:
-		w.tick(&n)
-		w.tell("time: a tick")
 	case s.sweep.phase != noSweep:
 		w.tell("sweep: %s", w.sweepOn(&n))
 	case w.lost(s):

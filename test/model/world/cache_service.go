@@ -158,15 +158,8 @@ func (w *Cache) own(n *State, at *session) {
 	case at != &n.sessions[0] && sweeping:
 		at.held = settled + 1
 	case at == &n.sessions[0] && sweeping:
-		n.sweep = sweep{phase: requested, before: settled, wait: w.sweepWait()}
+		n.sweep = sweep{phase: requested, before: settled}
 	}
-}
-
-func (w *Cache) sweepWait() uint8 {
-	if w.bounds.Clock && !w.off(SweepWaits) {
-		return leaseTicks
-	}
-	return 0
 }
 
 // target: what was in the log when the session began may have been applied by
@@ -257,9 +250,8 @@ func (w *Cache) sendNext(n *State, at *session) {
 		if current {
 			switch n.sweep.phase {
 			case noSweep:
-				n.sweep = sweep{phase: requested, before: o - 1, wait: w.sweepWait()}
-			case requested:
-				n.sweep.wait = w.sweepWait()
+				n.sweep = sweep{phase: requested, before: o - 1}
+			case requested: // which will do for this one as well
 			default: // the running one may have passed the key already
 				n.sweep.again = o
 			}
@@ -363,7 +355,7 @@ func (w *Cache) confirm(n *State, at *session) {
 		again := n.sweep.again
 		n.sweep = sweep{}
 		if again > 0 {
-			n.sweep = sweep{before: again - 1, wait: w.sweepWait()}
+			n.sweep = sweep{before: again - 1}
 			w.startSweep(n)
 		}
 	}
@@ -445,20 +437,21 @@ func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []stri
 	return script, []string{markKey}, append(header.AppendArguments(nil), keys...)
 }
 
-// sweepNames is what a pass of a sweep goes over. For an entry that SETs, both
-// keys of a row go at once.
-func (w *Cache) sweepNames() uint8 {
-	if w.bounds.Sets || w.off(SweepsSideKeys) {
+// sweepNames is what a pass of a sweep goes over, in any order.
+func (w *Cache) sweepNames(pass uint8) uint8 {
+	switch {
+	case w.off(SweepsSideKeys):
+		return sweepData
+	case w.off(PassesAreWhole) && pass == firstPass:
+		return sweepSide
+	case w.off(PassesAreWhole):
 		return sweepData
 	}
 	return sweepData | sweepSide
 }
 
 func (w *Cache) startSweep(n *State) {
-	n.sweep.phase, n.sweep.left, n.sweep.run = firstPass, w.sweepNames(), n.redis.run
-	if w.off(FirstPass) {
-		n.sweep.phase, n.sweep.left = waiting, 0
-	}
+	n.sweep.phase, n.sweep.left, n.sweep.run = firstPass, w.sweepNames(firstPass), n.redis.run
 }
 
 // sweeper takes the steps of the sweep, of the session that holds the slot.
@@ -478,9 +471,10 @@ func (w *Cache) sweeper(s *State, step func(*State)) {
 				pass := map[uint8]string{firstPass: "first", secondPass: "second"}[s.sweep.phase]
 				what := map[uint8]string{sweepData: "the value", sweepSide: "the side key"}[name]
 				if w.bounds.Sets {
-					what = "the key, h stays"
+					w.say(&n, "sweep: %s pass drops the key, h stays, if %s is there", pass, what)
+				} else {
+					w.say(&n, "sweep: %s pass drops %s, if it is there", pass, what)
 				}
-				w.say(&n, "sweep: %s pass drops %s, if it is there", pass, what)
 			}
 			step(&n)
 		}
@@ -497,23 +491,26 @@ func (w *Cache) sweeper(s *State, step func(*State)) {
 
 func (w *Cache) sweepOne(n *State, name uint8) {
 	n.sweep.left &^= name
-	switch {
-	case w.bounds.Sets && !w.off(SweepsSideKeys):
-		if n.redis.cells[cellData] != 0 || n.redis.cells[cellSide] != 0 {
-			w.lab.run(callID{'F'}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
-				return guard.Forget, []string{dataKey, sideKey}, nil
-			})
-		}
-	case name == sweepData:
-		n.redis.cells[cellData] = 0
-	default:
-		n.redis.cells[cellSide] = 0
+	cell := cellData
+	if name == sweepSide {
+		cell = cellSide
 	}
-	if n.sweep.left == 0 {
-		n.sweep.phase++
-		if w.off(SecondPass) && n.sweep.phase == waiting {
-			n.sweep.phase, n.sweep.wait = marking, 0
-		}
+	if w.bounds.Sets && n.redis.cells[cell] != 0 {
+		w.lab.run(callID{'F'}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
+			return guard.Forget, []string{dataKey, sideKey}, nil
+		})
+	} else {
+		n.redis.cells[cell] = 0
+	}
+	if n.sweep.left > 0 {
+		return
+	}
+	n.sweep.phase++
+	switch {
+	case n.sweep.phase == secondPass && w.off(SweepsTwice):
+		n.sweep.phase = marking
+	case n.sweep.phase == secondPass:
+		n.sweep.left = w.sweepNames(secondPass)
 	}
 }
 
@@ -521,12 +518,6 @@ func (w *Cache) sweepOne(n *State, name uint8) {
 func (w *Cache) sweepOn(n *State) (line string) {
 	at := &n.sessions[0]
 	switch n.sweep.phase {
-	case waiting:
-		if n.sweep.wait > 0 {
-			return ""
-		}
-		n.sweep.phase, n.sweep.left = secondPass, w.sweepNames()
-		return "the leases that were open have met their deadlines"
 	case marking:
 		if w.off(MarkerBehind) {
 			n.sweep.phase = checking
@@ -541,7 +532,6 @@ func (w *Cache) sweepOn(n *State) (line string) {
 		return "sends a marker behind what was dropped"
 	case checking:
 		if n.redis.run != n.sweep.run && !w.off(RunID) {
-			n.sweep.wait = w.sweepWait()
 			w.startSweep(n)
 			return "another Redis has taken over meanwhile: once more"
 		}

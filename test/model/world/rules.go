@@ -37,13 +37,11 @@ const (
 	SweepIsNoted
 	// SettledWaits for the end of a sweep.
 	SettledWaits
-	// FirstPass, SecondPass, SweepWaits, SweepsSideKeys: a sweep makes two
-	// passes, the second when all leases have met their deadlines, and ends
-	// leases as well.
-	FirstPass
-	SecondPass
-	SweepWaits
+	// SweepsTwice, SweepsSideKeys: a sweep makes two passes, and ends leases as
+	// well. PassesAreWhole: each pass goes over values and side keys.
+	SweepsTwice
 	SweepsSideKeys
+	PassesAreWhole
 	// MarkerBehind: a batch is written behind what a sweep has dropped.
 	MarkerBehind
 	// LookupsSettleLater: a change whose keys a lookup has found settles when the
