@@ -61,14 +61,20 @@ func play(t *testing.T, test func(r *rig)) {
 			}
 			entries = append(entries, plan.Entry{Name: e.name, Key: template, Schema: "public", Table: e.table, Lease: guard.Lease})
 		}
-		for _, onChange := range []plan.OnChange{plan.Warm, plan.Update} {
-			name := map[plan.OnChange]string{plan.Warm: "warm", plan.Update: "update"}[onChange]
-			template, err := guard.ParseTemplate(name + ":{id}")
+		for _, e := range []struct {
+			name     string
+			onChange plan.OnChange
+			columns  []string
+		}{{"warm", plan.Warm, []string{"id"}}, {"update", plan.Update, []string{"id"}}, {"long", plan.Warm, []string{"id", "note"}}} {
+			template, err := guard.ParseTemplate(e.name + ":{id}")
 			if err != nil {
 				t.Fatal(err)
 			}
-			shape := value.Shape{Columns: []value.Column{{Name: "id", Type: &value.Type{OID: 25}}}}
-			entries = append(entries, plan.Entry{Name: name, Key: template, Schema: "public", Table: name, Lease: guard.Lease, OnChange: onChange, TTL: time.Hour, Shape: shape})
+			var shape value.Shape
+			for _, column := range e.columns {
+				shape.Columns = append(shape.Columns, value.Column{Name: column, Type: &value.Type{OID: 25}})
+			}
+			entries = append(entries, plan.Entry{Name: e.name, Key: template, Schema: "public", Table: e.name, Lease: guard.Lease, OnChange: e.onChange, TTL: time.Hour, Shape: shape})
 		}
 		r.planner = plan.New(entries)
 		r.source = &source{at: change.Attachment{Stream: "1:2:unstale", Origin: origin, Confirmed: at(100)}, wake: make(chan struct{}, 1)}
@@ -138,13 +144,19 @@ func (r *rig) relation(number int, name string, columns ...string) *change.Relat
 
 // rows are the inserts of one transaction into warm or update, and its end.
 func (r *rig) rows(table string, xid uint32, lsn uint64, ids ...string) []change.Change {
-	number := map[string]int{"warm": 3, "update": 4}[table]
-	relation := &change.Relation{Number: number, Schema: "public", Name: table, Identity: change.IdentityDefault, Columns: []change.Column{{Name: "id", Identifies: true}}}
-	relation.Wanted = r.planner.Compile(relation)
+	relation := r.relation(map[string]int{"warm": 3, "update": 4}[table], table, "id")
 	changes := r.users(xid, lsn, ids...)
 	for i := range ids {
 		changes[i].Relation = relation
 	}
+	return changes
+}
+
+// long is the insert of one transaction into long, and its end.
+func (r *rig) long(xid uint32, lsn uint64, id, note string) []change.Change {
+	changes := r.users(xid, lsn, id)
+	changes[0].Relation = r.relation(5, "long", "id", "note")
+	changes[0].New.Values = append(changes[0].New.Values, change.Value{State: change.Text, Text: []byte(note)})
 	return changes
 }
 

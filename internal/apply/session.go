@@ -398,6 +398,7 @@ func (s *session) read(stop, ctx context.Context) error {
 			case stop.Err() == nil:
 				return of(serverSource, err)
 			}
+			batch.Close()
 			if batch.Started() && s.queued.Acquire(ctx, weight(batch)) == nil {
 				select {
 				case s.planned <- batch:
@@ -413,9 +414,11 @@ func (s *session) read(stop, ctx context.Context) error {
 			continue
 		}
 		s.planner.Plan(c, batch)
-		if !batch.Full() && s.source.Pending() {
+		// What a transaction SETs is shown when it has ended, if it fits.
+		if !batch.Full() && (s.source.Pending() || batch.Open()) {
 			continue
 		}
+		batch.Close()
 		if s.queued.Acquire(ctx, weight(batch)) != nil {
 			return nil
 		}

@@ -123,6 +123,47 @@ func TestWhatRedisRefusesIsLoaded(t *testing.T) {
 	})
 }
 
+// What one transaction writes twice was never committed as it was first: it is
+// shown when the transaction has ended, however its changes come.
+func TestATransactionIsSetWhenItHasEnded(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		whole := r.rows("warm", 700, 200, "1", "2", "1")
+		for i := range whole {
+			r.wantDrops()
+			r.send(whole[i : i+1])
+			r.pass(time.Second)
+		}
+		r.wantDrops(`warm:1={"id":"1"}@200`, `warm:2={"id":"2"}@200`)
+	})
+}
+
+// One that does not fit into a batch may go on with a row that it has written
+// already. Its last part has the last state of what is in it.
+func TestAPartOfATransactionSetsNothing(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		many := plan.OpenFactor * plan.BatchKeysMax
+		r.send(r.rows("warm", 700, 200, append(ids(0, many), "0", "x")...))
+		var want []string
+		for i := range many {
+			want = append(want, fmt.Sprintf("warm:%d", i))
+		}
+		r.wantDrops(append(want, `warm:0={"id":"0"}@200`, `warm:x={"id":"x"}@200`)...)
+	})
+}
+
+// A transaction that only drops waits for nothing: who drops a key once too often
+// does no harm.
+func TestDropsDoNotWaitForTheEndOfTheirTransaction(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.send(r.users(700, 200, "1")[:1])
+		r.pass(time.Second)
+		r.wantDrops("user:1")
+	})
+}
+
 // A session that ends has still to load what it has dropped: the next one does
 // not see those changes again.
 func TestWhatWasWrittenBeforeABreakIsLoaded(t *testing.T) {
@@ -162,14 +203,13 @@ func TestLongValuesAreNotReadAheadWithoutLimit(t *testing.T) {
 		r.start()
 		blocked := make(chan struct{})
 		r.sink.set(func(s *sink) { s.blocked = blocked })
-		long := strings.Repeat("x", 4<<20)
+		long := strings.Repeat("x", 8<<20)
 		var changes []change.Change
 		for i := range 14 {
-			changes = append(changes, r.rows("warm", uint32(700+i), uint64(200+10*i), fmt.Sprint(i)+long)...)
+			changes = append(changes, r.long(uint32(700+i), uint64(200+10*i), fmt.Sprint(i), long)...)
 		}
 		r.source.give(changes)
 		synctest.Wait()
-		// Each row is in the key and in the value.
 		if read, _ := r.source.count(); read > 2*(64/8)+6 {
 			t.Errorf("read %d changes of 8 MB ahead", read)
 		}

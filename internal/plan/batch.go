@@ -14,6 +14,9 @@ const (
 	BatchKeysMax    = 256
 	BatchBytesMax   = 256 << 10
 	BatchChangesMax = 4096
+	// OpenFactor times as large a batch may become for the end of a transaction
+	// that SETs: what is cut in two cannot be SET.
+	OpenFactor = 4
 )
 
 // A Batch gathers the effects of consecutive changes, to be applied as one. Of
@@ -53,6 +56,10 @@ type Batch struct {
 	doubted int
 	// oldest is the LSN of the first commit that SETs; later ones are above it.
 	oldest uint64
+	// open is the LSN of the commit of a transaction that has not ended in the
+	// batch, zero if there is none; openSets: it SETs.
+	open     uint64
+	openSets bool
 	// index finds a key by its hash: open addressing, the number of a key + 1.
 	index []int32
 	seed  maphash.Seed
@@ -134,7 +141,7 @@ func (b *Batch) Reset() {
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
 	b.Changes, b.Effects = 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
-	b.doubted = 0
+	b.doubted, b.open, b.openSets = 0, 0, false
 	if b.values = b.values[:0]; cap(b.values) > 2*BatchBytesMax {
 		b.values = nil // one long row must not hold its memory for good
 	}
@@ -146,7 +153,11 @@ func (b *Batch) Started() bool { return !b.End.IsZero() }
 
 // Full reports whether the batch should be applied before it takes more.
 func (b *Batch) Full() bool {
-	return len(b.items) >= BatchKeysMax || b.Bytes() >= BatchBytesMax || b.Changes >= BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
+	times := 1
+	if b.openSets {
+		times = OpenFactor
+	}
+	return len(b.items) >= times*BatchKeysMax || b.Bytes() >= times*BatchBytesMax || b.Changes >= times*BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
 }
 
 // Bytes is what the batch holds of keys and values.
@@ -189,6 +200,25 @@ func (b *Batch) Value(i int) (value []byte, lsn uint64) {
 // Loads reports whether the service is to load key i behind the batch.
 func (b *Batch) Loads(i int) bool { return b.items[i].loads && !b.items[i].effect.sets() }
 
+// Open reports whether the batch SETs for a transaction whose end it does not
+// have.
+func (b *Batch) Open() bool { return b.openSets }
+
+// Close makes drops of what an open transaction SETs: it may write the row
+// again, and what it had written first was never committed. The batch in which
+// it ends has, of each of its keys, the last state.
+func (b *Batch) Close() {
+	if !b.openSets {
+		return
+	}
+	for i := range b.items {
+		if b.items[i].lsn == b.open {
+			b.Refuse(i)
+		}
+	}
+	b.openSets = false
+}
+
 // Doubt makes every set a drop: doubt means delete.
 func (b *Batch) Doubt() {
 	for i := range b.items {
@@ -224,6 +254,7 @@ func (b *Batch) sweeps(entry int) bool {
 }
 
 func (b *Batch) incomplete(entry int, reason string) {
+	b.doubted++
 	for i := range b.Incomplete {
 		if b.Incomplete[i] == (Incomplete{entry, reason}) {
 			return
@@ -259,6 +290,7 @@ func (b *Batch) end(it item) {
 			b.oldest = it.lsn
 		}
 		b.sets++
+		b.openSets = b.openSets || it.lsn == b.open
 	}
 	start := b.used()
 	key := b.keys[start:]
@@ -315,11 +347,14 @@ func (b *Batch) moveTo(c *change.Change) {
 	b.End = c.Position
 	switch c.Op {
 	case change.Idle:
+		b.open, b.openSets = 0, false
 		return
 	case change.Commit:
+		b.open, b.openSets = 0, false
 		b.CommittedAt = append(b.CommittedAt, c.CommittedAt)
 		return
 	}
+	b.open = c.Position.LSN
 	b.Changes++
 	if n := len(b.XIDs); n == 0 || b.XIDs[n-1] != c.XID {
 		b.XIDs = append(b.XIDs, c.XID)

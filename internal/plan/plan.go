@@ -39,6 +39,10 @@ type Entry struct {
 	Shape   value.Shape // of the table
 }
 
+// KeyBytesMax is the longest value that is part of a key. A row with a longer one
+// has its entry swept: nobody caches under such a key.
+const KeyBytesMax = 64 << 10
+
 // OnChange is what a change of a row does to its key.
 type OnChange uint8
 
@@ -286,10 +290,16 @@ func (k *keyProgram) put(c *change.Change, b *Batch) {
 	}
 	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads(), lsn: c.Position.LSN, valueStart: len(b.values)}
 	if k.entry.Sets() {
-		if reason := k.render(&c.New, b); reason != "" {
+		reason := k.render(&c.New, b)
+		switch {
+		case reason != "":
 			b.incomplete(k.number, reason)
-		} else if it.effect = Set; k.entry.OnChange == Update {
+		case k.entry.Hash && len(b.values) == it.valueStart:
+			it.loads = false // no column has a value: there is no such hash
+		case k.entry.OnChange == Update:
 			it.effect = SetCached
+		default:
+			it.effect = Set
 		}
 	}
 	b.end(it)
@@ -333,7 +343,12 @@ func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok
 			}
 			return false
 		case change.Text:
-			b.keys = k.template.AppendValue(b.keys, value.Text)
+			if len(value.Text) <= KeyBytesMax {
+				b.keys = k.template.AppendValue(b.keys, value.Text)
+				continue
+			}
+			value.State = change.Long
+			fallthrough
 		default:
 			b.abandon()
 			if !b.sweeps(k.number) {

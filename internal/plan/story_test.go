@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -30,13 +31,16 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 //	change TABLE OP [before=(..)] [after=(..)] [reason=".."]
 //	batch                                              what follows is the next batch
 //	doubt                                              the batch may SET nothing
+//	begin, commit                                      what stands between is one transaction
+//	cut                                                the batch ends here
 //	catalog TABLE (COLUMN, ..)                         what a later look has shown, where it
 //	                                                   is not what the log says
 //	reads TABLE                                        the columns that are decoded
 //	rules
 //
 // A value is COLUMN=TEXT, NULL, ~ for a TOASTed one that the log left out, or
-// LONG for one that is longer than the source gives; a column that is not named is missing. Names that are no words are quoted.
+// LONG for one that is longer than the source gives, LONGER for one that is longer
+// than a key's may be; a column that is not named is missing. Names that are no words are quoted.
 func TestStories(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(paths) == 0 {
@@ -75,6 +79,7 @@ type story struct {
 	tables map[string]*change.Relation
 	count  int
 	lsn    uint64
+	open   bool // one transaction
 	batch  *plan.Batch
 	output strings.Builder
 }
@@ -98,6 +103,13 @@ func tell(t *testing.T, input string) string {
 			s.know(words[1], list(words[2]))
 		case "doubt":
 			s.batch.Doubt()
+		case "commit":
+			s.planner.Plan(&change.Change{Op: change.Commit, Position: change.Position{Timeline: 1, LSN: s.lsn + 1}}, s.batch)
+			s.lsn, s.open = s.lsn+1, false
+		case "begin":
+			s.lsn, s.open = s.lsn+1, true
+		case "cut":
+			s.batch.Close()
 		case "batch":
 			s.flush()
 			s.output.WriteString("next batch\n")
@@ -239,7 +251,9 @@ func (s *story) change(words []string) {
 	if r == nil {
 		s.t.Fatalf("no table %s", words[0])
 	}
-	s.lsn++
+	if !s.open {
+		s.lsn++
+	}
 	c := &change.Change{Relation: r, XID: 700, Position: change.Position{Timeline: 1, LSN: s.lsn}}
 	for op := change.Insert; op <= change.Undecodable; op++ {
 		if op.String() == words[1] {
@@ -276,6 +290,8 @@ func (s *story) row(r *change.Relation, text string) change.Row {
 			values[at] = change.Value{State: change.Null}
 		case "~":
 			values[at] = change.Value{State: change.Unchanged}
+		case "LONGER":
+			values[at] = change.Value{State: change.Text, Text: bytes.Repeat([]byte("x"), plan.KeyBytesMax+1)}
 		case "LONG":
 			values[at] = change.Value{State: change.Long}
 		default:

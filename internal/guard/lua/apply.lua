@@ -65,6 +65,10 @@ end
 local zero = '\0\0\0\0\0\0\0\0'
 local function unlease(key, side)
   if not side then return zero end
+  if #side < 9 then -- none of ours
+    redis.call('UNLINK', key)
+    return zero
+  end
   local h = string.sub(side, 2, 9)
   if h == zero then
     redis.call('UNLINK', key)
@@ -119,7 +123,7 @@ if strings + hashes > 0 then
     local cached = redis.call('UNLINK', key) == 1
     if late or not newer(ARGV[hashAt + 3 * hashes + i], h) then
       reply[#reply + 1] = strings + i
-    elseif cached or string.sub(ttl, 1, 1) ~= '-' then
+    elseif fields > 0 and (cached or string.sub(ttl, 1, 1) ~= '-') then
       redis.call('HSET', key, unpack(ARGV, field, field + 2 * fields - 1))
       redis.call('PEXPIRE', key, (string.gsub(ttl, '-', '')))
     end
