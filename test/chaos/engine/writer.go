@@ -19,12 +19,15 @@ func (t *Traffic) write(end <-chan struct{}, random *rand.Rand, number int) {
 	for wait := t.options.Pause; pause(end, wait); {
 		wait = t.options.Pause
 		w := t.invent(random)
-		if err := t.commit(s, w); err != nil {
+		done, err := t.commit(s, w)
+		switch {
+		case err != nil:
 			t.lastWriteError.Store(err.Error())
 			wait = retryPause
-		} else if number%2 == 0 {
+		case !done:
+		case number%2 == 0:
 			t.probe(s, w)
-		} else if number == 1 && t.options.Whole {
+		case number == 1 && t.options.Whole:
 			t.invalidate(s, w)
 		}
 	}
@@ -135,13 +138,13 @@ func move(row, to int) step {
 	}}
 }
 
-// commit carries out w and keeps the log of it.
-func (t *Traffic) commit(s *session, w *work) error {
+// commit carries out w and keeps the log of it. It reports whether w was committed.
+func (t *Traffic) commit(s *session, w *work) (done bool, err error) {
 	tag := t.tags.Add(1)
 	// A transaction is never cut short, so that none is under way after the
 	// writers have ended.
 	sent := false
-	err := s.do(context.Background(), func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.do(context.Background(), func(ctx context.Context, conn *pgx.Conn) error {
 		tx, err := conn.Begin(ctx)
 		if err != nil {
 			return err
@@ -168,14 +171,14 @@ func (t *Traffic) commit(s *session, w *work) error {
 		sent = true
 		return tx.Commit(ctx)
 	})
-	done := sent && err == nil
+	done = sent && err == nil
 	if sent && err != nil {
 		if done, err = t.resolve(s, w.rows, tag); err != nil {
-			return err // it is over: nobody will ask
+			return false, err // it is over: nobody will ask
 		}
 	}
 	if w.versions == nil {
-		return err
+		return false, err
 	}
 	now := t.oracle.now()
 	for i, row := range w.rows {
@@ -189,7 +192,7 @@ func (t *Traffic) commit(s *session, w *work) error {
 		t.commits.Add(1)
 		t.changes.Add(int64(len(w.rows)))
 	}
-	return err
+	return done, err
 }
 
 // lock locks rows until the end of the transaction, which PostgreSQL brings about
@@ -245,9 +248,6 @@ const probeMax = time.Second
 
 // probe waits until the cache has followed w, and looks whether it has.
 func (t *Traffic) probe(s *session, w *work) {
-	if w.rollback {
-		return
-	}
 	era := t.oracle.era.Load()
 	t.probeBehind(s, w, era, barrierClock, t.barrier)
 	if t.consumer != nil {
@@ -280,9 +280,6 @@ func (t *Traffic) probeBehind(s *session, w *work, era int64, clock int, wait fu
 // invalidate drops the keys of w where Unstale writes values, and looks whether an
 // older one comes back.
 func (t *Traffic) invalidate(s *session, w *work) {
-	if w.rollback {
-		return
-	}
 	ctx, cancel := context.WithTimeout(t.ctx, probeMax)
 	defer cancel()
 	era := t.oracle.era.Load()
@@ -335,5 +332,6 @@ func (t *Traffic) Truncate(ctx context.Context) error {
 			return "", err
 		}})
 	}
-	return t.commit(s, w)
+	_, err := t.commit(s, w)
+	return err
 }
