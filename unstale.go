@@ -109,13 +109,14 @@ func Key(template string, values ...string) (string, error) {
 // has written or that holds an older snapshot (REPEATABLE READ): otherwise what
 // it returns may be older than a change that has already passed.
 //
+// A nil value, as a NULL is scanned, is returned and not cached; an empty one is.
 // Its context ends when the lease does.
 type Load func(ctx context.Context) ([]byte, error)
 
 // LSN is an SQL expression for the position of the log that LoadKept and
 // LoadHash return. It may stand in the statement that loads the value:
 //
-//	"SELECT (SELECT row_to_json(p)::text FROM products p WHERE id = $1), " + unstale.LSN
+//	"SELECT row_to_json(p)::text, " + unstale.LSN + " FROM products p WHERE id = $1"
 //
 // A commit that the statement's snapshot shows was in the log before the
 // snapshot was taken, and the expression is evaluated after that.
@@ -129,7 +130,7 @@ type LoadKept func(ctx context.Context) (value []byte, lsn int64, err error)
 
 // A LoadHash is a LoadKept of an entry with format: hash. The fields are those
 // of json_each_text(row_to_json(row)) that are not NULL; none at all are not
-// cached. LSN counts only where the entry is kept; otherwise return 0.
+// cached. Where the entry is not kept the position only makes the shield short.
 type LoadHash func(ctx context.Context) (fields map[string]string, lsn int64, err error)
 
 // How long a reader waits between two looks while another loads.
@@ -299,7 +300,7 @@ func (c *Client) fill(ctx context.Context, keys []string, format string, token [
 	leased, cancel := context.WithTimeout(ctx, c.options.Lease)
 	defer cancel()
 	v, err := load(leased)
-	if err != nil || format == guard.Hash && len(v.fields) == 0 {
+	if err != nil || v.text == nil && len(v.fields) == 0 {
 		// The caller's context may be why: the lease goes back all the same.
 		if _, err := c.run(context.WithoutCancel(ctx), guard.Release, keys[1:], token); err != nil {
 			c.tell(fmt.Errorf("release the lease on %s: %w", keys[0], err))

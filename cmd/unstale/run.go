@@ -31,8 +31,8 @@ func newRun() *cobra.Command {
 		Use:   "run",
 		Short: "Keep the cache coherent",
 		Long: `Run reads the database's log from where Redis stands, and drops or sets what each
-change makes stale, as its entry says. It creates the publication and the slot if they are absent and the
-role may; otherwise it prints the SQL for someone who may.
+change makes stale, as its entry says. It creates the publication and the slot if
+they are absent and the role may; otherwise it prints the SQL for someone who may.
 
 SIGTERM: what has been read is applied and acknowledged, exit 0. A second one
 kills. kill -9 at any moment loses nothing.`,

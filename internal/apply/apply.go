@@ -169,10 +169,10 @@ type Loop struct {
 	// gap is what the source has said to be missing, until the watermark says
 	// that it is being swept. The source says it once.
 	gap string
-	// saidUnapplied has what was logged of changes that could not be applied, or
-	// not SET.
-	saidUnapplied map[unapplied]bool
-	saidPressed   bool
+	// saidUnapplied has what was logged of changes that could not be applied,
+	// saidUnset of those that could not be SET.
+	saidUnapplied, saidUnset map[unapplied]bool
+	saidPressed              bool
 }
 
 // New returns a loop. Run starts it.
@@ -186,7 +186,7 @@ func New(source Source, planner *plan.Planner, gate Gate, catalog Catalog, sink 
 	l := &Loop{
 		source: source, planner: planner, gate: gate, catalog: catalog, sink: sink,
 		observer: options.Observer, logger: options.Logger, options: options,
-		saidUnapplied: map[unapplied]bool{},
+		saidUnapplied: map[unapplied]bool{}, saidUnset: map[unapplied]bool{},
 	}
 	l.status.set(func(s *Status) { s.State = StateStarting })
 	return l

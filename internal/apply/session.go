@@ -69,6 +69,12 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		l.gap = at.Gap
 	}
 	at.Gap = l.gap
+	// A position on another timeline is none: whoever loads compares with it.
+	l.status.set(func(now *Status) {
+		if now.Position.Timeline != at.Origin.Timeline {
+			now.Position = change.Position{}
+		}
+	})
 	l.gate.Expect(at.Origin)
 	s := &session{
 		Loop:    l,

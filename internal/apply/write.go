@@ -200,11 +200,11 @@ const unappliedMax = 64
 func (s *session) unset(incomplete plan.Incomplete) {
 	entry := s.planner.Entries()[incomplete.Entry]
 	what := unapplied{entry.Name, incomplete.Reason}
-	if s.saidUnapplied[what] || len(s.saidUnapplied) == unappliedMax {
+	if s.saidUnset[what] || len(s.saidUnset) == unappliedMax {
 		return
 	}
-	s.saidUnapplied[what] = true
-	s.logger.Info("a change that does not show the whole value: its key is dropped, now and whenever this happens again",
+	s.saidUnset[what] = true
+	s.logger.Info("a change that does not show the whole value: its key is dropped, now and whenever this happens again; unstale check says what mends it",
 		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", incomplete.Reason)
 }
 
@@ -243,7 +243,7 @@ func (s *session) observe(batches []*plan.Batch) {
 func (s *session) sayPressed(pressed bool) {
 	s.saidPressed = pressed
 	if pressed {
-		s.logger.Warn("redis is full: changes drop their keys instead of setting them")
+		s.logger.Warn("redis is full: changes drop their keys instead of setting them; raise maxmemory, or let fewer values be kept")
 	} else {
 		s.logger.Info("redis takes values again")
 	}

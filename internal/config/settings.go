@@ -291,7 +291,7 @@ var settings = []setting{
 	},
 	{
 		path:    "entries.*.ttl",
-		doc:     "How long a written value stays in Redis. Each key's own is up to a tenth shorter, so that they do not all end at once. Not with on_change: invalidate.",
+		doc:     "How long a written value stays in Redis. Each key's own is up to a tenth shorter, so that they do not all end at once. A changed one holds for what is written from then on. Not with on_change: invalidate.",
 		initial: "24h",
 		min:     int64(time.Second),
 		max:     int64(5 * 365 * 24 * time.Hour),

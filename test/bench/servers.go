@@ -91,6 +91,13 @@ func (b *bench) start(ctx context.Context) (err error) {
 				COMMIT;
 			END LOOP;
 		END $$`,
+		`CREATE PROCEDURE change_by_hundreds(rows int) LANGUAGE plpgsql AS $$
+		BEGIN
+			FOR i IN 1 .. rows BY 100 LOOP
+				UPDATE products SET price = price + 1 WHERE id BETWEEN i AND i + 99;
+				COMMIT;
+			END LOOP;
+		END $$`,
 		`CREATE PROCEDURE change_at_a_pace(session int, changes int, every interval) LANGUAGE plpgsql AS $$
 		DECLARE due timestamptz := clock_timestamp();
 		BEGIN

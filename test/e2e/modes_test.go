@@ -401,3 +401,79 @@ func configFile(t *testing.T, text string) string {
 	path, _ := writeConfig(t, text)
 	return path
 }
+
+// What a transaction writes and writes over again was never committed: nobody
+// sees it, though a transaction comes in many pieces.
+func TestNothingUncommittedIsShown(t *testing.T) {
+	f, i := newModes(t, 15, createProducts)
+	f.exec("INSERT INTO products SELECT n, 'committed', 0 FROM generate_series(1, 300) n")
+	f.barrier()
+	keys := make([]string, 300)
+	for n := range keys {
+		keys[n] = fmt.Sprint("warm:", n+1)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	seen := make(chan map[string]int)
+	go func() {
+		names := map[string]int{}
+		for ctx.Err() == nil {
+			values, err := f.rdb.MGet(t.Context(), keys...).Result()
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			for _, value := range values {
+				text, _ := value.(string)
+				_, name, _ := strings.Cut(text, `"name":"`)
+				name, _, _ = strings.Cut(name, `"`)
+				names[name]++
+			}
+		}
+		seen <- names
+	}()
+	for range 10 {
+		f.exec("BEGIN; UPDATE products SET name = 'draft'; UPDATE products SET name = 'committed', price = price + 1; COMMIT")
+		f.barrier()
+	}
+	stop()
+	names := <-seen
+	if names["draft"] > 0 || names["committed"] == 0 {
+		t.Errorf("seen: %v", names)
+	}
+	s, err := i.status()
+	if err != nil || s.Set < 3000 {
+		t.Errorf("%d keys were set, %v", s.Set, err)
+	}
+	i.stop()
+}
+
+// A hash has no field for a NULL, and one of NULLs has none at all: it is not
+// cached, and what comes behind it is.
+func TestAHashOfNullsIsNotCached(t *testing.T) {
+	f := newFixture(t, 15)
+	f.exec(createProducts)
+	i := startInstance(t, f.config("  name: {key: 'name:{id}', table: products, on_change: warm, format: hash, columns: [name]}"))
+	i.waitReady()
+	f.exec("CREATE TABLE begun (id int)")
+	f.exec("INSERT INTO products VALUES (1, 'first', 1), (2, 'other', 1)")
+	f.barrier()
+	f.exec("UPDATE products SET name = NULL WHERE id = 1")
+	f.exec("UPDATE products SET name = 'second' WHERE id = 2")
+	f.barrier()
+	if f.cached("name:1") || f.rdb.HGet(t.Context(), "name:2", "name").Val() != "second" {
+		t.Errorf("the hashes are %v and %v", f.rdb.HGetAll(t.Context(), "name:1").Val(), f.rdb.HGetAll(t.Context(), "name:2").Val())
+	}
+	i.stop()
+}
+
+// A row that is not there is nil, and not cached as an empty text.
+func TestWhatIsNotThereIsNotCached(t *testing.T) {
+	f, i := newModes(t, 15, createProducts)
+	if value := f.fetchKept("warm:1", product, 1); value != "" {
+		t.Errorf("got %q", value)
+	}
+	if f.cached("warm:1") || f.cached("{warm:1}:l") {
+		t.Error("something is cached")
+	}
+	i.stop()
+}
