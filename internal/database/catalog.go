@@ -228,8 +228,9 @@ WITH RECURSIVE asked AS (
     FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
 )`
 
-// catalogFingerprint needs catalogTables before it.
-const catalogFingerprint = `, types AS (
+// catalogTypes needs catalogTables before it: the types of the columns, and all
+// that those are made of.
+const catalogTypes = `, types AS (
     SELECT DISTINCT t.number, a.atttypid AS oid
     FROM asked t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
     UNION
@@ -239,11 +240,14 @@ const catalogFingerprint = `, types AS (
     CROSS JOIN LATERAL (
         SELECT p.typbasetype AS oid WHERE p.typbasetype <> 0
         UNION ALL SELECT p.typelem WHERE p.typelem <> 0
-        UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = p.oid
+        UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE p.oid IN (r.rngtypid, r.rngmultitypid)
         UNION ALL SELECT a.atttypid FROM pg_attribute a
                   WHERE p.typtype = 'c' AND a.attrelid = p.typrelid AND a.attnum > 0 AND NOT a.attisdropped
     ) inner_type
-), fingerprint AS (
+)`
+
+// catalogFingerprint needs catalogTypes before it.
+const catalogFingerprint = `, fingerprint AS (
     SELECT asked.number, encode(sha256(convert_to(concat_ws(' ',
         (SELECT json_agg(json_build_array(c.oid::bigint, c.relkind, c.relpersistence, c.relreplident, c.relfilenode::bigint) ORDER BY c.oid)
          FROM tree t JOIN pg_class c ON c.oid = t.oid WHERE t.number = asked.number),
@@ -262,10 +266,10 @@ const catalogFingerprint = `, types AS (
     FROM asked
 )`
 
-const fingerprintsStatement = catalogTables + catalogFingerprint + `
+const fingerprintsStatement = catalogTables + catalogTypes + catalogFingerprint + `
 SELECT number, hash FROM fingerprint`
 
-const tablesStatement = catalogTables + catalogFingerprint + `, above AS (
+const tablesStatement = catalogTables + catalogTypes + catalogFingerprint + `, above AS (
     SELECT t.number, i.inhparent AS oid, 1 AS level
     FROM asked t JOIN pg_class c ON c.oid = t.oid AND c.relispartition JOIN pg_inherits i ON i.inhrelid = t.oid
     UNION ALL

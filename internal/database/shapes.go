@@ -14,24 +14,11 @@ import (
 // has no circles there; a damaged catalog may.
 const typesDeepMax = 64
 
-// shapesStatement needs catalogTables before it, and like it locks nothing. The
-// columns and their types come from one statement, so they fit together.
-const shapesStatement = catalogTables + `, columns AS (
+// shapesStatement locks nothing. The columns and their types come from one
+// statement, so they fit together.
+const shapesStatement = catalogTables + catalogTypes + `, columns AS (
     SELECT asked.number, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated
     FROM asked JOIN pg_attribute a ON a.attrelid = asked.oid AND a.attnum > 0 AND NOT a.attisdropped
-), types AS (
-    SELECT DISTINCT atttypid AS oid FROM columns
-    UNION
-    SELECT inner_type.oid
-    FROM types t
-    JOIN pg_type p ON p.oid = t.oid
-    CROSS JOIN LATERAL (
-        SELECT p.typbasetype AS oid WHERE p.typbasetype <> 0
-        UNION ALL SELECT p.typelem WHERE p.typelem <> 0
-        UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE p.oid IN (r.rngtypid, r.rngmultitypid)
-        UNION ALL SELECT a.atttypid FROM pg_attribute a
-                  WHERE p.typtype = 'c' AND a.attrelid = p.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-    ) inner_type
 )
 SELECT coalesce((SELECT json_agg(json_build_object(
            'number', number, 'name', attname, 'type', atttypid::bigint, 'type_mod', atttypmod, 'generated', attgenerated <> ''
@@ -56,7 +43,7 @@ SELECT coalesce((SELECT json_agg(json_build_object(
                LEFT JOIN pg_extension e ON e.oid = d.refobjid
                WHERE c.castsource = p.oid AND c.casttarget = 'pg_catalog.json'::regtype AND c.castmethod = 'f'),
            'volatile', (SELECT f.provolatile <> 'i' FROM pg_proc f WHERE f.oid = p.typoutput)
-       )) FROM types t JOIN pg_type p ON p.oid = t.oid), '[]')::text`
+       )) FROM (SELECT DISTINCT oid FROM types) t JOIN pg_type p ON p.oid = t.oid), '[]')::text`
 
 // Shapes returns what rows of the named tables look like as JSON, one shape
 // for each name. That of a table that does not exist has no columns.

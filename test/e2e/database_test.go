@@ -362,6 +362,7 @@ func TestWhatAFingerprintShows(t *testing.T) {
 		{"a column renamed", `ALTER TABLE events RENAME note TO remark`, true},
 		{"a column dropped", `ALTER TABLE events DROP COLUMN remark`, true},
 		{"an enum label renamed, behind a domain", `ALTER TYPE mood RENAME VALUE 'calm' TO 'serene'`, true},
+		{"an enum label renamed, behind a multirange", `ALTER TYPE size RENAME VALUE 'small' TO 'tiny'`, true},
 		{"an attribute of a composite type renamed", `ALTER TYPE pair RENAME ATTRIBUTE b TO c`, true},
 		{"a partition detached", `ALTER TABLE events DETACH PARTITION events_2`, true},
 		{"a partition attached", `ALTER TABLE events ATTACH PARTITION events_2 FOR VALUES FROM (100) TO (200)`, true},
@@ -379,7 +380,9 @@ func TestWhatAFingerprintShows(t *testing.T) {
 				`CREATE TYPE mood AS ENUM ('calm', 'wild')`,
 				`CREATE DOMAIN feeling AS mood`,
 				`CREATE TYPE pair AS (a int, b text)`,
-				`CREATE TABLE events (id int PRIMARY KEY, feeling feeling, pair pair, amount numeric(10,2)) PARTITION BY RANGE (id)`,
+				`CREATE TYPE size AS ENUM ('small', 'big')`,
+				`CREATE TYPE sizes AS RANGE (subtype = size, multirange_type_name = many_sizes)`,
+				`CREATE TABLE events (id int PRIMARY KEY, feeling feeling, pair pair, amount numeric(10,2), sizes many_sizes) PARTITION BY RANGE (id)`,
 				`CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (0) TO (100)`,
 				`CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM (100) TO (200)`,
 			)
