@@ -3,6 +3,7 @@ package redissink
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,14 +30,18 @@ func (l *Leases) Begin(ctx context.Context, e *plan.Entry, token string, keys []
 	if e.Hash {
 		format = guard.Hash
 	}
-	replies, err := l.run(ctx, guard.Begin, len(keys), func(i int) ([]string, []any) {
-		return both(keys[i]), []any{token, e.Lease.Milliseconds(), guard.Shield.Milliseconds(), format}
+	replies, err := l.run(ctx, guard.Begin, keys, func(i int, side string) ([]string, []any) {
+		return []string{keys[i], side}, []any{token, e.Lease.Milliseconds(), guard.Shield.Milliseconds(), format}
 	})
 	if err != nil {
 		return nil, err
 	}
 	begun := make([]guard.Begun, len(keys))
 	for i, reply := range replies {
+		if reply == nil {
+			begun[i].Err = fmt.Errorf("%s: %w", keys[i], errNoSideKey)
+			continue
+		}
 		answer, err := reply.Result()
 		switch {
 		case redis.HasErrorPrefix(err, "WRONGTYPE"):
@@ -62,18 +67,21 @@ func (l *Leases) Fill(ctx context.Context, e *plan.Entry, token string, insert u
 	if insert > 0 {
 		h = string(binary.BigEndian.AppendUint64(nil, insert))
 	}
-	replies, err := l.run(ctx, guard.Fill, len(keys), func(i int) ([]string, []any) {
+	replies, err := l.run(ctx, guard.Fill, keys, func(i int, side string) ([]string, []any) {
 		arguments := []any{token, h, guard.Shield.Milliseconds(), guard.SpreadTTL(keys[i], e.TTL).Milliseconds(), format}
 		for _, text := range values[i] {
 			arguments = append(arguments, text)
 		}
-		return both(keys[i]), arguments
+		return []string{keys[i], side}, arguments
 	})
 	if err != nil {
 		return nil, err
 	}
 	stored := make([]bool, len(keys))
 	for i, reply := range replies {
+		if reply == nil {
+			continue
+		}
 		answer, err := reply.Text()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", keys[i], err)
@@ -85,13 +93,16 @@ func (l *Leases) Fill(ctx context.Context, e *plan.Entry, token string, insert u
 
 // Release gives leases back.
 func (l *Leases) Release(ctx context.Context, token string, keys []string) error {
-	replies, err := l.run(ctx, guard.Release, len(keys), func(i int) ([]string, []any) {
-		return both(keys[i])[1:], []any{token}
+	replies, err := l.run(ctx, guard.Release, keys, func(i int, side string) ([]string, []any) {
+		return []string{side}, []any{token}
 	})
 	if err != nil {
 		return err
 	}
 	for i, reply := range replies {
+		if reply == nil {
+			continue
+		}
 		if err := reply.Err(); err != nil {
 			return fmt.Errorf("%s: %w", keys[i], err)
 		}
@@ -99,27 +110,26 @@ func (l *Leases) Release(ctx context.Context, token string, keys []string) error
 	return nil
 }
 
-// both is a data key and its side key. A template that could name a key without
-// one is refused.
-func both(key string) []string {
-	side, ok := guard.SideKey(key)
-	if !ok {
-		panic(fmt.Sprintf("key %q can have no side key", key))
-	}
-	return []string{key, side}
-}
+// errNoSideKey is said of a key whose hash tag is empty. Only its row makes it
+// so: the template has a tag.
+var errNoSideKey = errors.New("no lease for a key with an empty hash tag: give the column a value, or put more than it between the braces of the entry's key")
 
-// run runs a script n times in one round trip. The replies hold their own
+// run runs a script for each key in one round trip. A key that can have no side
+// key, and so no lease, has no reply: it is nil. The replies hold their own
 // errors, except that Redis does not know the script: then it is told, and the
 // whole is sent again. Redis knows a script for all calls or for none, unless it
 // was restarted in between; then what the first of them did is lost as well.
-func (l *Leases) run(ctx context.Context, script guard.Script, n int, call func(i int) (keys []string, arguments []any)) ([]*redis.Cmd, error) {
+func (l *Leases) run(ctx context.Context, script guard.Script, keys []string, call func(i int, side string) (names []string, arguments []any)) ([]*redis.Cmd, error) {
 	for loaded := false; ; loaded = true {
 		pipe := l.client.Pipeline()
-		replies := make([]*redis.Cmd, n)
-		for i := range replies {
-			keys, arguments := call(i)
-			replies[i] = pipe.EvalSha(ctx, script.SHA, keys, arguments...)
+		replies := make([]*redis.Cmd, len(keys))
+		for i, key := range keys {
+			side, ok := guard.SideKey(key)
+			if !ok {
+				continue
+			}
+			names, arguments := call(i, side)
+			replies[i] = pipe.EvalSha(ctx, script.SHA, names, arguments...)
 		}
 		_, err := pipe.Exec(ctx)
 		if loaded || !redis.HasErrorPrefix(err, "NOSCRIPT") {

@@ -399,3 +399,29 @@ func TestWhatIsWarmedWithoutRunIsMadeRightByTheNext(t *testing.T) {
 	}
 	i.stop()
 }
+
+// A row decides what stands in a hash tag, so it may be nothing: that key is left
+// alone, and the service goes on, also when it is started again.
+func TestARowWithAnEmptyTagStopsNothing(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec("CREATE TABLE products (sku text PRIMARY KEY)")
+	f.exec("INSERT INTO products VALUES (''), ('a')")
+	i := startInstance(t, f.config("  product: {key: '{{{sku}}}:p', table: products, on_change: refresh}\n"))
+	i.waitReady()
+	f.exec("INSERT INTO products VALUES ('b')")
+	f.exec("DELETE FROM products WHERE sku = ''")
+	f.exec("INSERT INTO products VALUES (''), ('c')")
+	i.eventually("the others are loaded", func() bool { return f.value("{b}:p") != "" && f.value("{c}:p") != "" })
+	i.awaitLine("a value cannot be loaded", "empty hash tag")
+	i.stop()
+	i.start()
+	i.waitReady()
+	out, said, exit := unstaleCommand(t, "warm", "product", "-c", i.config)
+	if exit != 1 || !strings.Contains(said, "1 rows could not be loaded") || f.value("{a}:p") == "" {
+		t.Errorf("warm: exit %d:\n%s%s", exit, out, said)
+	}
+	if got := f.value("{}:p"); got != "" {
+		t.Errorf("cached under an empty tag: %s", got)
+	}
+}
