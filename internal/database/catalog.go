@@ -246,9 +246,44 @@ const catalogTypes = `, types AS (
     ) inner_type
 )`
 
-// catalogFingerprint needs catalogTypes before it.
+// catalogShape needs catalogTypes before it: all that a value.Shape is made of.
+// It is part of the fingerprint as well, so that no shape changes unnoticed.
+const catalogShape = `, shape AS (
+    SELECT asked.number,
+       coalesce((SELECT json_agg(json_build_object(
+               'name', a.attname, 'type', a.atttypid::bigint, 'type_mod', a.atttypmod, 'generated', a.attgenerated <> ''
+           ) ORDER BY a.attnum)
+           FROM pg_attribute a
+           WHERE a.attrelid = asked.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]')::text AS columns,
+       coalesce((SELECT json_agg(json_build_object(
+               'oid', p.oid::bigint,
+               'name', format_type(p.oid, NULL),
+               'type', p.typtype,
+               'array', p.typelem <> 0 AND p.typsubscript = 'pg_catalog.array_subscript_handler'::regproc,
+               'delimiter', p.typdelim,
+               'base', p.typbasetype::bigint,
+               'element', CASE WHEN p.typtype IN ('r', 'm')
+                   THEN (SELECT r.rngsubtype::bigint FROM pg_range r WHERE p.oid IN (r.rngtypid, r.rngmultitypid))
+                   ELSE p.typelem::bigint END,
+               'fields', (SELECT json_agg(json_build_object('name', a.attname, 'type', a.atttypid::bigint) ORDER BY a.attnum)
+                   FROM pg_attribute a
+                   WHERE p.typtype = 'c' AND a.attrelid = p.typrelid AND a.attnum > 0 AND NOT a.attisdropped),
+               'cast', (SELECT format('%s.%s', e.extname, f.prosrc)
+                   FROM pg_cast c
+                   JOIN pg_proc f ON f.oid = c.castfunc
+                   LEFT JOIN pg_depend d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = f.oid AND d.deptype = 'e'
+                   LEFT JOIN pg_extension e ON e.oid = d.refobjid
+                   WHERE c.castsource = p.oid AND c.casttarget = 'pg_catalog.json'::regtype AND c.castmethod = 'f'),
+               'volatile', (SELECT f.provolatile <> 'i' FROM pg_proc f WHERE f.oid = p.typoutput)
+           ) ORDER BY p.oid)
+           FROM types t JOIN pg_type p ON p.oid = t.oid
+           WHERE t.number = asked.number), '[]')::text AS types
+    FROM asked
+)`
+
+// catalogFingerprint needs catalogShape before it.
 const catalogFingerprint = `, fingerprint AS (
-    SELECT asked.number, encode(sha256(convert_to(concat_ws(' ',
+    SELECT asked.number, encode(sha256(convert_to(concat_ws(' ', shape.columns, shape.types,
         (SELECT json_agg(json_build_array(c.oid::bigint, c.relkind, c.relpersistence, c.relreplident, c.relfilenode::bigint) ORDER BY c.oid)
          FROM tree t JOIN pg_class c ON c.oid = t.oid WHERE t.number = asked.number),
         (SELECT json_agg(json_build_array(i.indrelid::bigint, i.indisprimary, i.indkey::text) ORDER BY i.indrelid, i.indisprimary, i.indkey::text)
@@ -263,13 +298,13 @@ const catalogFingerprint = `, fingerprint AS (
         (SELECT json_agg(json_build_array(e.oid::bigint, e.enumlabel) ORDER BY e.oid)
          FROM types t JOIN pg_enum e ON e.enumtypid = t.oid WHERE t.number = asked.number)
     ), getdatabaseencoding())), 'hex') AS hash
-    FROM asked
+    FROM asked JOIN shape ON shape.number = asked.number
 )`
 
-const fingerprintsStatement = catalogTables + catalogTypes + catalogFingerprint + `
+const fingerprintsStatement = catalogTables + catalogTypes + catalogShape + catalogFingerprint + `
 SELECT number, hash FROM fingerprint`
 
-const tablesStatement = catalogTables + catalogTypes + catalogFingerprint + `, above AS (
+const tablesStatement = catalogTables + catalogTypes + catalogShape + catalogFingerprint + `, above AS (
     SELECT t.number, i.inhparent AS oid, 1 AS level
     FROM asked t JOIN pg_class c ON c.oid = t.oid AND c.relispartition JOIN pg_inherits i ON i.inhrelid = t.oid
     UNION ALL
@@ -386,11 +421,11 @@ func Tables(ctx context.Context, conn *pgx.Conn, names []Name) ([]Table, error) 
 //
 // A fingerprint changes with the table's columns and their types (rewritten
 // rows, dropped and renamed columns, labels of enums, attributes of composite
-// types), with the storage of the table and of each partition (TRUNCATE of a
-// partition, SET UNLOGGED and back), with the set of partitions, and with the
-// replica identity. It does not change with rows, VACUUM, ANALYZE or indexes.
-// VACUUM FULL and CLUSTER do change it: from outside they cannot be told from a
-// rewrite.
+// types, casts to json: whatever [Shapes] returns), with the storage of the table
+// and of each partition (TRUNCATE of a partition, SET UNLOGGED and back), with the
+// set of partitions, and with the replica identity. It does not change with rows,
+// VACUUM, ANALYZE or indexes. VACUUM FULL and CLUSTER do change it: from outside
+// they cannot be told from a rewrite.
 func Fingerprints(ctx context.Context, conn *pgx.Conn, names []Name) (map[Name]string, error) {
 	fingerprints := make(map[Name]string, len(names))
 	for _, name := range names {

@@ -364,6 +364,12 @@ func TestWhatAFingerprintShows(t *testing.T) {
 		{"an enum label renamed, behind a domain", `ALTER TYPE mood RENAME VALUE 'calm' TO 'serene'`, true},
 		{"an enum label renamed, behind a multirange", `ALTER TYPE size RENAME VALUE 'small' TO 'tiny'`, true},
 		{"an attribute of a composite type renamed", `ALTER TYPE pair RENAME ATTRIBUTE b TO c`, true},
+		{"a cast to json, behind an array", `CREATE CAST (mark AS json) WITH FUNCTION mark_json(mark)`, true},
+		{"what the cast calls", `CREATE OR REPLACE FUNCTION mark_json(mark) RETURNS json LANGUAGE sql AS 'SELECT to_json(2)'`, true},
+		{"the cast dropped", `DROP CAST (mark AS json)`, true},
+		{"a cast to something else", `CREATE CAST (mark AS jsonb) WITH FUNCTION mark_jsonb(mark)`, false},
+		{"an output function that is no longer immutable", `ALTER FUNCTION odd_out(odd) STABLE`, true},
+		{"a type renamed", `ALTER TYPE odd RENAME TO stranger`, true},
 		{"a partition detached", `ALTER TABLE events DETACH PARTITION events_2`, true},
 		{"a partition attached", `ALTER TABLE events ATTACH PARTITION events_2 FOR VALUES FROM (100) TO (200)`, true},
 		{"a partition unlogged", `ALTER TABLE events_1 SET UNLOGGED`, true},
@@ -382,7 +388,14 @@ func TestWhatAFingerprintShows(t *testing.T) {
 				`CREATE TYPE pair AS (a int, b text)`,
 				`CREATE TYPE size AS ENUM ('small', 'big')`,
 				`CREATE TYPE sizes AS RANGE (subtype = size, multirange_type_name = many_sizes)`,
-				`CREATE TABLE events (id int PRIMARY KEY, feeling feeling, pair pair, amount numeric(10,2), sizes many_sizes) PARTITION BY RANGE (id)`,
+				`CREATE TYPE mark AS ENUM ('low', 'high')`,
+				`CREATE FUNCTION mark_json(mark) RETURNS json LANGUAGE sql AS 'SELECT to_json(1)'`,
+				`CREATE FUNCTION mark_jsonb(mark) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb(1)'`,
+				`CREATE TYPE odd`,
+				`CREATE FUNCTION odd_in(cstring) RETURNS odd LANGUAGE internal IMMUTABLE STRICT AS 'textin'`,
+				`CREATE FUNCTION odd_out(odd) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout'`,
+				`CREATE TYPE odd (INPUT = odd_in, OUTPUT = odd_out, LIKE = text)`,
+				`CREATE TABLE events (id int PRIMARY KEY, feeling feeling, pair pair, amount numeric(10,2), sizes many_sizes, marks mark[], odd odd) PARTITION BY RANGE (id)`,
 				`CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (0) TO (100)`,
 				`CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM (100) TO (200)`,
 			)
@@ -415,6 +428,31 @@ func TestWhatAFingerprintShows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A cast to json changes what row_to_json returns. Whoever makes one while the
+// service runs gets no more values of the old shape, neither those that are
+// cached nor new ones.
+func TestACastToJSONIsNoticed(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec("CREATE TYPE mood AS ENUM ('sad', 'ok')")
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, mood mood)")
+	i := startInstance(t, f.config("  warm: {key: 'warm:{id}', table: products, on_change: warm}\n"))
+	i.waitReady()
+	f.exec("CREATE TABLE begun (id int)") // the log goes on: what follows is new
+	f.exec("INSERT INTO products VALUES (1, 'sad')")
+	f.barrier()
+	f.want("before", f.value("warm:1"), `{"id":1,"mood":"sad"}`)
+	f.exec(`CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE sql IMMUTABLE AS $$ SELECT '{"x":1}'::json $$`)
+	f.exec("CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood)")
+	i.eventually("the old shape is swept", func() bool { return f.value("warm:1") != `{"id":1,"mood":"sad"}` })
+	f.exec("UPDATE products SET mood = 'ok'")
+	f.barrier()
+	if got := f.value("warm:1"); got != "" && got != `{"id":1,"mood":{"x":1}}` {
+		t.Errorf("after the cast: %s", got)
+	}
+	i.stop()
 }
 
 // An ALTER TABLE that waits for a long transaction holds a lock that nobody
