@@ -55,6 +55,23 @@ type Loader struct {
 	expected *change.Origin
 }
 
+// An Unloadable is what is wrong with rows or their table, and not with the
+// server: another try ends the same. It has the SQLSTATE that the server would
+// say it with.
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+type Unloadable struct{ state, text string }
+
+// The states of an Unloadable.
+const (
+	cardinalityViolation = "21000"
+	undefinedColumn      = "42703"
+)
+
+func (u *Unloadable) Error() string { return u.text }
+
+// SQLState is that of the class of error.
+func (u *Unloadable) SQLState() string { return u.state }
+
 // loadConn is one connection, and what it has prepared.
 type loadConn struct {
 	*pgx.Conn
@@ -125,7 +142,8 @@ func (c *loadConn) close() {
 // after the call. values has, for each key, the row as JSON, or its fields, name
 // and value by turns and without those that are NULL; nothing where there is no
 // such row. insert is a position of the log behind every commit that values
-// show. On a standby it fails.
+// show. On a standby it fails; where several rows have one key it is an
+// Unloadable.
 func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values [][]string, insert uint64, err error) {
 	load := &l.loads[number]
 	arguments := make([]any, len(load.Key))
@@ -136,8 +154,9 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		}
 		arguments[i] = column
 	}
+	var unloadable *Unloadable // the connection is right nevertheless
 	err = l.use(ctx, number, func(conn *loadConn, s *loadStatements) error {
-		values = make([][]string, len(keys))
+		values, unloadable = make([][]string, len(keys)), nil
 		var position string
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
@@ -146,7 +165,7 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 			var value []string
 			_, err := pgx.ForEachRow(rows, []any{&n, &value}, func() error {
 				if values[n-1] != nil {
-					return fmt.Errorf("two rows of %s have the same %s: it needs a unique index", load.Table, strings.Join(load.Key, ", "))
+					unloadable = &Unloadable{cardinalityViolation, fmt.Sprintf("several rows have the same %s: make that unique again by an index, or use on_change: invalidate", strings.Join(load.Key, ", "))}
 				}
 				values[n-1] = value
 				return nil
@@ -162,6 +181,9 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		insert, err = parseLSN([]byte(position))
 		return err
 	})
+	if err == nil && unloadable != nil {
+		err = unloadable
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("load %d rows of %s: %w", len(keys), load.Table, err)
 	}
@@ -319,7 +341,7 @@ func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatemen
 	}
 	for _, column := range slices.Concat(load.Key, load.Columns) {
 		if typeOf[column] == "" {
-			return nil, fmt.Errorf("%s has no column %s", load.Table, column)
+			return nil, &Unloadable{undefinedColumn, fmt.Sprintf("%s has no column %s: add it, or correct the entry", load.Table, column)}
 		}
 	}
 

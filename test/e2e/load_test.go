@@ -231,6 +231,42 @@ func TestLoadsUseTheIndex(t *testing.T) {
 	}
 }
 
+// What is wrong with rows or their table has a SQLSTATE, as if the server had
+// said it: a caller takes it for no outage, and finds the key by halves. The
+// connection is right, and the other rows are loaded on.
+func TestRowsThatCannotBeLoadedAreNoOutage(t *testing.T) {
+	url := newDatabase(t, sharedPostgres(t, 15))
+	execute(t, connectTo(t, url), `CREATE TABLE products (sku text, body text)`, `INSERT INTO products VALUES ('a', 'x'), ('b', 'x'), ('b', 'y')`)
+	table := database.Name{Table: "products"}
+	loader := loaderOn(t, url,
+		database.Load{Table: table, Key: []string{"sku"}},
+		database.Load{Table: table, Key: []string{"id"}},
+		database.Load{Table: database.Name{Table: "gone"}, Key: []string{"id"}},
+	)
+	for _, test := range []struct {
+		name   string
+		number int
+		keys   [][]string
+		want   string
+		says   string
+	}{
+		{"two rows with one key", 0, [][]string{{"a"}, {"b"}}, "21000", "on_change: invalidate"},
+		{"the other row", 0, [][]string{{"a"}}, "", ""},
+		{"a column that is gone", 1, [][]string{{"1"}}, "42703", "has no column id"},
+		{"a table that is gone", 2, [][]string{{"1"}}, "42703", "has no column id"},
+	} {
+		_, _, err := loader.Load(within(t, time.Minute), test.number, test.keys)
+		got, says := "", ""
+		if u, ok := errors.AsType[*database.Unloadable](err); ok {
+			got, says = u.SQLState(), u.Error()
+			err = nil
+		}
+		if err != nil || got != test.want || !strings.Contains(says, test.says) {
+			t.Errorf("%s: %q %s, %v", test.name, got, says, err)
+		}
+	}
+}
+
 // The server judges a statement; the connection then is made anew, since what
 // was refused may be what the connection believed of the table.
 func TestALoadFollowsTheTable(t *testing.T) {

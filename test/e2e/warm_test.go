@@ -425,3 +425,25 @@ func TestARowWithAnEmptyTagStopsNothing(t *testing.T) {
 		t.Errorf("cached under an empty tag: %s", got)
 	}
 }
+
+// A unique index may be dropped while the service runs. Rows that then have one
+// key must not keep the others of the entry from being loaded.
+func TestRowsWithOneKeyHoldNoOther(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, sku text)")
+	f.exec("CREATE UNIQUE INDEX by_sku ON products (sku)")
+	f.exec("ALTER TABLE products REPLICA IDENTITY FULL")
+	i := startInstance(t, f.config("  product: {key: 'product:{sku}', table: products, on_change: refresh}\n"))
+	i.waitReady()
+	f.exec("DROP INDEX by_sku")
+	f.exec("INSERT INTO products VALUES (1, 'a'), (2, 'b'), (3, 'b'), (4, 'c')")
+	i.awaitLine("a value cannot be loaded", "make that unique again")
+	f.exec("INSERT INTO products VALUES (5, 'd')")
+	i.eventually("the others are loaded", func() bool {
+		return f.value("product:a") != "" && f.value("product:c") != "" && f.value("product:d") != ""
+	})
+	if got := f.value("product:b"); got != "" || i.lines("holding what is to be loaded") > 0 {
+		t.Errorf("cached of two rows: %q\n%s", got, i.log)
+	}
+}
