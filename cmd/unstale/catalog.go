@@ -71,8 +71,7 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	}
 	today := guard.Fingerprints{}
 	for i, e := range c.entries {
-		sum := sha256.Sum256(fmt.Appendln(nil, fingerprints[names[i]], names[i], published[names[i]].By, c.settling[names[i]], e.OnChange, e.Columns, e.Hash))
-		today[e.Name] = guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
+		today[e.Name] = fingerprint(&e, fingerprints[names[i]], published[names[i]].By, c.settling[names[i]])
 	}
 	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 {
 		c.diagnose(ctx)
@@ -83,6 +82,14 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		c.shaped = fingerprints
 	}
 	return apply.Look{Fingerprints: today, Shapes: shapes}, nil
+}
+
+// fingerprint is another one whenever values that are cached for e may not be what
+// they ought to be. The columns are a set: a row has them in the table's order.
+func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard.Fingerprint {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d %v %q %v",
+		table, e.Schema, e.Table, publishedBy, settling, e.OnChange, slices.Sorted(slices.Values(e.Columns)), e.Hash))
+	return guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
 }
 
 // doubt makes the fingerprint of an entry over a partitioned table another one
