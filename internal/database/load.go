@@ -19,6 +19,10 @@ import (
 // LoadConnections is the default of LoaderOptions.
 const LoadConnections = 2
 
+// LoadBytesMax bounds the values that one load answers with, so that of one row
+// too. The log gives as much of a row.
+const LoadBytesMax = 8 << 20
+
 const (
 	loadConnectTimeout = 5 * time.Second
 	// loadAnswer is what is left of a load's time for the answer to arrive: the
@@ -65,6 +69,7 @@ type Unloadable struct{ state, text string }
 const (
 	cardinalityViolation = "21000"
 	undefinedColumn      = "42703"
+	programLimitExceeded = "54000"
 )
 
 func (u *Unloadable) Error() string { return u.text }
@@ -142,8 +147,8 @@ func (c *loadConn) close() {
 // after the call. values has, for each key, the row as JSON, or its fields, name
 // and value by turns and without those that are NULL; nothing where there is no
 // such row. insert is a position of the log behind every commit that values
-// show. On a standby it fails; where several rows have one key it is an
-// Unloadable.
+// show. On a standby it fails; where several rows have one key, or the values are
+// longer than LoadBytesMax, it is an Unloadable.
 func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values [][]string, insert uint64, err error) {
 	load := &l.loads[number]
 	arguments := make([]any, len(load.Key))
@@ -162,10 +167,13 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
 		batch.Queue(s.load, arguments...).Query(func(rows pgx.Rows) error {
 			var n int
-			var value []string
+			var value []string // nil: beyond the limit
 			_, err := pgx.ForEachRow(rows, []any{&n, &value}, func() error {
 				if values[n-1] != nil {
 					unloadable = &Unloadable{cardinalityViolation, fmt.Sprintf("several rows have the same %s: make that unique again by an index, or use on_change: invalidate", strings.Join(load.Key, ", "))}
+				}
+				if value == nil {
+					unloadable = &Unloadable{programLimitExceeded, fmt.Sprintf("longer than %d bytes: narrow the entry by columns, or use on_change: invalidate", LoadBytesMax)}
 				}
 				values[n-1] = value
 				return nil
@@ -395,8 +403,11 @@ func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatemen
 		value = fmt.Sprintf("ARRAY(SELECT unnest(ARRAY[e.key, e.value]) FROM json_each_text(%s) e WHERE e.value IS NOT NULL)", row)
 	}
 
-	s.load = fmt.Sprintf("SELECT asked.n::int, %s FROM unnest(%s) WITH ORDINALITY AS asked(%s, n) JOIN %s %s ON %s",
-		value, strings.Join(arrays, ", "), strings.Join(asked, ", "), load.Table.SQL(), t, strings.Join(matches, " AND "))
+	// A value is made once, and sent while all up to it are within the limit: a
+	// long one must not even reach us.
+	s.load = fmt.Sprintf("SELECT n, CASE WHEN sum(octet_length(array_to_string(value, ''))) OVER (ROWS UNBOUNDED PRECEDING) <= %d THEN value END"+
+		" FROM (SELECT asked.n::int AS n, %s AS value FROM unnest(%s) WITH ORDINALITY AS asked(%s, n) JOIN %s %s ON %s OFFSET 0) loaded",
+		LoadBytesMax, value, strings.Join(arrays, ", "), strings.Join(asked, ", "), load.Table.SQL(), t, strings.Join(matches, " AND "))
 	walk := func(condition string) string {
 		return fmt.Sprintf("SELECT ARRAY[%s] FROM %s %s WHERE %s%s ORDER BY %s LIMIT $1",
 			strings.Join(keys, ", "), load.Table.SQL(), t, strings.Join(notNull, " AND "), condition, strings.Join(sorted, ", "))

@@ -267,6 +267,48 @@ func TestRowsThatCannotBeLoadedAreNoOutage(t *testing.T) {
 	}
 }
 
+// Rows may be of any length, and memory is not: what is longer than the limit,
+// alone or together, does not leave the server.
+func TestALoadIsBounded(t *testing.T) {
+	url := newDatabase(t, sharedPostgres(t, 15))
+	const row = `{"id":1,"body":""}`
+	execute(t, connectTo(t, url), `CREATE TABLE texts (id int PRIMARY KEY, body text)`,
+		fmt.Sprintf(`INSERT INTO texts SELECT id, repeat('x', length) FROM (VALUES (1, %d), (2, %[1]d + 1), (3, %[1]d / 2), (4, 40000000), (5, 1)) v(id, length)`, database.LoadBytesMax-len(row)))
+	table := database.Name{Table: "texts"}
+	loader := loaderOn(t, url, database.Load{Table: table, Key: []string{"id"}}, database.Load{Table: table, Key: []string{"id"}, Hash: true})
+	for _, test := range []struct {
+		ids  string
+		hash bool
+		want bool
+	}{
+		{"1", false, true},
+		{"2", false, false},
+		{"2", true, true}, // fields and their names are shorter than JSON
+		{"4", true, false},
+		{"3 5", false, true},
+		{"5 4", false, false},
+		{"1 3", false, false},
+		{"1 3", true, false},
+	} {
+		number := 0
+		if test.hash {
+			number = 1
+		}
+		var keys [][]string
+		for _, id := range strings.Fields(test.ids) {
+			keys = append(keys, []string{id})
+		}
+		values, _, err := loader.Load(within(t, time.Minute), number, keys)
+		unloadable, ok := errors.AsType[*database.Unloadable](err)
+		if ok && unloadable.SQLState() == "54000" {
+			err = nil
+		}
+		if err != nil || ok == test.want || test.want && values[len(keys)-1] == nil {
+			t.Errorf("rows %s, hash %v: loaded %v, %v", test.ids, test.hash, !ok, err)
+		}
+	}
+}
+
 // The server judges a statement; the connection then is made anew, since what
 // was refused may be what the connection believed of the table.
 func TestALoadFollowsTheTable(t *testing.T) {

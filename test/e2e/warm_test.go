@@ -447,3 +447,31 @@ func TestRowsWithOneKeyHoldNoOther(t *testing.T) {
 		t.Errorf("cached of two rows: %q\n%s", got, i.log)
 	}
 }
+
+// One row that is too long to be kept is left to the database, and costs its
+// neighbours nothing, nor the service its memory.
+func TestALongRowIsNotLoaded(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, body text)")
+	i := startInstance(t, f.config("  product: {key: 'product:{id}', table: products, on_change: warm}\n"))
+	i.waitReady()
+	before := i.residentMax()
+	f.exec("INSERT INTO products SELECT i, repeat('x', 40000000) FROM generate_series(1, 6) i")
+	f.exec("INSERT INTO products SELECT i, repeat('x', 5000000) FROM generate_series(7, 12) i") // not from the log, but by a load
+	i.awaitLine("a value cannot be loaded", "narrow the entry by columns")
+	i.eventually("the others are loaded", func() bool {
+		for id := 7; id <= 12; id++ {
+			if f.value(fmt.Sprint("product:", id)) == "" {
+				return false
+			}
+		}
+		return i.metric("unstale_loads_pending") == 0
+	})
+	if n := f.rdb.Exists(t.Context(), "product:1", "product:2", "product:3", "product:4", "product:5", "product:6").Val(); n != 0 {
+		t.Errorf("%d long rows are cached", n)
+	}
+	if grown := i.residentMax() - before; grown > 150<<20 {
+		t.Errorf("memory has grown by %d MB", grown>>20)
+	}
+}
