@@ -51,7 +51,7 @@ var inflict = map[Fault]func(*run, context.Context) error{
 	RedisKill:    (*run).killRedis,
 	RedisFlush:   func(r *run, ctx context.Context) error { return r.rdb.FlushAll(ctx).Err() },
 	RedisEvict:   (*run).evict,
-	RedisFull:    (*run).fill,
+	RedisFull:    (*run).fillRedis,
 	PostgresRestart: func(r *run, ctx context.Context) error {
 		return errors.Join(r.postgres.Stop(ctx), r.postgres.Start(ctx))
 	},
@@ -77,7 +77,7 @@ var inflict = map[Fault]func(*run, context.Context) error{
 	Truncate: (*run).truncate,
 }
 
-// AllFaults has Kill and Freeze several times, since they may hit anything at any
+// AllFaults has every fault once, and those again that may hit anything at any
 // moment.
 func AllFaults() []Fault {
 	all := []Fault{Kill, Kill, Freeze, HalfOpen}
@@ -231,7 +231,7 @@ func (r *run) memory(ctx context.Context, section, name string) (int64, error) {
 	return strconv.ParseInt(number, 10, 64)
 }
 
-func (r *run) fill(ctx context.Context) error {
+func (r *run) fillRedis(ctx context.Context) error {
 	return errors.Join(
 		r.rdb.ConfigSet(ctx, "maxmemory-policy", "noeviction").Err(),
 		r.rdb.ConfigSet(ctx, "maxmemory", "1").Err(),

@@ -72,8 +72,7 @@ const (
 	setDel    = "SET and DEL"
 )
 
-// basicLanes are the mode that everything began with and the control that needs
-// nobody but Unstale.
+// basicLanes are one mode and the control that needs nobody but Unstale.
 func basicLanes() []*lane {
 	return []*lane{
 		{name: "invalidate", prefix: "item:", beside: gateOnly, fetch: fetchLeased},

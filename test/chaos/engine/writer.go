@@ -265,7 +265,7 @@ func (t *Traffic) probeBehind(s *session, w *work, era int64, clock int, wait fu
 		if l.clock != clock {
 			continue
 		}
-		for i, cached := range t.look(ctx, l, w, era) {
+		for i, cached := range t.lookAt(ctx, l, w, era) {
 			if t.oracle.gone(w.rows[i], w.versions[i]) {
 				continue
 			}
@@ -294,14 +294,14 @@ func (t *Traffic) invalidate(s *session, w *work) {
 			keys[i] = l.key(row)
 		}
 		if err = t.client.Invalidate(ctx, position, keys...); err == nil {
-			t.look(ctx, l, w, era)
+			t.lookAt(ctx, l, w, era)
 		}
 	}
 }
 
-// look looks at the keys of w in a lane that shows nothing older any more. It
+// lookAt looks at the keys of w in a lane that shows nothing older any more. It
 // returns which of them were cached.
-func (t *Traffic) look(ctx context.Context, l *lane, w *work, era int64) (cached []bool) {
+func (t *Traffic) lookAt(ctx context.Context, l *lane, w *work, era int64) (cached []bool) {
 	cached = make([]bool, len(w.rows))
 	keys := make([]string, len(w.rows))
 	for i, row := range w.rows {
