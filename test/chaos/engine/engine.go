@@ -247,10 +247,12 @@ func (r *run) oneFault(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, recoverMax)
 	defer cancel()
 	commits := r.rng.Int64N(commitsMax)
-	// In every second case the instance is let come up first: a kill must hit
-	// one that works as well as one that only begins.
-	settled := r.rng.IntN(2) == 0
-	if settled {
+	// In every second case the instance is let come up first, in the others it is
+	// not given the time: a kill must hit one that works as well as one that only
+	// begins.
+	if r.rng.IntN(2) == 0 {
+		commits /= 8
+	} else {
 		if err := r.awaitReady(ctx); err != nil {
 			return err
 		}

@@ -81,7 +81,7 @@ func (t *Traffic) invent(random *rand.Rand) *work {
 			}
 			fallthrough
 		default:
-			w.steps = append(w.steps, put(row, random.IntN(4) == 0))
+			w.steps = append(w.steps, put(row, random.IntN(4) == 0, random.IntN(4) == 0))
 		}
 	}
 	slices.Sort(w.rows)
@@ -102,8 +102,9 @@ func (t *Traffic) pick(random *rand.Rand) int {
 // hotRows is how many rows share half of all reads and writes.
 const hotRows = 8
 
-// put inserts or updates a row; big: column big as well.
-func put(row int, big bool) step {
+// put inserts or updates a row; big: column big as well; draft: it writes the row
+// as it will not be first. Whoever sees that sees a torn row.
+func put(row int, big, draft bool) step {
 	more := ""
 	if big {
 		more = ", big = excluded.big"
@@ -113,6 +114,12 @@ func put(row int, big bool) step {
 		if row%bigEvery == 0 {
 			stamped := stamp(row, n)
 			text = &stamped
+		}
+		if draft {
+			_, err := tx.Exec(ctx, `INSERT INTO items (id, version, note) VALUES ($1, $2, 'draft') ON CONFLICT (id) DO UPDATE SET version = excluded.version, note = excluded.note`, row, n)
+			if err != nil {
+				return "", err
+			}
 		}
 		err = tx.QueryRow(ctx, `INSERT INTO items (id, version, note, big) VALUES ($1, $2, $2::bigint::text || repeat('x', 60), $3::text || repeat('x', 2500))
 			ON CONFLICT (id) DO UPDATE SET version = excluded.version, note = excluded.note`+more+returning, row, n, text).Scan(&stamped)
