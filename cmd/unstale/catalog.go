@@ -23,6 +23,12 @@ import (
 // catalogTimeout bounds one look at the catalog, connecting included.
 const catalogTimeout = 10 * time.Second
 
+// diagnoseEach is how many looks there are to a diagnosis where nothing shows in
+// the fingerprints: a minute's. An index may go, without which two rows can have
+// one key, or a right of the role. Neither makes cached values wrong, so that a
+// sweep would be for nothing, but somebody ought to know.
+const diagnoseEach = 12
+
 // A catalog tells the loop what the entries' values are made of. It belongs to
 // one goroutine at a time.
 type catalog struct {
@@ -40,8 +46,8 @@ type catalog struct {
 	// must have ended.
 	published map[database.Name]database.Published
 	settling  map[database.Name]int64
-	// wrong has what stands in the way since the catalog changed last; looks
-	// counts the looks meanwhile.
+	// wrong has what stood in the way at the last diagnosis; looks counts the
+	// looks.
 	wrong []database.Problem
 	looks int
 }
@@ -73,7 +79,8 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	for i, e := range c.entries {
 		today[e.Name] = fingerprint(&e, fingerprints[names[i]], published[names[i]].By, c.settling[names[i]])
 	}
-	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 {
+	c.looks++
+	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 || c.looks%diagnoseEach == 0 {
 		c.diagnose(ctx)
 	}
 	c.last = maps.Clone(today)
@@ -101,7 +108,6 @@ func (c *catalog) doubt(today guard.Fingerprints) {
 	if len(c.wrong) == 0 {
 		return
 	}
-	c.looks++
 	for _, e := range c.entries {
 		table := database.Name{Schema: e.Schema, Table: e.Table}
 		if e.Partitioned && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return p.Table == table }) {
@@ -113,7 +119,8 @@ func (c *catalog) doubt(today guard.Fingerprints) {
 }
 
 // diagnose says what a change of the catalog has broken: a new partition whose
-// replica identity does not hold the key columns, a key column that is gone.
+// replica identity does not hold the key columns, a key column that is gone, a
+// key that is no longer that of one row.
 // Only a person can mend that.
 func (c *catalog) diagnose(ctx context.Context) {
 	problems, err := database.Diagnose(ctx, c.conn, c.needs)
@@ -128,7 +135,11 @@ func (c *catalog) diagnose(ctx context.Context) {
 		}
 		wrong = append(wrong, p)
 		if !slices.ContainsFunc(c.wrong, func(before database.Problem) bool { return before.String() == p.String() }) {
-			c.logger.Error("the database has changed and needs a person", "subject", p.Subject, "problem", p.Text, "mend", strings.Join(p.Mend, "; "))
+			mend := slices.Clone(p.Mend)
+			if p.Then != "" {
+				mend = append(mend, p.Then)
+			}
+			c.logger.Error("the database has changed and needs a person", "subject", p.Subject, "problem", p.Text, "mend", strings.Join(mend, "; "))
 		}
 	}
 	if len(wrong) == 0 && len(c.wrong) > 0 {

@@ -351,6 +351,7 @@ func TestWhatAFingerprintShows(t *testing.T) {
 		{"vacuum", `VACUUM events`, false},
 		{"analyze", `ANALYZE events`, false},
 		{"an index", `CREATE INDEX ON events (amount)`, false},
+		{"a unique index", `CREATE UNIQUE INDEX ON events (id, amount)`, false},
 		{"an index rebuilt", `REINDEX TABLE events_1`, false},
 		{"statistics target", `ALTER TABLE events ALTER amount SET STATISTICS 200`, false},
 		{"a check", `ALTER TABLE events ADD CHECK (id >= 0)`, false},
@@ -452,6 +453,40 @@ func TestACastToJSONIsNoticed(t *testing.T) {
 	if got := f.value("warm:1"); got != "" && got != `{"id":1,"mood":{"x":1}}` {
 		t.Errorf("after the cast: %s", got)
 	}
+	i.stop()
+}
+
+// Without its unique index a key may be that of two rows. No value is wrong yet,
+// so nothing is swept, but a person is told, and how to mend it.
+func TestAUniqueIndexThatGoesIsSaid(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, sku text)")
+	f.exec("CREATE UNIQUE INDEX by_sku ON products (sku)")
+	f.exec("ALTER TABLE products REPLICA IDENTITY FULL")
+	i := startInstance(t, f.config("  product: {key: 'product:{sku}', table: products, on_change: warm}\n"))
+	i.waitReady()
+	f.exec("CREATE TABLE begun (id int)") // the log goes on: what follows is new
+	f.exec("INSERT INTO products VALUES (1, 'a')")
+	f.barrier()
+	f.exec("DROP INDEX by_sku")
+	// It takes up to a minute, as long as eventually waits.
+	ctx := within(t, 3*time.Minute)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for i.said("needs a person") == 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("nobody was told\n%s", i.log)
+		}
+	}
+	if i.said("run CREATE UNIQUE INDEX CONCURRENTLY ON public.products (sku)") != 1 {
+		t.Errorf("it does not say what to do\n%s", i.log)
+	}
+	f.want("not swept", f.value("product:a"), `{"id":1,"sku":"a"}`)
+	f.exec("CREATE UNIQUE INDEX by_sku ON products (sku)")
+	i.eventually("it is mended", func() bool { return i.said("is mended") == 1 })
 	i.stop()
 }
 
