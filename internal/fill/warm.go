@@ -26,6 +26,7 @@ type Keys interface {
 const (
 	aheadMax  = 64 // chunks that are done while an earlier one is not
 	saveEvery = time.Second
+	saveWait  = time.Second
 	soon      = 20 * time.Millisecond // another's load is over
 	walkWait  = 10 * time.Second
 )
@@ -42,7 +43,7 @@ type WarmOptions struct {
 	Observer Observer
 	Logger   *slog.Logger
 	// Save is called with how far an entry is, every second and at the end.
-	// Required. An error is tried again a second later.
+	// Required. It has a second each time; an error is tried again a second later.
 	Save func(ctx context.Context, entry int, p Progress) error
 	// Show, if set, is called with the same, more often.
 	Show func(entry int, p Progress)
@@ -230,7 +231,10 @@ func (w *Warmer) collect(ctx context.Context, entry int, ahead <-chan struct{}, 
 			return nil
 		case s, ok := <-done:
 			if !ok {
-				return w.saveLast(entry, *progress)
+				if err := w.save(context.Background(), entry, *progress); err != nil {
+					return fmt.Errorf("save how far it has come: %w", err)
+				}
+				return nil
 			}
 			early[s.number] = s
 		}
@@ -246,20 +250,19 @@ func (w *Warmer) collect(ctx context.Context, entry int, ahead <-chan struct{}, 
 		if w.options.Show != nil {
 			w.options.Show(entry, *progress)
 		}
-		if time.Since(saved) >= saveEvery && w.options.Save(ctx, entry, *progress) == nil {
+		if time.Since(saved) >= saveEvery {
+			// It comes again, and what is saved last counts.
+			_ = w.save(ctx, entry, *progress)
 			saved = time.Now()
 		}
 	}
 }
 
-// saveLast saves how far it has come in the end.
-func (w *Warmer) saveLast(entry int, progress Progress) error {
-	ctx, cancel := context.WithTimeout(context.Background(), releaseWait)
+// save saves how far it has come. It has a deadline, since all stretches wait.
+func (w *Warmer) save(ctx context.Context, entry int, progress Progress) error {
+	ctx, cancel := context.WithTimeout(ctx, saveWait)
 	defer cancel()
-	if err := w.options.Save(ctx, entry, progress); err != nil {
-		return fmt.Errorf("save how far it has come: %w", err)
-	}
-	return nil
+	return w.options.Save(ctx, entry, progress)
 }
 
 // persist calls do until it works; what is no server's passing trouble is

@@ -18,7 +18,10 @@ import (
 
 func warmer(t *testing.T, w *world, options fill.WarmOptions) *fill.Warmer {
 	t.Helper()
-	options.Applied, options.Observer, options.Save = w.Applied, w, w.save
+	options.Applied, options.Observer = w.Applied, w
+	if options.Save == nil {
+		options.Save = w.save
+	}
 	return fill.NewWarmer(entries(t, plan.Warm), w, w, w, options)
 }
 
@@ -127,6 +130,42 @@ func TestAWarmHoldsWhileAServerIsAway(t *testing.T) {
 			t.Error("a table that is gone is no error")
 		}
 	})
+}
+
+// All loads wait behind a save, so one that fails or hangs is given up, and is
+// left alone for a second: it is needed only in the end.
+func TestASaveThatFailsHoldsNothingUp(t *testing.T) {
+	for name, save := range map[string]func(context.Context) error{
+		"at once": func(context.Context) error { return errAway },
+		"hanging": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(10_000)
+				var saves []time.Time
+				began := time.Now()
+				var p fill.Progress
+				_, err := warmer(t, w, fill.WarmOptions{RowsPerSecond: 1000, Save: func(ctx context.Context, _ int, at fill.Progress) error {
+					saves = append(saves, time.Now())
+					if p = at; at.Done {
+						return nil
+					}
+					return save(ctx)
+				}}).Run(t.Context(), 0, fill.Progress{})
+				if err != nil || !p.Done || p.Stored != 10_000 {
+					t.Errorf("saved at last: %+v, %v", p, err)
+				}
+				if took := time.Since(began); took > 12*time.Second || len(saves) < 4 {
+					t.Errorf("took %s with %d saves", took, len(saves))
+				}
+				for i := 1; i < len(saves)-1; i++ {
+					if apart := saves[i].Sub(saves[i-1]); apart < time.Second {
+						t.Errorf("saved again after %s", apart)
+					}
+				}
+			})
+		})
+	}
 }
 
 // Whoever says how fast, is obeyed.
