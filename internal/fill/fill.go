@@ -155,7 +155,7 @@ type filler struct {
 	mu sync.Mutex
 	// chunks has, for each entry, how many keys its next chunk may have.
 	chunks []int
-	// said has the problems that were logged: entry and SQLSTATE.
+	// said has the problems that were logged: entry, server and reason.
 	said map[string]bool
 }
 
@@ -216,7 +216,7 @@ func (f *filler) fill(ctx context.Context, entry int, keys []string) ([]result, 
 		switch {
 		case b.Err != nil:
 			results[i].outcome = failed
-			f.say(e, serverRedis, b.Err)
+			f.say(e, serverRedis, keys[i], b.Err)
 		case b.Status == guard.Hit:
 			results[i].outcome = cached
 		case b.Status == guard.Wait:
@@ -301,7 +301,7 @@ func (f *filler) load(ctx context.Context, entry int, token string, keys []strin
 // that cannot be read costs no other.
 func (f *filler) divide(ctx context.Context, entry int, keys []string, refusal error) ([]result, error) {
 	if len(keys) == 1 {
-		f.say(&f.entries[entry], serverDatabase, refusal)
+		f.say(&f.entries[entry], serverDatabase, keys[0], refusal)
 		return []result{{outcome: failed}}, nil
 	}
 	first, err := f.fill(ctx, entry, keys[:len(keys)/2])
@@ -331,19 +331,29 @@ func (f *filler) release(ctx context.Context, token string, keys []string) {
 	_ = f.cache.Release(ctx, token, keys)
 }
 
-// say logs once what is wrong with keys of an entry.
-func (f *filler) say(e *plan.Entry, server string, err error) {
-	what := e.Name + " " + server
-	if state, ok := errors.AsType[sqlState](err); ok {
-		what += " " + state.SQLState()
-	}
+// say logs once for each reason why keys of an entry cannot be loaded, with the
+// first of them.
+func (f *filler) say(e *plan.Entry, server, key string, err error) {
+	what := e.Name + " " + server + " " + reason(err)
 	f.mu.Lock()
 	before := f.said[what]
 	f.said[what] = true
 	f.mu.Unlock()
 	if !before {
-		f.logger.Warn("a value cannot be loaded: its key stays absent", "entry", e.Name, "server", server, "err", err)
+		f.logger.Warn("a value cannot be loaded: its key, and others for this reason, are left to readers", "entry", e.Name, "key", key, "server", server, "err", err)
 	}
+}
+
+// reason is what is the same for all keys that have an error: its SQLSTATE, or
+// the words of its cause, which name no key.
+func reason(err error) string {
+	if state, ok := errors.AsType[sqlState](err); ok {
+		return state.SQLState()
+	}
+	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+		err = cause
+	}
+	return err.Error()
 }
 
 // sqlState is what an error has that the database server itself has sent.

@@ -3,6 +3,7 @@ package fill_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -252,6 +253,47 @@ func TestARowThatCannotBeReadCostsNoOther(t *testing.T) {
 		}
 		if n := strings.Count(log.String(), "\n"); n != 1 {
 			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+	})
+}
+
+// A person needs a key to look at, and each reason once: ten thousand keys that
+// have the same are one line, and do not hide another reason.
+func TestEachReasonIsSaidOnceWithAKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(100)
+		other, noTag := errors.New("WRONGTYPE"), errors.New("empty tag")
+		w.broken = map[string]error{}
+		for i := range 10 {
+			key := fmt.Sprint("product:", i)
+			w.broken[key] = fmt.Errorf("%s holds a list: %w", key, other)
+		}
+		w.broken["product:99"] = fmt.Errorf("product:99: %w", noTag)
+		w.refuses = func(id string) error {
+			if id == "50" {
+				return refusal("21000")
+			}
+			return nil
+		}
+		var log bytes.Buffer
+		q := running(t, w, plan.Refresh, fill.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for i := range 100 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(time.Minute)
+		if diff := cmp.Diff(fill.Tally{Stored: 88, Failed: 12}, w.tally); diff != "" {
+			t.Errorf("tally (-want +got):\n%s", diff)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 3 {
+			t.Errorf("%d lines", n)
+		}
+		for _, want := range []string{"key=product:99", "key=product:50", "WRONGTYPE"} {
+			if strings.Count(log.String(), want) != 1 {
+				t.Errorf("no line, or several, with %s", want)
+			}
+		}
+		if t.Failed() {
+			t.Log(log.String())
 		}
 	})
 }

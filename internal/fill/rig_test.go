@@ -32,6 +32,7 @@ type world struct {
 	loads     []int // the number of keys of each statement
 	loadTime  time.Duration
 	refuses   func(id string) error // a row that cannot be read
+	broken    map[string]error      // keys that can have no lease
 	away      map[string]error      // servers that do not answer
 	calls     int
 	saved     []fill.Progress
@@ -146,6 +147,8 @@ func (w *world) Begin(ctx context.Context, e *plan.Entry, token string, keys []s
 		_, hit := w.values[key]
 		left := max(w.othersLoad, time.Until(w.leases[key].until))
 		switch {
+		case w.broken[key] != nil:
+			begun = append(begun, guard.Begun{Err: w.broken[key]})
 		case hit:
 			begun = append(begun, guard.Begun{Status: guard.Hit})
 		case left > 0:

@@ -45,7 +45,7 @@ func (l *Leases) Begin(ctx context.Context, e *plan.Entry, token string, keys []
 		answer, err := reply.Result()
 		switch {
 		case redis.HasErrorPrefix(err, "WRONGTYPE"):
-			begun[i].Err = fmt.Errorf("%s: %w", keys[i], err)
+			begun[i].Err = fmt.Errorf("%s holds another type than its entry writes: delete the key: %w", keys[i], err)
 			continue
 		case err == nil:
 			begun[i], err = guard.ParseBegin(answer)

@@ -413,7 +413,7 @@ func TestARowWithAnEmptyTagStopsNothing(t *testing.T) {
 	f.exec("DELETE FROM products WHERE sku = ''")
 	f.exec("INSERT INTO products VALUES (''), ('c')")
 	i.eventually("the others are loaded", func() bool { return f.value("{b}:p") != "" && f.value("{c}:p") != "" })
-	i.awaitLine("a value cannot be loaded", "empty hash tag")
+	i.awaitLine("a value cannot be loaded", "key={}:p", "empty hash tag")
 	i.stop()
 	i.start()
 	i.waitReady()
@@ -438,7 +438,7 @@ func TestRowsWithOneKeyHoldNoOther(t *testing.T) {
 	i.waitReady()
 	f.exec("DROP INDEX by_sku")
 	f.exec("INSERT INTO products VALUES (1, 'a'), (2, 'b'), (3, 'b'), (4, 'c')")
-	i.awaitLine("a value cannot be loaded", "make that unique again")
+	i.awaitLine("a value cannot be loaded", "key=product:b", "make that unique again")
 	f.exec("INSERT INTO products VALUES (5, 'd')")
 	i.eventually("the others are loaded", func() bool {
 		return f.value("product:a") != "" && f.value("product:c") != "" && f.value("product:d") != ""
