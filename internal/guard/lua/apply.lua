@@ -19,6 +19,7 @@
 -- {'DONE'}: this very batch was applied before (a retry after lost replies);
 -- {'LOST'}: the watermark is not where this owner left it, so writes were lost;
 -- {'FENCED'}: another owner has taken over.
+local redis, ARGV = redis, ARGV -- globals are slow
 local w = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'n')
 local n = tonumber(ARGV[3])
 if w[1] ~= ARGV[1] then
@@ -97,6 +98,7 @@ if strings + hashes > 0 then
   local late = reply[2] > tonumber(ARGV[10])
   -- Whatever is not newer than what a reader may have shown is doubtful.
   local function newer(order, h)
+    if h == zero then return true end
     local ah, al = struct.unpack('>I4I4', order)
     local bh, bl = struct.unpack('>I4I4', h)
     return ah > bh or (ah == bh and al > bl)
