@@ -81,6 +81,7 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 	}{
 		{"script|load", client.ScriptLoad(ctx, probeScript).Err()},
 		{"eval", client.Eval(ctx, probeScript, nil).Err()},
+		{"time", client.Time(ctx).Err()},
 		{"scan", client.Scan(ctx, 0, "", 1).Err()},
 		{"unlink", client.Unlink(ctx, "unstale:probe").Err()}, // there is no such key
 	} {
@@ -121,6 +122,6 @@ func user(client *redis.Client) string {
 func noPermission(client *redis.Client, command string, err error) Problem {
 	return Problem{
 		Text: fmt.Sprintf("user %s may not %s: %v", user(client), command, err),
-		Mend: fmt.Sprintf("ACL SETUSER %s on ~* +@read +@write +@scripting +select +scan +info +ping +config|get", user(client)),
+		Mend: fmt.Sprintf("ACL SETUSER %s on ~* +@read +@write +@scripting +select +scan +info +ping +time +config|get", user(client)),
 	}
 }

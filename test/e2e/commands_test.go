@@ -854,7 +854,7 @@ func TestTLSToBothServers(t *testing.T) {
 		`GRANT EXECUTE ON FUNCTION pg_control_system() TO unstale`, `GRANT pg_read_all_stats TO unstale`,
 		`CREATE TABLE t (id int PRIMARY KEY)`, `ALTER TABLE t OWNER TO unstale`)
 	r := startRedis(t, stack.RedisOptions{Settings: map[string]string{
-		"user": "unstale on >redis-s3cret ~* +@read +@write +@scripting +scan +info +ping +config|get",
+		"user": "unstale on >redis-s3cret ~* +@read +@write +@scripting +scan +info +ping +time +config|get",
 	}})
 	ours, theirs, other := newCertificates(t), newCertificates(t), newCertificates(t)
 	postgresTLS, redisTLS := terminateTLS(t, postgres.Addr(), ours, true), terminateTLS(t, r.Addr(), theirs, false)

@@ -370,7 +370,7 @@ func (b breaking) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // mend anything, and a service that starts just then must not give up.
 func TestAnOutageIsNoProblemOfRedis(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"info", "script", "eval", "scan", "unlink"} {
+	for _, command := range []string{"info", "script", "eval", "time", "scan", "unlink"} {
 		m := masterOn(t, sharedRedis(t), false)
 		m.client.AddHook(breaking{command, io.ErrUnexpectedEOF})
 		if problems, err := redissink.Diagnose(t.Context(), m.client); !errors.Is(err, io.ErrUnexpectedEOF) {
