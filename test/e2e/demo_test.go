@@ -154,7 +154,14 @@ func TestAnInterruptedDemoLeavesNothingBehind(t *testing.T) {
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("after SIGINT: %v\n%s%s", err, &said, stderr)
 			}
+			// A server's children end a moment behind it.
+			ctx := within(t, 5*time.Second)
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
 			for pid, began := range family {
+				for processBegan(pid) == began && ctx.Err() == nil {
+					<-tick.C
+				}
 				if processBegan(pid) == began {
 					t.Errorf("process %d is still there", pid)
 				}

@@ -455,7 +455,7 @@ func TestALongRowIsNotLoaded(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, 15)
 	f.exec("CREATE TABLE products (id int PRIMARY KEY, body text)")
-	i := startInstance(t, f.config("  product: {key: 'product:{id}', table: products, on_change: warm}\n"))
+	i := startInstance(t, f.config("  product: {key: 'product:{id}', table: products, on_change: warm, lease: 30s}\n"))
 	i.waitReady()
 	before := i.residentMax()
 	f.exec("INSERT INTO products SELECT i, repeat('x', 40000000) FROM generate_series(1, 6) i")
