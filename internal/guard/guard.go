@@ -13,8 +13,8 @@ const (
 	// refuses to write a watermark of a format that is newer than its own.
 	Format = 1
 
-	// Lease is how long a reader may take to load a value, unless its entry
-	// says otherwise. A load that takes longer is not cached.
+	// Lease is how long a reader may take to load a value, unless it or its entry
+	// says otherwise. Then the next reader may load as well.
 	Lease = 3 * time.Second
 
 	// Shield is how long a side key outlives its last use.
