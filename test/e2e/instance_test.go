@@ -160,6 +160,17 @@ func (i *instance) said(text string) int {
 	return n
 }
 
+// saidInOrder reports whether the log has a line with each of the texts, each
+// behind the one before.
+func (i *instance) saidInOrder(texts ...string) bool {
+	for line := range strings.Lines(i.log.String()) {
+		if len(texts) > 0 && strings.Contains(line, texts[0]) {
+			texts = texts[1:]
+		}
+	}
+	return len(texts) == 0
+}
+
 // unstaleCommand runs a subcommand to its end.
 func unstaleCommand(t *testing.T, args ...string) (stdout, stderr string, exit int) {
 	t.Helper()

@@ -193,8 +193,9 @@ func TestAPartitionWithALesserIdentityIsSweptUntilItIsMended(t *testing.T) {
 	}
 
 	f.exec("ALTER TABLE products_1 REPLICA IDENTITY DEFAULT")
-	i.eventually("it is mended", func() bool { return i.said("is mended") == 1 })
-	i.waitReady()
+	i.eventually("it is mended, and swept for the last time", func() bool {
+		return i.saidInOrder("is mended", "the catalog shows a change", "msg=ready")
+	})
 	f.fetch("product:2", product, 2)
 	f.barrier()
 	if !f.cached("product:2") {
