@@ -264,8 +264,13 @@ func TestRedisFaults(t *testing.T) {
 				_, err := pipe.Exec(within(tr.t(), 10*time.Second))
 				check(tr.t(), err)
 				check(tr.t(), tr.redis.Stop(within(tr.t(), 10*time.Second)))
-				rdb := redis.NewClient(&redis.Options{Addr: tr.redis.Addr(), MaxRetries: -1, DialerRetries: 1})
-				defer rdb.Close()
+				// A client that was refused a few times dials once a second only, and
+				// would look away for as long as the loading takes.
+				ping := func() error {
+					rdb := redis.NewClient(&redis.Options{Addr: tr.redis.Addr(), MaxRetries: -1, DialerRetries: 1})
+					defer rdb.Close()
+					return rdb.Ping(tr.t().Context()).Err()
+				}
 				started := make(chan error, 1)
 				go func() { started <- tr.redis.Start(within(tr.t(), 30*time.Second)) }()
 				loading := 0
@@ -275,7 +280,7 @@ func TestRedisFaults(t *testing.T) {
 						check(tr.t(), err)
 						done = true
 					default:
-						if err := rdb.Ping(tr.t().Context()).Err(); err != nil && strings.HasPrefix(err.Error(), "LOADING") {
+						if err := ping(); err != nil && strings.HasPrefix(err.Error(), "LOADING") {
 							loading++
 						}
 					}
