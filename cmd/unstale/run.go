@@ -115,7 +115,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		queue := fill.NewQueue(examined.entries, loader, redissink.NewLeases(client), fill.Options{
 			RowsPerSecond: c.Load.RowsPerSecond,
 			Workers:       2 * c.Load.Connections,
-			Applied:       func() uint64 { return loop.Status().Position.LSN },
+			Applied:       func() uint64 { return loop.Applied() },
 			Observer:      metrics,
 			Logger:        logger,
 		})

@@ -45,14 +45,22 @@ type Change struct {
 	Relation *Relation // nil for Commit and Idle
 	Old, New Row
 
+	// Stream is where it comes from, an index into Attachment.Streams.
+	Stream int
 	// XID is the top-level transaction, 32 bits as the log has it. Zero (Idle)
 	// needs no gate.
 	XID uint32
+	// LSN tells whether the change is newer than what a reader may have seen: the
+	// commit is not below it. PostgreSQL's log: the commit record. Debezium: the
+	// row's own record, so a change may count as older than it is.
+	LSN uint64
+	// Again: it may have been delivered before, so it SETs nothing.
+	Again bool
 	// CommittedAt is when the transaction committed, in microseconds since the
 	// Unix epoch by the clock of the server that committed it. For metrics
 	// only: a replicated transaction carries its origin's clock.
 	CommittedAt int64
-	// Position is where the stream resumes once this change is applied.
+	// Position is where its stream resumes once this change is applied.
 	Position Position
 	// Reason says why an Undecodable change could not be read.
 	Reason string

@@ -14,11 +14,17 @@ import (
 // the ordinal of the row inside the transaction. A change's own LSN is never a
 // position: COPY gives many rows one LSN, and LSNs of interleaved transactions
 // are not in commit order.
+//
+// A partition of a topic: Timeline is Offsets, and LSN the offset of the next
+// record.
 type Position struct {
 	Timeline uint32
 	LSN      uint64
 	Row      uint64
 }
+
+// Offsets in place of a timeline says that a position is an offset.
+const Offsets = 1<<32 - 1
 
 // PositionSize is the length of an encoded position in bytes.
 const PositionSize = 20
@@ -56,8 +62,11 @@ func DecodePosition(b []byte) (Position, error) {
 }
 
 // String prints p as PostgreSQL prints an LSN, with the timeline before it and
-// the row behind it: "1/0/16B3748" or "1/0/16B3748+3".
+// the row behind it: "1/0/16B3748" or "1/0/16B3748+3". An offset is "offset 42".
 func (p Position) String() string {
+	if p.Timeline == Offsets {
+		return fmt.Sprintf("offset %d", p.LSN)
+	}
 	s := fmt.Sprintf("%d/%X/%X", p.Timeline, uint32(p.LSN>>32), uint32(p.LSN))
 	if p.Row > 0 {
 		s += fmt.Sprintf("+%d", p.Row)

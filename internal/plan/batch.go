@@ -23,6 +23,8 @@ const (
 // several effects on one key the last one counts. It is reused: Reset keeps its
 // memory.
 type Batch struct {
+	// Stream is where the changes come from: all from one.
+	Stream int
 	// End is where the stream resumes once the batch is applied.
 	End change.Position
 	// Settled is the position up to which nothing will be outstanding then. It,
@@ -54,11 +56,11 @@ type Batch struct {
 	sets   int // items that SET
 	// doubted are the items that were to SET and now forget.
 	doubted int
-	// oldest is the LSN of the first commit that SETs; later ones are above it.
+	// oldest is the least LSN of the changes that SET.
 	oldest uint64
-	// open is the LSN of the commit of a transaction that has not ended in the
-	// batch, zero if there is none; openSets: it SETs.
-	open     uint64
+	// open is a transaction that has not ended in the batch, zero if there is
+	// none; openSets: it SETs.
+	open     uint32
 	openSets bool
 	// index finds a key by its hash: open addressing, the number of a key + 1.
 	index []int32
@@ -70,7 +72,8 @@ type item struct {
 	keyEnd               int // in keys; it begins where the one before ends
 	valueStart, valueEnd int // in values
 	entry                int
-	lsn                  uint64 // of the commit
+	lsn                  uint64 // of the change
+	xid                  uint32 // of its transaction
 	effect               Effect
 	loads                bool
 }
@@ -137,7 +140,7 @@ func NewBatch() *Batch {
 
 // Reset empties the batch.
 func (b *Batch) Reset() {
-	b.End, b.Settled, b.Note, b.Until, b.Pressed = change.Position{}, change.Position{}, nil, time.Time{}, false
+	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
 	b.Changes, b.Effects = 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
@@ -172,7 +175,7 @@ func (b *Batch) Sets() int { return b.sets }
 // Doubted returns how many keys were to be SET and are not.
 func (b *Batch) Doubted() int { return b.doubted }
 
-// Oldest returns the LSN of the first commit that is to be SET.
+// Oldest returns the least LSN of the changes that are to be SET.
 func (b *Batch) Oldest() uint64 { return b.oldest }
 
 // Key returns key i, which is valid until Reset.
@@ -212,7 +215,7 @@ func (b *Batch) Close() {
 		return
 	}
 	for i := range b.items {
-		if b.items[i].lsn == b.open {
+		if b.items[i].xid == b.open {
 			b.Refuse(i)
 		}
 	}
@@ -286,11 +289,11 @@ func (b *Batch) abandon() {
 func (b *Batch) end(it item) {
 	it.keyEnd, it.valueEnd = len(b.keys), len(b.values)
 	if it.effect.sets() {
-		if b.sets == 0 {
+		if b.sets == 0 || it.lsn < b.oldest {
 			b.oldest = it.lsn
 		}
 		b.sets++
-		b.openSets = b.openSets || it.lsn == b.open
+		b.openSets = b.openSets || it.xid == b.open && b.open != 0
 	}
 	start := b.used()
 	key := b.keys[start:]
@@ -344,7 +347,7 @@ func (b *Batch) used() int {
 
 // moveTo notes where c stands.
 func (b *Batch) moveTo(c *change.Change) {
-	b.End = c.Position
+	b.Stream, b.End = c.Stream, c.Position
 	switch c.Op {
 	case change.Idle:
 		b.open, b.openSets = 0, false
@@ -354,9 +357,9 @@ func (b *Batch) moveTo(c *change.Change) {
 		b.CommittedAt = append(b.CommittedAt, c.CommittedAt)
 		return
 	}
-	b.open = c.Position.LSN
+	b.open = c.XID
 	b.Changes++
-	if n := len(b.XIDs); n == 0 || b.XIDs[n-1] != c.XID {
+	if n := len(b.XIDs); c.XID != 0 && (n == 0 || b.XIDs[n-1] != c.XID) {
 		b.XIDs = append(b.XIDs, c.XID)
 	}
 }

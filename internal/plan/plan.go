@@ -288,8 +288,10 @@ func (k *keyProgram) put(c *change.Change, b *Batch) {
 	if !k.key(c, &c.New, &c.Old, b) {
 		return
 	}
-	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads(), lsn: c.Position.LSN, valueStart: len(b.values)}
-	if k.entry.Sets() {
+	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads(), lsn: c.LSN, xid: c.XID, valueStart: len(b.values)}
+	if k.entry.Sets() && c.Again {
+		b.doubted++
+	} else if k.entry.Sets() {
 		reason := k.render(&c.New, b)
 		switch {
 		case reason != "":
