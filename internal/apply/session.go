@@ -29,6 +29,8 @@ type stream struct {
 	// ungated: up to here a transaction may be one that the primary has never
 	// heard of. It is not waited for, and only dropped.
 	ungated change.Position
+	// seen is the newest change that the sink has, or was read.
+	seen change.Sequence
 
 	// The writer's own.
 	written     change.Position
@@ -242,7 +244,11 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		if mark.Settled.Compare(lowest.Settled) < 0 {
 			lowest.Settled = mark.Settled
 		}
+		if mark.Seen.Compare(lowest.Seen) > 0 {
+			lowest.Seen = mark.Seen
+		}
 	}
+	st.seen = lowest.Seen
 	begin := st.Begin
 	if begin.IsZero() {
 		begin = st.Confirmed
@@ -534,12 +540,14 @@ func (s *session) read(stop, ctx context.Context) error {
 		if c.Position.Compare(st.ungated) <= 0 {
 			c.XID, c.Again = 0, true
 		}
+		s.recognize(st, c)
 		if batch.Started() && batch.Stream != c.Stream {
 			if batch = s.handOn(ctx, batch); batch == nil {
 				return nil
 			}
 		}
 		s.planner.Plan(c, batch)
+		batch.Seen = st.seen
 		// What a transaction SETs is shown when it has ended, if it fits.
 		if !batch.Full() && (s.source.Pending() || batch.Open()) {
 			continue
@@ -547,6 +555,20 @@ func (s *session) read(stop, ctx context.Context) error {
 		if batch = s.handOn(ctx, batch); batch == nil {
 			return nil
 		}
+	}
+}
+
+// recognize tells what a connector sends again from what it sends for the first
+// time, and an initial snapshot from one that repairs.
+func (s *session) recognize(st *stream, c *change.Change) {
+	switch {
+	case c.Scan == change.Initial && st.seen != (change.Sequence{}):
+		c.Scan = change.Incremental
+	case c.Sequence == (change.Sequence{}):
+	case c.Sequence.Compare(st.seen) < 0:
+		c.Again = true
+	default:
+		st.seen = c.Sequence
 	}
 }
 

@@ -32,6 +32,8 @@ type Batch struct {
 	Settled change.Position
 	// Note, if not nil, is what the watermark says beyond positions from then on.
 	Note *guard.Note
+	// Seen is the newest change that came over a topic.
+	Seen change.Sequence
 	// Until is when, by our clock, it is too late to SET anything.
 	Until time.Time
 	// Pressed: a full Redis has refused the values.
@@ -54,6 +56,8 @@ type Batch struct {
 	values []byte // the values of the sets, and of those that later ones replaced
 	items  []item
 	sets   int // items that SET
+	// restores counts those that restore, also such that others have replaced.
+	restores int
 	// doubted are the items that were to SET and now forget.
 	doubted int
 	// oldest is the least LSN of the changes that SET.
@@ -87,6 +91,11 @@ const (
 	// Forget unlinks the key and ends a lease; the shield that a reader has left
 	// stays.
 	Forget
+	// Compare forgets a key that holds another value than the row that was read.
+	Compare
+	// Restore does that too, and writes the value where there is neither key nor
+	// side key.
+	Restore
 	// Set writes a value, if it is newer than the shield and not too late.
 	Set
 	// SetCached does so only if the key is there.
@@ -127,10 +136,12 @@ const (
 	Reshaped
 	// Unknown: a change that could not be applied, since its keys are unknown.
 	Unknown
+	// Restarted: the source has read everything anew.
+	Restarted
 )
 
 func (c Cause) String() string {
-	return [...]string{"truncated", "reshaped", "unknown"}[c]
+	return [...]string{"truncated", "reshaped", "unknown", "restarted"}[c]
 }
 
 // NewBatch returns an empty batch.
@@ -140,11 +151,12 @@ func NewBatch() *Batch {
 
 // Reset empties the batch.
 func (b *Batch) Reset() {
+	b.Seen = change.Sequence{}
 	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
 	b.Changes, b.Effects = 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
-	b.doubted, b.open, b.openSets = 0, 0, false
+	b.doubted, b.restores, b.open, b.openSets = 0, 0, 0, false
 	if b.values = b.values[:0]; cap(b.values) > 2*BatchBytesMax {
 		b.values = nil // one long row must not hold its memory for good
 	}
@@ -229,6 +241,21 @@ func (b *Batch) Doubt() {
 	}
 }
 
+// Press makes the batch one that a full Redis takes: it writes no value.
+func (b *Batch) Press() {
+	b.Pressed = true
+	b.Doubt()
+	for i := range b.items {
+		if b.items[i].effect == Restore {
+			b.items[i].effect = Compare
+		}
+	}
+	b.restores = 0
+}
+
+// Writes reports whether the batch may write a value.
+func (b *Batch) Writes() bool { return b.sets > 0 || b.restores > 0 }
+
 // Refuse makes the set of key i a drop, or notes that Redis did.
 func (b *Batch) Refuse(i int) {
 	if b.items[i].effect.sets() {
@@ -288,6 +315,9 @@ func (b *Batch) abandon() {
 // to the same key. The value is what stands behind valueStart in b.values.
 func (b *Batch) end(it item) {
 	it.keyEnd, it.valueEnd = len(b.keys), len(b.values)
+	if it.effect == Restore {
+		b.restores++
+	}
 	if it.effect.sets() {
 		if b.sets == 0 || it.lsn < b.oldest {
 			b.oldest = it.lsn

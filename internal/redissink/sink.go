@@ -151,11 +151,12 @@ func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, e
 			if err := s.load(ctx); err != nil {
 				return written, err
 			}
-		case redis.HasErrorPrefix(errors.Unwrap(err), "OOM") && batches[written].Sets() > 0:
+		case redis.HasErrorPrefix(errors.Unwrap(err), "OOM") && batches[written].Writes():
 			// A full Redis takes no values. It takes drops, which free it.
 			for _, b := range batches[written:] {
-				b.Pressed = b.Pressed || b.Sets() > 0
-				b.Doubt()
+				if b.Writes() {
+					b.Press()
+				}
 			}
 		default:
 			return written, err
@@ -173,7 +174,7 @@ func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, e
 		s.sent[b.Stream]++
 		pipe.Do(ctx, s.arguments.apply(st.watermark, guard.ApplyHeader{
 			Owner: s.owner, Epoch: st.epoch, N: st.n + s.sent[b.Stream],
-			Lo: b.End, Settled: b.Settled, Note: b.Note, Until: s.clock.when(b.Until),
+			Lo: b.End, Settled: b.Settled, Note: b.Note, Seen: b.Seen, Until: s.clock.when(b.Until),
 		}, b, s.options.Entries)...)
 		if b.Sets() > 0 {
 			sets[i] = slices.Concat(s.arguments.set, s.arguments.setHash)
