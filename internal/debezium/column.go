@@ -1,0 +1,218 @@
+package debezium
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/value"
+)
+
+// A column says how the text of a column is made of what a message has.
+type column struct {
+	rule rule
+	// scale of ruleDecimal, length of ruleBits.
+	n       int
+	element *column // of ruleArray
+	// null is what a null in the message means: change.Missing where it may
+	// stand for something else.
+	null change.ValueState
+	// doubtful: a NULL may show as the default, whose text is fallback, nil if
+	// it is not known.
+	doubtful bool
+	fallback []byte
+}
+
+// rule is one way to make a text.
+type rule uint8
+
+const (
+	// ruleNone: the text cannot be known.
+	ruleNone rule = iota
+	ruleInteger
+	ruleBoolean
+	ruleText      // as it is
+	ruleZonedText // a range of timestamptz: as it is, if its times are in UTC
+	ruleBytes     // as \x and hex digits
+	ruleBase64    // bytes that the connector wrote so
+	ruleBase64URL
+	ruleHex
+	ruleNumeric // text, with names of its own for what is no number
+	ruleDecimal // the bytes of an integer, with a scale
+	ruleFloat4
+	ruleFloat8
+	ruleDate        // days
+	ruleTimeMilli   // milliseconds of the day
+	ruleTimeMicro   // microseconds
+	ruleTimeNano    // nanoseconds
+	ruleMilli       // timestamp: milliseconds since 1970
+	ruleMicro       // microseconds
+	ruleNano        // nanoseconds
+	ruleTimestamptz // ISO 8601 in UTC
+	ruleInterval    // ISO 8601
+	ruleHstore      // JSON
+	ruleMap         // hstore too
+	ruleBits        // little-endian bytes
+	ruleBit         // a boolean
+	ruleArray
+)
+
+// OIDs of PostgreSQL's own types that Debezium converts without loss.
+const (
+	oidBool        = 16
+	oidBytea       = 17
+	oidChar        = 18
+	oidName        = 19
+	oidInt8        = 20
+	oidInt2        = 21
+	oidInt4        = 23
+	oidText        = 25
+	oidOid         = 26
+	oidJSON        = 114
+	oidXML         = 142
+	oidCidr        = 650
+	oidFloat4      = 700
+	oidFloat8      = 701
+	oidMacaddr8    = 774
+	oidMacaddr     = 829
+	oidInet        = 869
+	oidBpchar      = 1042
+	oidVarchar     = 1043
+	oidDate        = 1082
+	oidTime        = 1083
+	oidTimestamp   = 1114
+	oidTimestamptz = 1184
+	oidInterval    = 1186
+	oidBit         = 1560
+	oidNumeric     = 1700
+	oidUUID        = 2950
+	oidTsVector    = 3614
+	oidJSONB       = 3802
+	oidInt4Range   = 3904
+	oidNumRange    = 3906
+	oidTsRange     = 3908
+	oidTstzRange   = 3910
+	oidDateRange   = 3912
+	oidInt8Range   = 3926
+)
+
+var textual = map[uint32]bool{
+	oidChar: true, oidName: true, oidText: true, oidBpchar: true, oidVarchar: true,
+	oidUUID: true, oidJSON: true, oidJSONB: true, oidXML: true, oidTsVector: true,
+	oidInet: true, oidCidr: true, oidMacaddr: true, oidMacaddr8: true,
+	oidInt4Range: true, oidInt8Range: true, oidNumRange: true, oidTsRange: true, oidDateRange: true,
+}
+
+// columnOf says how the text of a column of type t is made of field f. typeMod
+// is that of the column, -1 if there is none or it is not known.
+func (d *Decoder) columnOf(t *value.Type, typeMod int32, f *field) *column {
+	c := &column{null: change.Null}
+	if t != nil {
+		c.rule, c.n = d.ruleOf(t, typeMod, f)
+	}
+	switch c.rule {
+	case ruleNone:
+		// What Debezium cannot convert is sent as null.
+		c.null = change.Missing
+		return c
+	case ruleDecimal:
+		c.null = change.Missing // NaN is null
+	case ruleArray:
+		c.element = d.columnOf(t.Element, typeMod, f.element)
+	}
+	if d.options.Settings.KeepsNulls && f.form == formUnknown {
+		return c
+	}
+	if f.fallback != nil && f.nullable && !bytes.Equal(bytes.TrimSpace(f.fallback), []byte("null")) {
+		c.doubtful = true
+		c.fallback = d.fallbackText(c, f)
+	}
+	return c
+}
+
+// ruleOf is a matrix of what a type is and how it is written.
+func (d *Decoder) ruleOf(t *value.Type, typeMod int32, f *field) (r rule, n int) {
+	switch t.Kind {
+	case value.Enum:
+		return f.when(ruleText, formText, "", logicalEnum), 0
+	case value.Base:
+	case value.Range:
+		if t.OID == oidTstzRange {
+			return f.when(ruleZonedText, formText, ""), 0
+		}
+	default:
+		return ruleNone, 0
+	}
+	switch t.OID {
+	case oidInt2, oidInt4, oidInt8, oidOid:
+		return f.when(ruleInteger, formInteger, ""), 0
+	case oidBool:
+		return f.when(ruleBoolean, formBoolean, ""), 0
+	}
+	if textual[t.OID] {
+		return f.when(ruleText, formText, "", logicalJSON, logicalUUID, logicalXML, logicalTsVector), 0
+	}
+	return ruleNone, 0
+}
+
+// when is r if the field is written in the form with one of the logical types;
+// in a message without a schema it may be.
+func (f *field) when(r rule, written form, logical ...string) rule {
+	if f.form == formUnknown {
+		return r
+	}
+	if f.form != written {
+		return ruleNone
+	}
+	for _, l := range logical {
+		if f.logical == l {
+			return r
+		}
+	}
+	return ruleNone
+}
+
+// fallbackText is the text of a column's default, nil if it is not known.
+func (d *Decoder) fallbackText(c *column, f *field) []byte {
+	r, ok := rawFallback(f)
+	if !ok {
+		return nil
+	}
+	certain := *c
+	certain.doubtful = false
+	var v change.Value
+	if d.set(&v, &certain, r); v.State != change.Text {
+		return nil
+	}
+	return append([]byte{}, v.Text...)
+}
+
+// rawFallback reads a default, which a schema has in JSON.
+func rawFallback(f *field) (r raw, ok bool) {
+	var err error
+	switch f.form {
+	case formBoolean:
+		var b bool
+		if err = json.Unmarshal(f.fallback, &b); b {
+			r.n = 1
+		}
+	case formInteger:
+		err = json.Unmarshal(f.fallback, &r.n)
+	case formFloat:
+		var number float32
+		err = json.Unmarshal(f.fallback, &number)
+		r.n = int64(math.Float32bits(number))
+	case formDouble:
+		var number float64
+		err = json.Unmarshal(f.fallback, &number)
+		r.n = int64(math.Float64bits(number))
+	case formText:
+		var s string
+		err = json.Unmarshal(f.fallback, &s)
+		r.b = []byte(s)
+	default:
+		return raw{}, false
+	}
+	return r, err == nil
+}

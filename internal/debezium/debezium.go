@@ -1,0 +1,165 @@
+// Package debezium reads the messages of Debezium's PostgreSQL connector, as
+// Avro with a schema registry and as JSON, with and without schemas.
+//
+// A value is delivered as PostgreSQL's text output of the column, the same bytes
+// that its log has in a session with datestyle ISO, timezone UTC, intervalstyle
+// postgres, bytea_output hex and extra_float_digits 1. So keys and cached rows
+// are made of it as they are made of the log. Debezium converts every value,
+// and not every conversion can be undone: where the text is not certain the
+// value is Missing, and whoever reads it drops the key. It never guesses.
+//
+// It does no I/O: schemas and tables are asked for.
+package debezium
+
+import (
+	"context"
+	"encoding/binary"
+	"sync/atomic"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/value"
+)
+
+// PlaceholderDefault is what Debezium puts for a long value that an update did
+// not touch: unavailable.value.placeholder.
+const PlaceholderDefault = "__debezium_unavailable_value"
+
+// Limits of what a decoder keeps.
+const (
+	schemasMax   = 4096    // of the registry and of JSON messages, compiled
+	tablesMax    = 16384   // known by name
+	stringsMax   = 4096    // interned
+	scratchKept  = 1 << 20 // bytes of texts
+	schemaBytes  = 16 << 20
+	nestingMax   = 64 // records, arrays and unions inside each other
+	programsKept = 64 // tables that share one schema
+)
+
+// Table is what the catalog says of a table.
+type Table struct {
+	// Shape has the columns, their types and the types behind domains.
+	Shape value.Shape
+	// Full: REPLICA IDENTITY FULL. The row `before` is then the whole old row.
+	Full bool
+	// Key are the columns of the replica identity otherwise.
+	Key []string
+	// Defaulted are the columns that may be NULL and have a default. They count
+	// for messages without schemas only, which do not show that a converter put
+	// the default in the place of a NULL.
+	Defaulted []string
+}
+
+// Settings are those of the connector and its converters that messages do not
+// show. A zero value means unknown, and what depends on it is Missing.
+type Settings struct {
+	// Binary is binary.handling.mode. Only bytes shows in a schema.
+	Binary string
+	// The others show in schemas, and count for messages without.
+	TimePrecision string // time.precision.mode
+	Decimal       string // decimal.handling.mode
+	Interval      string // interval.handling.mode
+	HStore        string // hstore.handling.mode
+	// KeepsNulls: the converters have replace.null.with.default=false, so a
+	// value that equals the default of its column is no NULL in disguise.
+	KeepsNulls bool
+}
+
+// Options of a decoder.
+type Options struct {
+	// Schema returns the text of an Avro schema. A schema that it returned is
+	// not asked for again soon: the compiled form is kept.
+	Schema func(ctx context.Context, id uint32) (string, error)
+	// Table describes a table, nil if there is no database to ask or it does not
+	// know the table. Types are then those that the schema names without doubt,
+	// and the replica identity is taken to be the key of the record.
+	Table func(schema, table string) *Table
+	// Wanted reports whether any entry is over the table. Rows of other tables
+	// are not decoded.
+	Wanted func(schema, table string) bool
+	// Compile is called once for each new relation, before its first row, and
+	// returns the indexes of the columns that are read, ascending.
+	Compile func(*change.Relation) []int
+	// Placeholder is the connector's unavailable.value.placeholder;
+	// PlaceholderDefault if it is empty.
+	Placeholder string
+	Settings    Settings
+}
+
+// A Decoder reads messages, one at a time. But for Forget it is for one
+// goroutine.
+type Decoder struct {
+	options     Options
+	placeholder placeholders
+
+	schemas   generations[uint32, *avroSchema]
+	relations map[string]*change.Relation // by what they are made of
+	strings   map[string]string
+	// forgets counts calls of Forget: what was compiled before the last one is
+	// compiled again.
+	forgets atomic.Uint64
+
+	lastSchema, lastKey *avroSchema
+
+	// What the last message pointed to.
+	old, new []change.Value // of the rows
+	text     []byte         // texts that are made, not found
+	captured [capturedCount]captured
+}
+
+// NewDecoder returns a decoder.
+func NewDecoder(options Options) *Decoder {
+	if options.Placeholder == "" {
+		options.Placeholder = PlaceholderDefault
+	}
+	return &Decoder{
+		options:     options,
+		placeholder: newPlaceholders(options.Placeholder),
+		relations:   map[string]*change.Relation{},
+		strings:     map[string]string{},
+		schemas:     newGenerations[uint32, *avroSchema](schemasMax),
+	}
+}
+
+// Forget makes the decoder ask for tables again: the catalog has changed. A
+// relation gets a new number only if what it is made of differs. It may be
+// called beside Decode.
+func (d *Decoder) Forget() { d.forgets.Add(1) }
+
+// Decode reads one record. What e points to is valid until the next call, and as
+// long as key and value are not changed.
+//
+// The error is an *UnknownSchema if a schema could not be had, and an
+// *Undecodable if the record can never be read.
+func (d *Decoder) Decode(ctx context.Context, key, value []byte, e *Event) error {
+	*e = Event{}
+	d.begin()
+	switch {
+	case len(value) == 0:
+		return d.tombstone(ctx, key, e)
+	case value[0] == avroMagic:
+		return d.decodeAvro(ctx, key, value, e)
+	}
+	return &Undecodable{Reason: reasonNeither}
+}
+
+// begin forgets what the last message pointed to.
+func (d *Decoder) begin() {
+	if cap(d.text) > scratchKept {
+		d.text = nil
+	}
+	d.text = d.text[:0]
+}
+
+// avroMagic is the first byte of a message in Confluent's wire format, which the
+// four bytes of the schema's id follow.
+const avroMagic = 0
+
+const avroHeader = 5
+
+// avroID returns the id of the schema of a message in Confluent's wire format.
+func avroID(message []byte) (id uint32, ok bool) {
+	if len(message) < avroHeader || message[0] != avroMagic {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(message[1:]), true
+}

@@ -1,0 +1,284 @@
+package debezium
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"strconv"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/value"
+)
+
+type tableName struct{ schema, table string }
+
+// A reader is what it takes to read the rows of one table: what its relation is,
+// and how each text is made.
+type reader struct {
+	name    tableName
+	key     *keySchema
+	forgets uint64
+	// relation is nil if no entry is over the table; then there is nothing else.
+	relation *change.Relation
+	full     bool
+	columns  []*column // by field of the row
+	slots    []int     // by field, -1 if it is not wanted
+	// unidentified are the slots of the columns that are not part of the replica
+	// identity.
+	unidentified []int
+
+	// As the last message had them.
+	connector, database string
+}
+
+// A keySchema is what is known of keys of one schema.
+type keySchema struct {
+	fields []field
+	// of is the table whose messages had it. If two tables' messages had it, it
+	// names none.
+	of        *reader
+	ambiguous bool
+	program   *program
+	columns   []*column // by field
+	slots     []int
+}
+
+// noKey is the key of a message whose key is missing or not understood.
+var noKey = &keySchema{ambiguous: true}
+
+// keyOf returns the schema of a key.
+func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
+	if id, ok := avroID(key); ok {
+		s, err := d.schema(ctx, id, &d.lastKey)
+		if err != nil {
+			return nil, err
+		}
+		return s.key, nil
+	}
+	return noKey, nil
+}
+
+// reads reports whether r reads what was captured, beside keys of schema k.
+func (r *reader) reads(d *Decoder, k *keySchema) bool {
+	return string(d.captured[captureTable].b) == r.name.table && string(d.captured[captureSchema].b) == r.name.schema &&
+		r.key == k && r.forgets == d.forgets.Load()
+}
+
+// known says why what was captured cannot be of a table.
+func (d *Decoder) known() (reason string) {
+	switch {
+	case len(d.captured[captureOp].b) != 1:
+		return reasonOp
+	case len(d.captured[captureTable].b) == 0 || len(d.captured[captureSchema].b) == 0:
+		return reasonTable
+	}
+	return ""
+}
+
+// newReader compiles for the table that was captured, whose rows have fields.
+func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
+	r := &reader{
+		name:    tableName{d.intern(d.captured[captureSchema].b), d.intern(d.captured[captureTable].b)},
+		key:     k,
+		forgets: d.forgets.Load(),
+	}
+	if !d.options.Wanted(r.name.schema, r.name.table) {
+		return r
+	}
+	t := d.options.Table(r.name.schema, r.name.table)
+	relation := &change.Relation{Schema: r.name.schema, Name: r.name.table, Identity: change.IdentityDefault}
+	var catalog []string
+	if t != nil {
+		if r.full = t.Full; r.full {
+			relation.Identity = change.IdentityFull
+		}
+		for _, c := range t.Shape.Columns {
+			catalog = append(catalog, c.Name)
+		}
+	}
+	names, known := columnNames(fields, catalog)
+	for i := range fields {
+		c, text := d.describe(t, &fields[i], names[i], known[i])
+		c.Identifies = r.full || isKey(k.fields, &fields[i]) && (t == nil || slices.Contains(t.Key, c.Name))
+		relation.Columns = append(relation.Columns, c)
+		r.columns = append(r.columns, text)
+	}
+	r.relation = d.relation(relation)
+	r.slots = make([]int, len(fields))
+	for i := range r.slots {
+		r.slots[i] = -1
+	}
+	for slot, i := range r.relation.Wanted {
+		r.slots[i] = slot
+		if !r.relation.Columns[i].Identifies {
+			r.unidentified = append(r.unidentified, slot)
+		}
+	}
+	if k.of != nil && k.of.name != r.name {
+		k.ambiguous = true
+	}
+	k.of, k.program = r, nil
+	return r
+}
+
+// describe says what column a field is, and how its text is made.
+func (d *Decoder) describe(t *Table, f *field, name string, known bool) (change.Column, *column) {
+	c := change.Column{Name: name, TypeMod: -1}
+	if t == nil {
+		of := typeOf(f)
+		if of != nil {
+			c.TypeOID = of.OID
+		}
+		return c, d.columnOf(of, -1, f)
+	}
+	at := slices.IndexFunc(t.Shape.Columns, func(c value.Column) bool { return c.Name == name })
+	if !known || at < 0 {
+		return c, d.columnOf(nil, -1, f)
+	}
+	found := &t.Shape.Columns[at]
+	c.TypeOID, c.TypeMod = found.TypeOID, found.TypeMod
+	of := found.Type
+	if found.Generated {
+		of = nil // a NULL is sent as something else
+	}
+	return c, d.columnOf(of, found.TypeMod, f)
+}
+
+func isKey(key []field, f *field) bool {
+	return slices.ContainsFunc(key, func(k field) bool { return k.name == f.name })
+}
+
+// relation returns the relation that is made of the same: it has a number, and
+// what is wanted of it.
+func (d *Decoder) relation(described *change.Relation) *change.Relation {
+	made := strconv.AppendQuote(nil, described.Schema)
+	made = strconv.AppendQuote(made, described.Name)
+	made = append(made, byte(described.Identity))
+	for _, c := range described.Columns {
+		made = strconv.AppendQuote(made, c.Name)
+		made = binary.BigEndian.AppendUint32(made, c.TypeOID)
+		made = binary.BigEndian.AppendUint32(made, uint32(c.TypeMod))
+		made = strconv.AppendBool(made, c.Identifies)
+	}
+	if known := d.relations[string(made)]; known != nil {
+		return known
+	}
+	described.Number = len(d.relations) + 1
+	described.Wanted = slices.Clone(d.options.Compile(described))
+	d.relations[string(made)] = described
+	return described
+}
+
+// typeOf is the type of a column of which nobody knows more than a message says.
+func typeOf(f *field) *value.Type { return nil }
+
+// intern returns a string that is the same for the same bytes.
+func (d *Decoder) intern(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	if s, ok := d.strings[string(b)]; ok {
+		return s
+	}
+	if len(d.strings) >= stringsMax {
+		clear(d.strings)
+	}
+	s := string(b)
+	d.strings[s] = s
+	return s
+}
+
+// source is the source that was captured; r, which may be nil, reads it.
+func (d *Decoder) source(r *reader) Source {
+	name, database := d.captured[captureName].b, d.captured[captureDatabase].b
+	if r == nil {
+		return Source{d.intern(name), d.intern(database), d.intern(d.captured[captureSchema].b), d.intern(d.captured[captureTable].b)}
+	}
+	if string(name) != r.connector {
+		r.connector = d.intern(name)
+	}
+	if string(database) != r.database {
+		r.database = d.intern(database)
+	}
+	return Source{r.connector, r.database, r.name.schema, r.name.table}
+}
+
+// finish makes an event of what was captured and read.
+func (d *Decoder) finish(r *reader, e *Event) error {
+	e.Source = d.source(r)
+	e.Relation = r.relation
+	e.LSN = uint64(d.captured[captureLSN].n)
+	e.XID = uint64(d.captured[captureXID].n)
+	e.CommittedAt = d.captured[captureMicros].n
+	if e.CommittedAt == 0 {
+		e.CommittedAt = d.captured[captureMillis].n * 1000
+	}
+	e.Sequence = sequence(d.captured[captureSequence].b)
+	switch b := d.captured[captureSnapshot].b; {
+	case len(b) == 0 || string(b) == "false":
+	case string(b) == "incremental":
+		e.Snapshot = Incremental
+	default:
+		e.Snapshot = Initial
+	}
+	if len(d.captured[captureOp].b) != 1 {
+		return &Undecodable{Reason: reasonOp, Source: e.Source}
+	}
+	switch e.Op = d.captured[captureOp].b[0]; e.Op {
+	case 'c', 'r', 'u':
+		if e.New.Kind == change.Absent {
+			return &Undecodable{Reason: reasonRow, Source: e.Source}
+		}
+		e.Kind = Row
+	case 'd':
+		e.Kind = Row
+	case 't':
+		e.Kind = Truncate
+	case 'm':
+		e.Kind = Other
+	default:
+		return &Undecodable{Reason: reasonOp, Source: e.Source}
+	}
+	if r.relation == nil {
+		return nil
+	}
+	if e.Old.Kind != change.Absent && !r.full {
+		e.Old.Kind = change.IdentityOnly
+		for _, slot := range r.unidentified {
+			e.Old.Values[slot] = change.Value{}
+		}
+	}
+	if e.Old.Kind == change.Whole && e.New.Kind == change.Whole {
+		keepUnchanged(e.New.Values, e.Old.Values)
+	}
+	return nil
+}
+
+// keepUnchanged takes the values that the update did not touch from the old row.
+func keepUnchanged(updated, old []change.Value) {
+	for i := range updated {
+		if updated[i].State == change.Unchanged && old[i].State == change.Text {
+			updated[i] = old[i]
+		}
+	}
+}
+
+// sequence reads ["24023128","24023192"]; the first is null in a snapshot.
+func sequence(b []byte) (s [2]uint64) {
+	place, digits := 0, false
+	for _, c := range b {
+		switch {
+		case isDigit(c):
+			s[place] = s[place]*10 + uint64(c-'0')
+			digits = true
+		case c == ',':
+			if place++; place == len(s) {
+				return [2]uint64{}
+			}
+		}
+	}
+	if !digits || place != 1 {
+		return [2]uint64{}
+	}
+	return s
+}
