@@ -101,7 +101,7 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	if about("database") || about("source") {
 		_, templates := parseTemplates(&sound)
 		fs.addConfig(templates.Err())
-	} else {
+	} else if c.Database.URL != "" {
 		fs.database(ctx, &sound)
 	}
 	if !about("redis") {

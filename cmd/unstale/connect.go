@@ -107,6 +107,10 @@ func refuseRedis(ctx context.Context, client *redis.Client) error {
 }
 
 func databaseConfig(c *config.Config) (*pgx.ConnConfig, error) {
+	if c.Database.URL == "" {
+		// Without an address the driver would take what the environment says.
+		return nil, fmt.Errorf("%s names no database: write database: ${DATABASE_URL}", c.File())
+	}
 	databaseConfig, err := pgx.ParseConfig(c.Database.ConnString())
 	if err != nil {
 		return nil, err

@@ -50,6 +50,9 @@ kills. kill -9 at any moment loses nothing.`,
 
 // run wires the service in the order of the data: source, plan, apply, sink.
 func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
+	if c.Source.FromKafka {
+		return fmt.Errorf("%s: source.kafka can be written and is not read yet; take it out to read the database's log", c.File())
+	}
 	databaseConfig, err := databaseConfig(c)
 	if err != nil {
 		return err
@@ -115,7 +118,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		queue := fill.NewQueue(examined.entries, loader, redissink.NewLeases(client), fill.Options{
 			RowsPerSecond: c.Load.RowsPerSecond,
 			Workers:       2 * c.Load.Connections,
-			Applied:       func() uint64 { return loop.Status().Position.LSN },
+			Applied:       func() uint64 { return loop.Applied() },
 			Observer:      metrics,
 			Logger:        logger,
 		})

@@ -94,10 +94,12 @@ func printStatus(w io.Writer, s *admin.Status) {
 		ready = "not ready"
 	}
 	line("state", "%s, %s, up %s", s.State, ready, (time.Duration(s.UpSeconds) * time.Second).String())
-	line("stream", "%s", s.Stream)
-	line("position", "%s", s.Position)
-	line("settled", "%s", s.Settled)
-	line("confirmed", "%s", s.Confirmed)
+	for _, st := range s.Streams {
+		line("stream", "%s", st.Name)
+		line("position", "%s", st.Position)
+		line("settled", "%s", st.Settled)
+		line("confirmed", "%s", st.Confirmed)
+	}
 	line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
 	line("changes", "%d, %d keys dropped, %d set", s.Changes, s.Dropped, s.Set)
 	if len(s.Sweeping) > 0 {

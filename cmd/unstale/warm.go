@@ -160,6 +160,9 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		}
 		return a
 	}}))
+	if c.Source.FromKafka {
+		return nil, fmt.Errorf("%s: source.kafka can be written and is not read yet; take it out to read the database's log", c.File())
+	}
 	databaseConfig, err := databaseConfig(c)
 	if err != nil {
 		return nil, err

@@ -21,10 +21,7 @@ type Status struct {
 	Version    string            `json:"version"`
 	State      apply.State       `json:"state"`
 	Ready      bool              `json:"ready"`
-	Stream     string            `json:"stream"`
-	Position   string            `json:"position"`
-	Settled    string            `json:"settled"`
-	Confirmed  string            `json:"confirmed"`
+	Streams    []Stream          `json:"streams"`
 	LagBytes   uint64            `json:"lag_bytes"`
 	LagSeconds float64           `json:"lag_seconds"`
 	Sweeping   []string          `json:"sweeping"`
@@ -35,6 +32,14 @@ type Status struct {
 	Dropped    uint64            `json:"keys_dropped"`
 	Set        uint64            `json:"keys_set"`
 	UpSeconds  float64           `json:"up_seconds"`
+}
+
+// Stream is how far one replication slot or one partition is.
+type Stream struct {
+	Name      string `json:"stream"`
+	Position  string `json:"position"`
+	Settled   string `json:"settled"`
+	Confirmed string `json:"confirmed"`
 }
 
 // A Server answers on one address.
@@ -124,14 +129,15 @@ func (s *Server) report() Status {
 	now := s.status()
 	holding := map[string]string{}
 	maps.Copy(holding, now.Holding)
+	streams := []Stream{}
+	for _, st := range now.Streams {
+		streams = append(streams, Stream{st.Name, st.Position.String(), st.Settled.String(), st.Confirmed.String()})
+	}
 	return Status{
 		Version:    s.version,
 		State:      now.State,
 		Ready:      now.Ready(),
-		Stream:     now.Stream,
-		Position:   now.Position.String(),
-		Settled:    now.Settled.String(),
-		Confirmed:  now.Confirmed.String(),
+		Streams:    streams,
 		LagBytes:   now.LagBytes,
 		LagSeconds: now.Lag.Seconds(),
 		Sweeping:   append([]string{}, now.Sweeping...),

@@ -119,7 +119,7 @@ func TestStatusIsOneObject(t *testing.T) {
 	metrics := admin.NewMetrics()
 	metrics.Written(apply.Written{Changes: 3, Effects: 4, Keys: 4, Sets: 1})
 	get := serve(t, metrics, func() apply.Status {
-		return apply.Status{State: apply.StateStreaming, CaughtUp: true, Stream: "1:2:slot", Gaps: 1, LastGap: "why"}
+		return apply.Status{State: apply.StateStreaming, CaughtUp: true, Streams: []apply.StreamStatus{{Name: "1:2:slot"}}, Gaps: 1, LastGap: "why"}
 	})
 	_, text := get("/status")
 	var got admin.Status
@@ -128,8 +128,8 @@ func TestStatusIsOneObject(t *testing.T) {
 	}
 	got.UpSeconds = 0
 	want := admin.Status{
-		Version: "v1", State: "streaming", Ready: true, Stream: "1:2:slot",
-		Position: "0/0/0", Settled: "0/0/0", Confirmed: "0/0/0",
+		Version: "v1", State: "streaming", Ready: true,
+		Streams:  []admin.Stream{{Name: "1:2:slot", Position: "0/0/0", Settled: "0/0/0", Confirmed: "0/0/0"}},
 		Sweeping: []string{}, Holding: map[string]string{}, Gaps: 1, LastGap: "why", Changes: 3, Dropped: 3, Set: 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -25,17 +25,21 @@ import (
 	"github.com/unstale/unstale/internal/plan"
 )
 
-// A Source is a stream of changes in commit order.
+// A Source is one or more streams of changes, each in commit order.
 type Source interface {
-	// Attach takes the stream over, ending an earlier attachment.
+	// Attach takes the streams over, ending an earlier attachment.
 	Attach(ctx context.Context) (change.Attachment, error)
-	// Next returns the next change, which is valid until the next call.
+	// Resume says, once behind Attach, where each stream is to begin; a zero
+	// position: where it stands by itself. What comes from before that is skipped.
+	Resume(ctx context.Context, from []change.Position) error
+	// Next returns the next change, which is valid until the next call. It
+	// returns change.ErrReassigned when the streams are others from now on.
 	Next(ctx context.Context) (*change.Change, error)
 	// Pending reports whether Next will return without waiting.
 	Pending() bool
-	// Confirm says that everything up to p is durable: the source need not send
-	// it again. It may be called beside Next.
-	Confirm(p change.Position)
+	// Confirm says that everything of a stream up to p is durable: the source need
+	// not send it again. It may be called beside Next.
+	Confirm(stream int, p change.Position)
 	// Close tells the server what was confirmed last and ends the attachment.
 	Close(ctx context.Context) error
 }
@@ -73,16 +77,17 @@ type Loader interface {
 
 // A Sink holds the cache.
 type Sink interface {
-	// Own takes the stream over: whoever owned it before can write no more. It
-	// returns the watermark that each master had.
-	Own(ctx context.Context, stream string) ([]guard.Watermark, error)
+	// Own takes the named streams over, by whose places batches name them from
+	// then on: whoever owned one before can write no more. It returns, for each,
+	// the watermark that each master had.
+	Own(ctx context.Context, streams []string) ([][]guard.Watermark, error)
 	// Write applies batches in order and returns how many are in. Behind an
 	// error, the rest may be given again, unchanged: a batch that had been
 	// applied after all is not applied twice. What was not SET is noted in the
 	// batch (plan.Batch.Refuse). guard.ErrLost, guard.ErrFenced and
 	// guard.ErrClock call for Own.
 	Write(ctx context.Context, batches []*plan.Batch) (written int, err error)
-	// Probe returns guard.ErrLost or guard.ErrFenced as Write would, without
+	// Probe returns guard.ErrLost or guard.ErrFenced as Write would, of any stream, without
 	// writing.
 	Probe(ctx context.Context) error
 	// Sweep drops every key of the templates, once over the keyspace.
@@ -153,7 +158,7 @@ const (
 	backoffMax      = 5 * time.Second
 )
 
-// A Loop keeps one cache coherent with one stream.
+// A Loop keeps one cache coherent with what one source sends.
 type Loop struct {
 	source   Source
 	planner  *plan.Planner
@@ -166,9 +171,9 @@ type Loop struct {
 
 	status   status
 	attached bool // once, at least
-	// gap is what the source has said to be missing, until the watermark says
-	// that it is being swept. The source says it once.
-	gap string
+	// gaps are what the source has said to be missing, by the name of the stream,
+	// until its watermark says that it is being swept. The source says it once.
+	gaps map[string]string
 	// saidUnapplied has what was logged of changes that could not be applied,
 	// saidUnset of those that could not be SET.
 	saidUnapplied, saidUnset map[unapplied]bool
@@ -186,7 +191,7 @@ func New(source Source, planner *plan.Planner, gate Gate, catalog Catalog, sink 
 	l := &Loop{
 		source: source, planner: planner, gate: gate, catalog: catalog, sink: sink,
 		observer: options.Observer, logger: options.Logger, options: options,
-		saidUnapplied: map[unapplied]bool{}, saidUnset: map[unapplied]bool{},
+		gaps: map[string]string{}, saidUnapplied: map[unapplied]bool{}, saidUnset: map[unapplied]bool{},
 	}
 	l.status.set(func(s *Status) { s.State = StateStarting })
 	return l
@@ -211,6 +216,9 @@ func (l *Loop) Run(ctx context.Context) error {
 			if !l.standBy(ctx, err) {
 				return l.close()
 			}
+			continue
+		}
+		if errors.Is(err, change.ErrReassigned) {
 			continue
 		}
 		l.status.set(func(s *Status) { s.State = StateHolding; s.CaughtUp = false })
@@ -249,6 +257,10 @@ func (l *Loop) close() error {
 	l.status.set(func(s *Status) { s.State = StateStopped })
 	err := l.source.Close(ctx)
 	now := l.Status()
-	l.logger.Info("stopped", "position", now.Position, "confirmed", now.Confirmed)
+	if len(now.Streams) == 1 {
+		l.logger.Info("stopped", "position", now.Streams[0].Position, "confirmed", now.Streams[0].Confirmed)
+	} else {
+		l.logger.Info("stopped", "streams", len(now.Streams))
+	}
 	return err
 }

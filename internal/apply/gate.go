@@ -83,7 +83,7 @@ func (s *session) gather(ctx context.Context, group []*plan.Batch, lastIdle time
 		if !ok {
 			return group // closed; the caller's next receive sees it
 		}
-		if last := len(group) - 1; idle(group[last:]) {
+		if last := len(group) - 1; idle(group[last:]) && group[last].Stream == b.Stream {
 			s.recycle(group[last])
 			group = group[:last]
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
 )
 
 // lag tells how far behind a position is, by samples of the primary's insert
@@ -70,6 +71,17 @@ func (l *lag) behind(now time.Time, lsn uint64) (bytes uint64, age time.Duration
 	return l.samples[len(l.samples)-1].lsn - lsn, now.Sub(l.samples[0].at)
 }
 
+// trim forgets what is too old to tell anything of a change that may be SET.
+func (l *lag) trim(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := 0
+	for old < len(l.samples) && now.Sub(l.samples[old].at) > 2*guard.YoungMax {
+		old++
+	}
+	l.samples = l.samples[old:]
+}
+
 // since returns a moment at which the primary had not yet come to lsn. It is not
 // ok if none is known.
 func (l *lag) since(lsn uint64) (at time.Time, ok bool) {
@@ -83,6 +95,17 @@ func (l *lag) since(lsn uint64) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
+// measureLag notes how far behind applied is. Over the partitions of topics it
+// says nothing: their offsets are no places in the log.
+func (s *session) measureLag(now time.Time, applied uint64) {
+	if applied == 0 {
+		s.lag.trim(now)
+		return
+	}
+	bytes, age := s.lag.behind(now, applied)
+	s.Loop.status.set(func(status *Status) { status.LagBytes, status.Lag = bytes, age })
+}
+
 // watchLag samples while nothing passes the gate, so that a lag is seen to grow
 // while Redis is away.
 func (s *session) watchLag(ctx context.Context, outages *outages) error {
@@ -94,9 +117,7 @@ func (s *session) watchLag(ctx context.Context, outages *outages) error {
 			}
 			return err
 		}
-		s.Loop.status.set(func(status *Status) {
-			status.LagBytes, status.Lag = s.lag.behind(time.Now(), status.Position.LSN)
-		})
+		s.measureLag(time.Now(), s.Loop.Applied())
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func play(t *testing.T, test func(r *rig)) {
 			entries = append(entries, plan.Entry{Name: e.name, Key: template, Schema: "public", Table: e.name, Lease: guard.Lease, OnChange: e.onChange, TTL: time.Hour, Shape: shape})
 		}
 		r.planner = plan.New(entries)
-		r.source = &source{at: change.Attachment{Stream: "1:2:unstale", Origin: origin, Confirmed: at(100)}, wake: make(chan struct{}, 1)}
+		r.source = &source{at: change.Attachment{Origin: origin, Streams: []change.Stream{{Name: "1:2:unstale", Confirmed: at(100)}}}, wake: make(chan struct{}, 1)}
 		r.gate = &gate{running: map[uint64]bool{}, insert: 100}
 		r.catalog = &catalog{now: guard.Fingerprints{
 			"user":    {Key: userTemplate, Hash: "1"},
@@ -166,7 +166,7 @@ func (r *rig) users(xid uint32, lsn uint64, ids ...string) []change.Change {
 	var changes []change.Change
 	for i, id := range ids {
 		changes = append(changes, change.Change{
-			Op: change.Insert, Relation: relation, XID: xid, Position: change.Position{Timeline: 1, LSN: lsn, Row: uint64(i + 1)},
+			Op: change.Insert, Relation: relation, XID: xid, LSN: lsn, Position: change.Position{Timeline: 1, LSN: lsn, Row: uint64(i + 1)},
 			New: change.Row{Kind: change.Whole, Values: []change.Value{{State: change.Text, Text: []byte(id)}}},
 		})
 	}
@@ -177,14 +177,14 @@ func (r *rig) users(xid uint32, lsn uint64, ids ...string) []change.Change {
 func (r *rig) mail(xid uint32, lsn uint64) []change.Change {
 	relation := r.relation(1, "mails", "id", "mail")
 	return []change.Change{{
-		Op: change.Update, Relation: relation, XID: xid, Position: change.Position{Timeline: 1, LSN: lsn, Row: 1},
+		Op: change.Update, Relation: relation, XID: xid, LSN: lsn, Position: change.Position{Timeline: 1, LSN: lsn, Row: 1},
 		New: change.Row{Kind: change.Whole, Values: []change.Value{{State: change.Text, Text: []byte("a@x")}}},
 	}, commit(xid, lsn+8)}
 }
 
 func (r *rig) truncate(xid uint32, lsn uint64) []change.Change {
 	relation := r.relation(2, "products", "id")
-	return []change.Change{{Op: change.Truncate, Relation: relation, XID: xid, Position: change.Position{Timeline: 1, LSN: lsn, Row: 1}}, commit(xid, lsn+8)}
+	return []change.Change{{Op: change.Truncate, Relation: relation, XID: xid, LSN: lsn, Position: change.Position{Timeline: 1, LSN: lsn, Row: 1}}, commit(xid, lsn+8)}
 }
 
 func commit(xid uint32, lsn uint64) change.Change {
@@ -285,7 +285,9 @@ func (s *source) Pending() bool {
 	return len(s.changes) > 0 || s.more != nil
 }
 
-func (s *source) Confirm(p change.Position) {
+func (s *source) Resume(context.Context, []change.Position) error { return nil }
+
+func (s *source) Confirm(_ int, p change.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.confirmed = append(s.confirmed, confirmation{time.Now(), p})
@@ -451,16 +453,16 @@ type sweep struct {
 	templates string
 }
 
-func (s *sink) Own(ctx context.Context, stream string) ([]guard.Watermark, error) {
+func (s *sink) Own(ctx context.Context, streams []string) ([][]guard.Watermark, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if stream != "1:2:unstale" {
-		s.t.Errorf("stream %q", stream)
+	if !slices.Equal(streams, []string{"1:2:unstale"}) {
+		s.t.Errorf("streams %q", streams)
 	}
 	s.owned++
 	s.mark.Epoch++
 	s.unanswered = nil
-	return []guard.Watermark{s.mark}, ctx.Err()
+	return [][]guard.Watermark{{s.mark}}, ctx.Err()
 }
 
 func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {

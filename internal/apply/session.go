@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,44 +18,63 @@ import (
 	"github.com/unstale/unstale/internal/plan"
 )
 
+// A stream is one of the source's, in a session.
+type stream struct {
+	change.Stream
+	// resume is where the sink stood: what lies before it is done.
+	resume change.Position
+	// target is where the stream ended when the session began.
+	target   change.Position
+	caughtUp bool
+	// ungated: up to here a transaction may be one that the primary has never
+	// heard of. It is not waited for, and only dropped.
+	ungated change.Position
+	// seen is the newest change that the sink has, or was read.
+	seen change.Sequence
+
+	// The writer's own.
+	written     change.Position
+	unconfirmed []checkpoint
+	// unsettled, if not nil, is what the watermark said of the entries before
+	// some were found to differ; they are swept once more when every
+	// transaction below session.unsettledBelow has ended.
+	unsettled guard.Fingerprints
+}
+
 // A session is one attachment of the source under one ownership of the sink.
 // Whatever breaks either ends it, and the next one starts from what the sink
 // and the source then say: there is one way to resume, after a crash as after a
 // lost write.
 type session struct {
 	*Loop
-	origin change.Origin
-	// resume is where the sink stood: what lies before it is done.
-	resume  change.Position
-	target  uint64 // the primary's insert position when the session began
+	origin  change.Origin
+	streams []stream
+	behind  int // streams that have not caught up
 	durable time.Duration
+	// over is why the reader has ended, if all that it has read is to be written
+	// all the same. It is set before planned is closed.
+	over error
 
 	planned chan *plan.Batch
 	gated   chan []*plan.Batch // groups that one snapshot has shown to be visible
 	free    chan *plan.Batch
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
-	noteDue chan struct{}      // a sweep has ended: the watermark is to say so
-	marks   chan chan struct{} // a batch is to be written, and the channel closed
+	ended   chan []int // a sweep has: the watermarks of these streams are to say so
+	marks   chan mark
 	sweeps  sweeps
 	asking  sync.Mutex    // the gate answers one at a time
 	oldest  atomic.Uint64 // XMin of the last answer
 	lag     lag
 
-	// The writer's own.
-	written change.Position
-	// doubtful: what was committed up to here may have been applied before, or
+	// The writer's own. doubtful: what was committed up to here may have been applied before, or
 	// was rendered for another shape of its table. It SETs nothing.
 	doubtful     uint64
 	lastWrite    time.Time
 	fingerprints guard.Fingerprints
-	unconfirmed  []checkpoint
 	latencies    []time.Duration
 	saidReady    bool
-	// unsettled, if not nil, is what the watermark said of the entries before
-	// some were found to differ; they are swept once more when every
-	// transaction below unsettledBelow has ended.
-	unsettled      guard.Fingerprints
+	// unsettledBelow is about stream.unsettled.
 	unsettledBelow uint64
 }
 
@@ -65,14 +85,19 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 	if err != nil {
 		return of(serverSource, err)
 	}
-	if at.Gap != "" {
-		l.gap = at.Gap
+	for i := range at.Streams {
+		of := &at.Streams[i]
+		if of.Gap != "" {
+			l.gaps[of.Name] = of.Gap
+		}
+		of.Gap = l.gaps[of.Name]
 	}
-	at.Gap = l.gap
 	// A position on another timeline is none: whoever loads compares with it.
 	l.status.set(func(now *Status) {
-		if now.Position.Timeline != at.Origin.Timeline {
-			now.Position = change.Position{}
+		for i := range now.Streams {
+			if now.Streams[i].Position.Timeline != at.Origin.Timeline {
+				now.Streams[i].Position = change.Position{}
+			}
 		}
 	})
 	l.gate.Expect(at.Origin)
@@ -84,8 +109,8 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		free:    make(chan *plan.Batch, batchesMax),
 		queued:  semaphore.NewWeighted(queueBytesMax),
 		looks:   make(chan look),
-		noteDue: make(chan struct{}, 1),
-		marks:   make(chan chan struct{}),
+		ended:   make(chan []int),
+		marks:   make(chan mark),
 		sweeps:  sweeps{due: make(chan struct{}, 1)},
 	}
 	for range cap(s.free) {
@@ -102,7 +127,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 
 	// A server that shuts down waits for its stream to end, however long. While
 	// the sink is away nothing passes the gate, so the watch begins here.
-	var first *plan.Batch
+	var first []*plan.Batch
 	taking, takingCtx := errgroup.WithContext(ctx)
 	watchCtx, endWatch := context.WithCancel(takingCtx)
 	taking.Go(func() error { return s.watchLag(watchCtx, outages) })
@@ -134,12 +159,15 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 	stages.Go(func() error { return s.sweepAll(besideCtx, outages) })
 	stages.Go(func() error { return s.watchCatalog(besideCtx, outages) })
 	stages.Go(func() error { return s.watchLag(besideCtx, outages) })
-	return stages.Wait()
+	if err := stages.Wait(); err != nil {
+		return err
+	}
+	return s.over
 }
 
 // takeOver reads where the sink stands, finds gaps and pending sweeps, and
-// returns the batch that notes all that in the watermark.
-func (s *session) takeOver(ctx context.Context, outages *outages, at change.Attachment) (*plan.Batch, error) {
+// returns the batches that note all that in the watermarks, one for each stream.
+func (s *session) takeOver(ctx context.Context, outages *outages, at change.Attachment) ([]*plan.Batch, error) {
 	var snapshot change.Snapshot
 	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
 		seen, err := s.catalog.Look(ctx)
@@ -156,9 +184,13 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		return nil, err
 	}
 
-	var marks []guard.Watermark
+	names := make([]string, len(at.Streams))
+	for i := range at.Streams {
+		names[i] = at.Streams[i].Name
+	}
+	var marks [][]guard.Watermark
 	err = outages.persist(ctx, serverRedis, func(ctx context.Context) error {
-		if marks, err = s.sink.Own(ctx, at.Stream); err != nil {
+		if marks, err = s.sink.Own(ctx, names); err != nil {
 			return err
 		}
 		s.durable, err = s.sink.DurableAfter(ctx)
@@ -171,8 +203,39 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	if err := s.snapshot(ctx, outages, &snapshot); err != nil {
 		return nil, err
 	}
-	s.target, s.doubtful = snapshot.InsertLSN, snapshot.InsertLSN
+	s.doubtful, s.unsettledBelow = snapshot.InsertLSN, snapshot.XMax
+	s.streams, s.behind = make([]stream, len(at.Streams)), len(at.Streams)
+	first := make([]*plan.Batch, len(at.Streams))
+	resume := make([]change.Position, len(at.Streams))
+	found := gaps{}
+	for i := range at.Streams {
+		s.streams[i].Stream = at.Streams[i]
+		first[i] = s.resume(i, marks[i], &snapshot, found)
+		resume[i] = s.streams[i].resume
+	}
+	s.sayGaps(found)
+	// The sweeps that any stream asks for are known now, so each can note them.
+	for i, b := range first {
+		b.Note = s.note(i)
+	}
+	if err := s.source.Resume(ctx, resume); err != nil {
+		return nil, of(serverSource, err)
+	}
+	s.Loop.status.set(func(now *Status) {
+		now.State, now.CaughtUp = StateStreaming, false
+		now.Streams = make([]StreamStatus, len(first))
+		for i, b := range first {
+			now.Streams[i] = StreamStatus{Name: names[i], Position: b.End, Confirmed: at.Streams[i].Confirmed}
+		}
+		now.Sweeping = s.sweeps.pending()
+	})
+	return first, nil
+}
 
+// resume finds where a stream goes on and what is to be swept for it, and returns
+// its first batch.
+func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.Snapshot, gaps gaps) *plan.Batch {
+	st := &s.streams[number]
 	lowest := marks[0]
 	for _, mark := range marks[1:] {
 		if mark.Lo.Compare(lowest.Lo) < 0 {
@@ -181,53 +244,104 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		if mark.Settled.Compare(lowest.Settled) < 0 {
 			lowest.Settled = mark.Settled
 		}
+		if mark.Seen.Compare(lowest.Seen) > 0 {
+			lowest.Seen = mark.Seen
+		}
+	}
+	st.seen = lowest.Seen
+	begin := st.Begin
+	if begin.IsZero() {
+		begin = st.Confirmed
+	}
+	if st.target = st.End; st.target.IsZero() {
+		// An insert position can stand behind a page header that no commit reaches.
+		st.target = change.Position{Timeline: begin.Timeline, LSN: snapshot.InsertLSN - min(snapshot.InsertLSN, pageHeader)}
 	}
 	templates := s.pendingSweeps(marks)
-	s.resume = lowest.Lo
-	cause, reason := findGap(at, marks, lowest.Lo)
-	if cause == gapFirstStart && s.Loop.Status().Stream == at.Stream {
+	cause, reason := findGap(&st.Stream, s.origin, marks, lowest.Lo)
+	if cause == gapFirstStart && s.hadWatermark(st.Name) {
 		cause, reason = gapEmptied, "no watermark in Redis any more: it was emptied, or has restarted without its data"
 	}
 	if cause != "" {
-		s.observer.Gap(cause)
-		if cause == gapFirstStart {
-			s.logger.Info("first start on this Redis: every entry is swept before this instance is ready", "reason", reason)
-		} else {
-			s.logger.Warn("gap: changes may be missing, so every entry is swept before this instance is ready", "cause", cause, "reason", reason)
-		}
-		s.Loop.status.set(func(now *Status) { now.Gaps++; now.LastGap = reason })
+		gaps.add(cause, reason, st.Name)
 		templates = s.everyTemplate(marks)
-		s.resume = change.Position{}
-	} else if before := marks[0].Fingerprints; len(changedTemplates(before, s.fingerprints)) > 0 && snapshot.XMin < snapshot.XMax {
+	} else if len(changedTemplates(lowest.Fingerprints, s.fingerprints)) > 0 && snapshot.XMin < snapshot.XMax {
 		// What changed while nobody looked may be how a table is published: a
 		// transaction that was running then can have written rows that are never
 		// sent, and commit behind this sweep.
-		s.unsettled, s.unsettledBelow = before, snapshot.XMax
+		st.unsettled = lowest.Fingerprints
 	}
 
-	if cause == "" {
-		s.logger.Info("streaming", "stream", at.Stream, "position", s.resume, "sweeping", templates)
-	}
-	first := <-s.free
-	first.Reset()
-	first.End = at.Confirmed
-	if s.resume.Compare(first.End) > 0 {
-		first.End = s.resume
+	first := plan.NewBatch()
+	first.Stream = number
+	switch {
+	case cause == "" && st.Rewound:
+		st.resume, first.End = begin, lowest.Lo
+	case cause == "":
+		st.resume, first.End = lowest.Lo, lowest.Lo
+	case cause == gapOrigin && lowest.Lo.Timeline == change.Offsets:
+		// The topic is as it was. But what it brings up to its end may be of
+		// transactions that this primary has never heard of.
+		st.resume, first.End, st.ungated = lowest.Lo, lowest.Lo, st.End
+	default:
+		st.resume, first.End = begin, begin
 	}
 	// A primary that was set back will use the same places in its log again.
 	if first.End.Compare(lowest.Settled) < 0 {
 		lowest.Settled = first.End
 	}
 	if len(templates) > 0 {
-		s.sweeps.request(templates, lowest.Settled)
+		s.sweeps.request(templates, number, lowest.Settled)
 	}
-	first.Note = s.note()
-	s.Loop.status.set(func(now *Status) {
-		now.State, now.CaughtUp, now.Stream = StateStreaming, false, at.Stream
-		now.Position, now.Confirmed = first.End, at.Confirmed
-		now.Sweeping = s.sweeps.pending()
-	})
-	return first, nil
+	return first
+}
+
+// gaps are what a take-over finds to be missing, by cause.
+type gaps map[string]gap
+
+type gap struct {
+	reason  string // of the first stream
+	stream  string
+	streams int
+}
+
+func (g gaps) add(cause, reason, stream string) {
+	if _, known := g[cause]; !known {
+		g[cause] = gap{reason: reason, stream: stream}
+	}
+	found := g[cause]
+	found.streams++
+	g[cause] = found
+}
+
+// sayGaps says each cause once, however many streams it has hit.
+func (s *session) sayGaps(found gaps) {
+	for _, cause := range slices.Sorted(maps.Keys(found)) {
+		g := found[cause]
+		s.observer.Gap(cause)
+		attributes := []any{"reason", g.reason}
+		if len(s.streams) > 1 {
+			attributes = append(attributes, "stream", g.stream, "streams", g.streams)
+		}
+		if cause == gapFirstStart {
+			s.logger.Info("first start on this Redis: every entry is swept before this instance is ready", attributes...)
+		} else {
+			s.logger.Warn("gap: changes may be missing, so every entry is swept before this instance is ready", append([]any{"cause", cause}, attributes...)...)
+		}
+		s.Loop.status.set(func(now *Status) { now.Gaps++; now.LastGap = g.reason })
+	}
+	switch {
+	case len(s.streams) > 1:
+		s.logger.Info("streaming", "streams", len(s.streams), "sweeping", s.sweeps.pending())
+	case len(found) == 0:
+		s.logger.Info("streaming", "stream", s.streams[0].Name, "position", s.streams[0].resume, "sweeping", s.sweeps.pending())
+	}
+}
+
+// hadWatermark reports whether an earlier session of this process has written the
+// watermark of a stream.
+func (s *session) hadWatermark(name string) bool {
+	return slices.ContainsFunc(s.Loop.Status().Streams, func(st StreamStatus) bool { return st.Name == name })
 }
 
 // causeCatalog is the cause, as metrics name it, of a sweep that no change in the
@@ -245,24 +359,27 @@ const (
 
 // findGap reports why changes may be missing between what the sink holds and
 // what the source will send; cause is empty if none are.
-func findGap(at change.Attachment, marks []guard.Watermark, lo change.Position) (cause, reason string) {
+func findGap(st *change.Stream, origin change.Origin, marks []guard.Watermark, lo change.Position) (cause, reason string) {
 	if lo.IsZero() {
 		reason = "no watermark of this stream in Redis: it is new, or was emptied"
-		if at.Gap != "" {
-			reason += "; " + at.Gap
+		if st.Gap != "" {
+			reason += "; " + st.Gap
 		}
 		return gapFirstStart, reason
 	}
-	if at.Gap != "" {
-		return gapSource, at.Gap
+	if st.Gap != "" {
+		return gapSource, st.Gap
 	}
 	for _, mark := range marks {
-		if mark.Origin != at.Origin.String() {
-			return gapOrigin, fmt.Sprintf("the primary has restarted or is another one: readers may have seen commits that no stream delivers (was %s, is %s)", mark.Origin, at.Origin)
+		if mark.Origin != origin.String() {
+			return gapOrigin, fmt.Sprintf("the primary has restarted or is another one: readers may have seen commits that no stream delivers (was %s, is %s)", mark.Origin, origin)
 		}
 	}
-	if at.Confirmed.Compare(lo) > 0 {
-		return gapSlotAhead, fmt.Sprintf("the source has forgotten what Redis does not have: it resumes at %s, Redis stands at %s", at.Confirmed, lo)
+	if !st.End.IsZero() && lo.Compare(st.End) > 0 {
+		return gapSource, fmt.Sprintf("the topic ends at %s, Redis stands at %s: what was in between is lost", st.End, lo)
+	}
+	if st.Confirmed.Compare(lo) > 0 {
+		return gapSlotAhead, fmt.Sprintf("the source has forgotten what Redis does not have: it resumes at %s, Redis stands at %s", st.Confirmed, lo)
 	}
 	return "", ""
 }
@@ -313,30 +430,31 @@ func changedTemplates(before, after guard.Fingerprints) []string {
 	return slices.Compact(templates)
 }
 
-// note is what the watermark is to say. Entries that are to be swept once more
-// keep their old fingerprints, so that a crash does not forget it.
-func (s *session) note() *guard.Note {
+// note is what the watermark of a stream is to say. Entries that are to be swept
+// once more keep their old fingerprints, so that a crash does not forget it.
+func (s *session) note(stream int) *guard.Note {
 	said := maps.Clone(s.fingerprints)
-	if s.unsettled != nil {
+	if unsettled := s.streams[stream].unsettled; unsettled != nil {
 		for name, entry := range s.fingerprints {
-			if before, known := s.unsettled[name]; !known {
+			if before, known := unsettled[name]; !known {
 				delete(said, name)
 			} else if before != entry {
 				said[name] = before
 			}
 		}
 	}
-	return &guard.Note{Origin: s.origin.String(), Fingerprints: said, Sweeps: s.sweeps.pending()}
+	return &guard.Note{Origin: s.origin.String(), Fingerprints: said, Sweeps: s.sweeps.pendingOf(stream)}
 }
 
 // settle sweeps the entries that differed at the take-over once more, when it
 // is time.
-func (s *session) settle() (templates []string) {
-	if s.unsettled == nil || s.oldest.Load() < s.unsettledBelow {
+func (s *session) settle(stream int) (templates []string) {
+	st := &s.streams[stream]
+	if st.unsettled == nil || s.oldest.Load() < s.unsettledBelow {
 		return nil
 	}
-	templates = changedTemplates(s.unsettled, s.fingerprints)
-	s.unsettled = nil
+	templates = changedTemplates(st.unsettled, s.fingerprints)
+	st.unsettled = nil
 	return templates
 }
 
@@ -385,9 +503,10 @@ func (s *session) watchCatalog(ctx context.Context, outages *outages) error {
 	}
 }
 
-// read has changes planned into batches and hands a batch on when it is full or
-// when the source has nothing more at hand. It returns when stop ends, and hands
-// the last batch on before, or when ctx does.
+// read has changes planned into batches, each of one stream, and hands a batch on
+// when it is full, when the next change is of another stream, or when the source
+// has nothing more at hand. It returns when stop ends, or the streams are others
+// from now on, and hands the last batch on before; or when ctx ends.
 func (s *session) read(stop, ctx context.Context) error {
 	defer close(s.planned)
 	reading, cancel := context.WithCancel(stop)
@@ -401,44 +520,76 @@ func (s *session) read(stop, ctx context.Context) error {
 			switch {
 			case ctx.Err() != nil:
 				return nil
+			case errors.Is(err, change.ErrReassigned):
+				s.over = of(serverSource, err)
 			case stop.Err() == nil:
 				return of(serverSource, err)
 			}
-			batch.Close()
-			if batch.Started() && s.queued.Acquire(ctx, weight(batch)) == nil {
-				select {
-				case s.planned <- batch:
-				case <-ctx.Done():
-				}
+			if batch.Started() {
+				s.handOn(ctx, batch)
 			}
 			return nil
 		}
+		st := &s.streams[c.Stream]
 		// A transaction that the sink holds wholly is skipped. One that it holds
 		// in part is applied again from its first row: its rows stand at the
 		// LSN of a commit that the sink has not passed.
-		if c.Position.LSN < s.resume.LSN && c.Position.Timeline == s.resume.Timeline {
+		if c.Position.LSN < st.resume.LSN && c.Position.Timeline == st.resume.Timeline {
 			continue
 		}
+		if c.Position.Compare(st.ungated) <= 0 {
+			c.XID, c.Again = 0, true
+		}
+		s.recognize(st, c)
+		if batch.Started() && batch.Stream != c.Stream {
+			if batch = s.handOn(ctx, batch); batch == nil {
+				return nil
+			}
+		}
 		s.planner.Plan(c, batch)
+		batch.Seen = st.seen
 		// What a transaction SETs is shown when it has ended, if it fits.
 		if !batch.Full() && (s.source.Pending() || batch.Open()) {
 			continue
 		}
-		batch.Close()
-		if s.queued.Acquire(ctx, weight(batch)) != nil {
+		if batch = s.handOn(ctx, batch); batch == nil {
 			return nil
 		}
-		select {
-		case s.planned <- batch:
-		case <-ctx.Done():
-			return nil
-		}
-		select {
-		case batch = <-s.free:
-			batch.Reset()
-		case <-ctx.Done():
-			return nil
-		}
+	}
+}
+
+// recognize tells what a connector sends again from what it sends for the first
+// time, and an initial snapshot from one that repairs.
+func (s *session) recognize(st *stream, c *change.Change) {
+	switch {
+	case c.Scan == change.Initial && st.seen != (change.Sequence{}):
+		c.Scan = change.Incremental
+	case c.Sequence == (change.Sequence{}):
+	case c.Sequence.Compare(st.seen) < 0:
+		c.Again = true
+	default:
+		st.seen = c.Sequence
+	}
+}
+
+// handOn gives a batch to the gate and returns an empty one; nil if ctx has
+// ended.
+func (s *session) handOn(ctx context.Context, batch *plan.Batch) *plan.Batch {
+	batch.Close()
+	if s.queued.Acquire(ctx, weight(batch)) != nil {
+		return nil
+	}
+	select {
+	case s.planned <- batch:
+	case <-ctx.Done():
+		return nil
+	}
+	select {
+	case batch = <-s.free:
+		batch.Reset()
+		return batch
+	case <-ctx.Done():
+		return nil
 	}
 }
 

@@ -160,12 +160,12 @@ func TestAnInstanceStandsByWhileAnotherOwnsTheStream(t *testing.T) {
 // that is written down, the next one must still know.
 func TestAGapIsNotForgottenWithATakeOverThatFailed(t *testing.T) {
 	play(t, func(r *rig) {
-		r.source.at.Gap = "the slot is new"
+		r.source.at.Streams[0].Gap = "the slot is new"
 		r.catalog.set(func(c *catalog) { c.err = change.ErrUnpublished })
 		r.start()
 		r.pass(10 * time.Second)
 		r.source.mu.Lock()
-		r.source.at.Gap = ""
+		r.source.at.Streams[0].Gap = ""
 		r.source.mu.Unlock()
 		r.catalog.set(func(c *catalog) { c.err = nil })
 		r.pass(time.Minute)

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -20,16 +21,13 @@ const (
 
 // Status is what a loop is doing.
 type Status struct {
-	State  State
-	Stream string
-	// Position is what Redis holds, Settled what it holds with nothing
-	// outstanding, Confirmed what the source need not send again.
-	Position, Settled, Confirmed change.Position
-	// LagBytes is the log between Position and the primary's insert position;
-	// Lag is how long ago the primary stood at Position.
+	State   State
+	Streams []StreamStatus
+	// LagBytes is the log between what Redis holds and the primary's insert
+	// position; Lag is how long ago the primary stood there.
 	LagBytes uint64
 	Lag      time.Duration
-	CaughtUp bool // once since the stream was attached
+	CaughtUp bool // once since the streams were attached
 	// Sweeping lists the key templates that are being swept.
 	Sweeping []string
 	// Holding has, for each server that is away, what it said first, or what a
@@ -37,6 +35,14 @@ type Status struct {
 	Holding map[string]string
 	Gaps    int
 	LastGap string
+}
+
+// StreamStatus is how far a stream is.
+type StreamStatus struct {
+	Name string
+	// Position is what Redis holds, Settled what it holds with nothing
+	// outstanding, Confirmed what the source need not send again.
+	Position, Settled, Confirmed change.Position
 }
 
 // Ready reports whether the cache can be trusted: caught up once, and swept.
@@ -73,5 +79,18 @@ func (s *status) held(server, said string) {
 func (l *Loop) Status() Status {
 	l.status.mu.Lock()
 	defer l.status.mu.Unlock()
-	return l.status.now
+	now := l.status.now
+	now.Streams = slices.Clone(now.Streams)
+	return now
+}
+
+// Applied returns the LSN up to which the log of the database is in Redis: zero
+// where that is not known, as over the partitions of topics.
+func (l *Loop) Applied() uint64 {
+	l.status.mu.Lock()
+	defer l.status.mu.Unlock()
+	if streams := l.status.now.Streams; len(streams) == 1 && streams[0].Position.Timeline != change.Offsets {
+		return streams[0].Position.LSN
+	}
+	return 0
 }

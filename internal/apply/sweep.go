@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
@@ -22,23 +23,28 @@ type sweeps struct {
 
 type generation struct {
 	templates []string // sorted, distinct
-	// before is where settled stands until the generation has ended.
-	before  change.Position
+	// before is where settled stands, of the streams that have asked, until the
+	// generation has ended.
+	before  map[int]change.Position
 	running bool
 }
 
-// request asks for a sweep of templates. settled is where settled stands if
-// nothing but this is outstanding: it may be ahead of where an earlier sweep
-// holds it now, or it would never move while sweeps follow each other.
-func (s *sweeps) request(templates []string, settled change.Position) {
+// request asks for a sweep of templates because of a stream. settled is where
+// its settled stands if nothing but this is outstanding: it may be ahead of where
+// an earlier sweep holds it now, or it would never move while sweeps follow each
+// other.
+func (s *sweeps) request(templates []string, stream int, settled change.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var g *generation
 	if n := len(s.generations); n > 0 && !s.generations[n-1].running {
 		g = s.generations[n-1]
 	} else {
-		g = &generation{before: settled}
+		g = &generation{before: map[int]change.Position{}}
 		s.generations = append(s.generations, g)
+	}
+	if _, asked := g.before[stream]; !asked {
+		g.before[stream] = settled
 	}
 	g.templates = append(g.templates, templates...)
 	slices.Sort(g.templates)
@@ -53,27 +59,51 @@ func (s *sweeps) wake() {
 	}
 }
 
-// settled returns the position up to which nothing is outstanding, if
-// everything up to written has been applied.
-func (s *sweeps) settled(written change.Position) change.Position {
+// settled returns the position of a stream up to which nothing is outstanding,
+// if everything up to written has been applied.
+func (s *sweeps) settled(stream int, written change.Position) change.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.generations) > 0 {
-		return s.generations[0].before
+	for _, g := range s.generations {
+		if before, asked := g.before[stream]; asked {
+			return before
+		}
 	}
 	return written
 }
 
 // pending returns the templates of all sweeps that have not ended.
 func (s *sweeps) pending() []string {
+	return s.templates(func(*generation) bool { return true })
+}
+
+// pendingOf returns those that a stream has asked for, and what was swept
+// together with them.
+func (s *sweeps) pendingOf(stream int) []string {
+	return s.templates(func(g *generation) bool {
+		_, asked := g.before[stream]
+		return asked
+	})
+}
+
+func (s *sweeps) templates(of func(*generation) bool) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	templates := []string{}
 	for _, g := range s.generations {
-		templates = append(templates, g.templates...)
+		if of(g) {
+			templates = append(templates, g.templates...)
+		}
 	}
 	slices.Sort(templates)
 	return slices.Compact(templates)
+}
+
+// asking returns, in order, the streams that have asked for g.
+func (s *sweeps) asking(g *generation) []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(g.before))
 }
 
 // next marks the oldest generation as running and returns it; nil if there is
@@ -88,25 +118,33 @@ func (s *sweeps) next() *generation {
 	return s.generations[0]
 }
 
-func (s *sweeps) ended() {
+// ended takes the oldest away, and returns the streams that had asked for it.
+func (s *sweeps) ended() (streams []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	streams = slices.Sorted(maps.Keys(s.generations[0].before))
 	s.generations = s.generations[1:]
+	return streams
 }
 
-// mark has a batch written behind what the sweep has dropped. A Redis that goes
-// back to before the drops goes back to before that batch too, and answers the
-// next one with LOST: so the end of a sweep is never noted on a Redis that has
-// forgotten the sweep.
-func (s *session) mark(ctx context.Context) error {
-	written := make(chan struct{})
+// mark is a batch that a sweep wants behind what it has dropped, in each of the
+// streams that have asked for it. A Redis that goes back to before the drops goes
+// back to before that batch too, and answers the next one with LOST: so the end of
+// a sweep is never noted on a Redis that has forgotten the sweep.
+type mark struct {
+	streams []int
+	written chan struct{}
+}
+
+func (s *session) mark(ctx context.Context, streams []int) error {
+	m := mark{streams, make(chan struct{})}
 	select {
-	case s.marks <- written:
+	case s.marks <- m:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
-	case <-written:
+	case <-m.written:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -131,10 +169,11 @@ func (s *session) sweepAll(ctx context.Context, outages *outages) error {
 			}
 			return err
 		}
-		s.sweeps.ended()
+		streams := s.sweeps.ended()
 		select {
-		case s.noteDue <- struct{}{}:
-		default:
+		case s.ended <- streams:
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
@@ -165,7 +204,7 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 				return err
 			}
 		}
-		if err := s.mark(ctx); err != nil {
+		if err := s.mark(ctx, s.sweeps.asking(g)); err != nil {
 			return err
 		}
 		after, err := s.runID(ctx, outages)

@@ -45,11 +45,11 @@ func TestEachGapSweepsEveryEntryTwice(t *testing.T) {
 		settled change.Position
 	}{
 		{"first_start", func(r *rig) { r.sink.mark = guard.Watermark{} }, change.Position{}},
-		{"slot_ahead", func(r *rig) { r.source.at.Confirmed = at(101) }, at(90)},
-		{"source", func(r *rig) { r.source.at.Gap = "the slot is new" }, at(90)},
+		{"slot_ahead", func(r *rig) { r.source.at.Streams[0].Confirmed = at(101) }, at(90)},
+		{"source", func(r *rig) { r.source.at.Streams[0].Gap = "the slot is new" }, at(90)},
 		{"origin", func(r *rig) { r.source.at.Origin.StartedAt = time.Unix(2, 0) }, at(90)},
 		{"origin", func(r *rig) { r.source.at.Origin.Timeline = 2 }, at(90)},
-		{"slot_ahead", func(r *rig) { r.source.at.Confirmed = change.Position{Timeline: 2, LSN: 1} }, at(90)},
+		{"slot_ahead", func(r *rig) { r.source.at.Streams[0].Confirmed = change.Position{Timeline: 2, LSN: 1} }, at(90)},
 	} {
 		t.Run(test.cause, func(t *testing.T) {
 			play(t, func(r *rig) {
@@ -64,10 +64,10 @@ func TestEachGapSweepsEveryEntryTwice(t *testing.T) {
 					r.t.Errorf("status: %+v", status)
 				}
 				r.gate.set(func(g *gate) { g.insert = 300 })
-				lsn := r.source.at.Confirmed.LSN + 100
+				lsn := r.source.at.Streams[0].Confirmed.LSN + 100
 				changes := r.users(700, lsn, "1")
 				for i := range changes {
-					changes[i].Position.Timeline = r.source.at.Confirmed.Timeline
+					changes[i].Position.Timeline = r.source.at.Streams[0].Confirmed.Timeline
 				}
 				r.send(changes)
 				end := changes[1].Position
@@ -105,7 +105,7 @@ func TestEachGapSweepsEveryEntryTwice(t *testing.T) {
 // has is a gap.
 func TestAnOrdinaryStartSweepsNothing(t *testing.T) {
 	play(t, func(r *rig) {
-		r.source.at.Confirmed = at(50)
+		r.source.at.Streams[0].Confirmed = at(50)
 		r.start()
 		r.send(r.users(600, 60, "old"), r.users(700, 200, "1"))
 		r.pass(time.Minute)
@@ -129,7 +129,7 @@ func TestAGapSweepsWhatFormerEntriesLeft(t *testing.T) {
 	play(t, func(r *rig) {
 		r.sink.mark.Fingerprints = guard.Fingerprints{"gone": {Key: "gone:{id}"}}
 		r.sink.mark.Sweeps = []string{"pending:{id}", userTemplate}
-		r.source.at.Gap = "the slot is new"
+		r.source.at.Streams[0].Gap = "the slot is new"
 		began := time.Now()
 		r.start()
 		r.pass(time.Minute)

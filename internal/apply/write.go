@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
@@ -10,12 +11,12 @@ import (
 )
 
 // writeAll writes what the gate lets through, in order, beginning with first.
-// It owns the watermark: position, settled, note, and what is confirmed.
-func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Batch) error {
-	if err := s.write(ctx, outages, []*plan.Batch{first}); err != nil {
+// It owns the watermarks: position, settled, note, and what is confirmed.
+func (s *session) writeAll(ctx context.Context, outages *outages, first []*plan.Batch) error {
+	if err := s.write(ctx, outages, first); err != nil {
 		return err
 	}
-	s.gap = ""
+	clear(s.gaps)
 	s.sweeps.wake()
 	tick := time.NewTicker(confirmEvery)
 	defer tick.Stop()
@@ -23,39 +24,32 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 		select {
 		case <-ctx.Done():
 			return nil
-		case g, ok := <-s.gated:
+		case group, ok := <-s.gated:
 			if !ok {
 				return s.finish(ctx)
 			}
-			if err := s.write(ctx, outages, g); err != nil {
+			if err := s.write(ctx, outages, group); err != nil {
 				return err
 			}
-		case <-s.noteDue:
-			if err := s.writeNote(ctx, outages); err != nil {
+			for _, b := range group {
+				s.recycle(b)
+			}
+		case streams := <-s.ended:
+			if err := s.writeNotes(ctx, outages, streams); err != nil {
 				return err
 			}
-		case written := <-s.marks:
-			if err := s.writeNote(ctx, outages); err != nil {
+		case m := <-s.marks:
+			if err := s.writeNotes(ctx, outages, m.streams); err != nil {
 				return err
 			}
-			close(written)
+			close(m.written)
 		case now := <-s.looks:
-			s.doubtful = max(s.doubtful, now.doubtful)
-			changed := append(changedTemplates(s.fingerprints, now.Fingerprints), s.settle()...)
-			if len(changed) == 0 {
-				continue
-			}
-			s.logger.Info("sweeping: the catalog shows a change that no row tells", "keys", changed)
-			s.observeCatalog(now.Fingerprints)
-			s.sweeps.request(changed, s.written)
-			s.fingerprints = now.Fingerprints
-			if err := s.writeNote(ctx, outages); err != nil {
+			if err := s.compare(ctx, outages, now); err != nil {
 				return err
 			}
-			s.sweeps.wake()
 		case now := <-tick.C:
 			s.confirm(now)
-			// Writes would notice that the watermark is gone. Without any,
+			// Writes would notice that a watermark is gone. Without any,
 			// someone has to look.
 			if now.Sub(s.lastWrite) > probeEvery {
 				s.lastWrite = now
@@ -67,6 +61,33 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first *plan.Ba
 	}
 }
 
+// compare sweeps the entries that are not what they were at the last look.
+func (s *session) compare(ctx context.Context, outages *outages, now look) error {
+	s.doubtful = max(s.doubtful, now.doubtful)
+	changed := changedTemplates(s.fingerprints, now.Fingerprints)
+	all := make([]int, len(s.streams))
+	for i := range s.streams {
+		all[i] = i
+		changed = append(changed, s.settle(i)...)
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	slices.Sort(changed)
+	changed = slices.Compact(changed)
+	s.logger.Info("sweeping: the catalog shows a change that no row tells", "keys", changed)
+	s.observeCatalog(now.Fingerprints)
+	for i := range s.streams {
+		s.sweeps.request(changed, i, s.streams[i].written)
+	}
+	s.fingerprints = now.Fingerprints
+	if err := s.writeNotes(ctx, outages, all); err != nil {
+		return err
+	}
+	s.sweeps.wake()
+	return nil
+}
+
 // observeCatalog counts the sweeps of the entries that are not what they were.
 func (s *session) observeCatalog(now guard.Fingerprints) {
 	for name, entry := range now {
@@ -76,28 +97,33 @@ func (s *session) observeCatalog(now guard.Fingerprints) {
 	}
 }
 
-func (s *session) writeNote(ctx context.Context, outages *outages) error {
-	b := <-s.free
-	b.Reset()
-	b.End, b.Note = s.written, s.note()
-	return s.write(ctx, outages, []*plan.Batch{b})
+// writeNotes has the watermarks of the streams say what there is to say now.
+func (s *session) writeNotes(ctx context.Context, outages *outages, streams []int) error {
+	notes := make([]*plan.Batch, len(streams))
+	for i, number := range streams {
+		b := plan.NewBatch()
+		b.Stream, b.End, b.Note = number, s.streams[number].written, s.note(number)
+		notes[i] = b
+	}
+	return s.write(ctx, outages, notes)
 }
 
 // write writes one group, trying again until it is in.
 func (s *session) write(ctx context.Context, outages *outages, group []*plan.Batch) error {
 	sweeping := false
 	for _, b := range group {
+		st := &s.streams[b.Stream]
 		if len(b.Sweeps) > 0 {
 			s.requestSweeps(b)
 			sweeping = true
 		}
 		// A transaction that was applied in part before is applied again from
 		// its start; the watermark never goes back.
-		if b.End.Compare(s.written) < 0 {
-			b.End = s.written
+		if b.End.Compare(st.written) < 0 {
+			b.End = st.written
 		}
-		s.written = b.End
-		b.Settled = s.sweeps.settled(b.End)
+		st.written = b.End
+		b.Settled = s.sweeps.settled(b.Stream, b.End)
 		s.judge(b)
 	}
 
@@ -114,19 +140,26 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 	}
 	now := time.Now()
 	s.lastWrite = now
-	s.checkpoint(now)
-	settled := s.sweeps.settled(s.written)
+	for _, b := range group {
+		st := &s.streams[b.Stream]
+		st.checkpoint(now)
+		if !st.caughtUp && st.written.Compare(st.target) >= 0 {
+			st.caughtUp = true
+			s.behind--
+		}
+	}
 	pending := s.sweeps.pending()
 	s.Loop.status.set(func(status *Status) {
-		status.Position, status.Settled = s.written, settled
-		status.LagBytes, status.Lag = s.lag.behind(now, s.written.LSN)
-		status.CaughtUp = status.CaughtUp || s.written.LSN+pageHeader >= s.target
+		for _, b := range group {
+			st := &status.Streams[b.Stream]
+			st.Position = s.streams[b.Stream].written
+			st.Settled = s.sweeps.settled(b.Stream, st.Position)
+		}
+		status.CaughtUp = s.behind == 0
 		status.Sweeping = pending
 	})
+	s.measureLag(now, s.Loop.Applied())
 	s.sayReady()
-	for _, b := range group {
-		s.recycle(b)
-	}
 	if sweeping {
 		s.sweeps.wake()
 	}
@@ -165,8 +198,12 @@ func (s *session) load(batches []*plan.Batch) {
 func (s *session) sayReady() {
 	status := s.Loop.Status()
 	ready := status.Ready()
-	if ready && !s.saidReady {
-		s.logger.Info("ready", "position", status.Position)
+	switch {
+	case !ready || s.saidReady:
+	case len(status.Streams) == 1:
+		s.logger.Info("ready", "position", status.Streams[0].Position)
+	default:
+		s.logger.Info("ready", "streams", len(status.Streams))
 	}
 	s.saidReady = ready
 }
@@ -186,8 +223,8 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		}
 		templates = append(templates, entry.Key.String())
 	}
-	s.sweeps.request(templates, s.written)
-	b.Note = s.note()
+	s.sweeps.request(templates, b.Stream, s.streams[b.Stream].written)
+	b.Note = s.note(b.Stream)
 }
 
 // unapplied is why a change could not be applied.
@@ -255,40 +292,60 @@ type checkpoint struct {
 	position change.Position
 }
 
-// checkpoint remembers that Redis has confirmed s.written. One in confirmEvery
+// checkpoint remembers that Redis has confirmed written. One in confirmEvery
 // is enough, so a few dozen at most wait to become durable.
-func (s *session) checkpoint(now time.Time) {
-	n := len(s.unconfirmed)
-	if n > 1 && now.Sub(s.unconfirmed[n-2].at) < confirmEvery {
-		s.unconfirmed[n-1] = checkpoint{now, s.written}
+func (st *stream) checkpoint(now time.Time) {
+	n := len(st.unconfirmed)
+	if n > 1 && now.Sub(st.unconfirmed[n-2].at) < confirmEvery {
+		st.unconfirmed[n-1] = checkpoint{now, st.written}
 		return
 	}
-	s.unconfirmed = append(s.unconfirmed, checkpoint{now, s.written})
+	st.unconfirmed = append(st.unconfirmed, checkpoint{now, st.written})
 }
 
 // confirm acknowledges what can no longer be lost to the source.
 func (s *session) confirm(now time.Time) {
+	for i := range s.streams {
+		position, ok := s.streams[i].durable(now, s.durable)
+		if !ok {
+			continue
+		}
+		s.source.Confirm(i, position)
+		s.Loop.status.set(func(status *Status) { status.Streams[i].Confirmed = position })
+	}
+}
+
+// durable returns the last position that was written long enough ago, if it was
+// not returned before.
+func (st *stream) durable(now time.Time, after time.Duration) (p change.Position, ok bool) {
 	durable := -1
-	for i, c := range s.unconfirmed {
-		if now.Sub(c.at) >= s.durable {
+	for i, c := range st.unconfirmed {
+		if now.Sub(c.at) >= after {
 			durable = i
 		}
 	}
 	if durable < 0 {
-		return
+		return p, false
 	}
-	position := s.unconfirmed[durable].position
-	s.unconfirmed = append(s.unconfirmed[:0], s.unconfirmed[durable+1:]...)
-	s.source.Confirm(position)
-	s.Loop.status.set(func(status *Status) { status.Confirmed = position })
+	p = st.unconfirmed[durable].position
+	st.unconfirmed = append(st.unconfirmed[:0], st.unconfirmed[durable+1:]...)
+	return p, true
 }
 
 // finish acknowledges what was written last. It waits until that is durable,
-// but no longer than that takes; a source that was not told sends again.
+// but no longer than that takes; a source that was not told sends again. Who
+// takes streams over that are no longer ours need not wait: it finds in Redis how
+// far they are.
 func (s *session) finish(ctx context.Context) error {
-	if n := len(s.unconfirmed); n > 0 {
-		sleep(ctx, time.Until(s.unconfirmed[n-1].at.Add(s.durable)))
-		s.confirm(time.Now())
+	var last time.Time
+	for i := range s.streams {
+		if n := len(s.streams[i].unconfirmed); n > 0 && s.streams[i].unconfirmed[n-1].at.After(last) {
+			last = s.streams[i].unconfirmed[n-1].at
+		}
 	}
+	if s.over == nil && !last.IsZero() {
+		sleep(ctx, time.Until(last.Add(s.durable)))
+	}
+	s.confirm(time.Now())
 	return nil
 }

@@ -24,12 +24,15 @@ const (
 	// Idle says that nothing is pending up to Position: the log moved on
 	// without a change for us.
 	Idle
-	// Undecodable is a change of a known relation whose rows could not be read.
-	// Reason says why. Which keys it touches is unknown.
+	// Undecodable is a change whose rows could not be read. Reason says why. Which
+	// keys it touches is unknown; without a Relation, its table is.
 	Undecodable
+	// Restart says that what follows was read anew: what was deleted since the
+	// source began before is told by nobody.
+	Restart
 )
 
-var opNames = [...]string{"none", "insert", "update", "delete", "truncate", "commit", "idle", "undecodable"}
+var opNames = [...]string{"none", "insert", "update", "delete", "truncate", "commit", "idle", "undecodable", "restart"}
 
 func (o Op) String() string {
 	if int(o) < len(opNames) {
@@ -42,21 +45,48 @@ func (o Op) String() string {
 // it points to: it is valid until the source's next call to Next.
 type Change struct {
 	Op       Op
-	Relation *Relation // nil for Commit and Idle
+	Relation *Relation // nil for Commit, Idle and Restart
 	Old, New Row
 
+	// Stream is where it comes from, an index into Attachment.Streams.
+	Stream int
 	// XID is the top-level transaction, 32 bits as the log has it. Zero (Idle)
 	// needs no gate.
 	XID uint32
+	// LSN tells whether the change is newer than what a reader may have seen: the
+	// commit is not below it. PostgreSQL's log: the commit record. Debezium: the
+	// row's own record, so a change may count as older than it is.
+	LSN uint64
+	// Again: it may have been delivered before, so it SETs nothing.
+	Again bool
+	// Sequence orders what a connector sends into a topic, for those that came from
+	// the log; zero where there is none. A connector that was killed sends again
+	// what it had sent, with the sequences that it had.
+	Sequence Sequence
+	// Scan: the row was read, not changed.
+	Scan Scan
 	// CommittedAt is when the transaction committed, in microseconds since the
 	// Unix epoch by the clock of the server that committed it. For metrics
 	// only: a replicated transaction carries its origin's clock.
 	CommittedAt int64
-	// Position is where the stream resumes once this change is applied.
+	// Position is where its stream resumes once this change is applied.
 	Position Position
 	// Reason says why an Undecodable change could not be read.
 	Reason string
 }
+
+// Scan says whether a row was read from its table, by what the connector calls a
+// snapshot, rather than changed.
+type Scan uint8
+
+const (
+	// Streamed: it was not.
+	Streamed Scan = iota
+	// Initial: by a scan behind which the log begins.
+	Initial
+	// Incremental: by one that runs beside the log.
+	Incremental
+)
 
 // RowKind says how much of a row is known.
 type RowKind uint8

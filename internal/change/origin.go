@@ -42,18 +42,34 @@ func IsRefusal(err error) bool {
 	return ok
 }
 
-// Attachment is what a source knows when it has taken its stream over.
+// Attachment is what a source knows when it has taken its streams over.
 type Attachment struct {
-	// Stream names the stream for good: two deployments on one Redis never
-	// share a watermark. It has no braces.
-	Stream string
 	Origin Origin
-	// Confirmed is what the source will never send again. Next gives every
+	// Streams are what is taken over: one replication slot, or each partition of
+	// the topics that this instance was given.
+	Streams []Stream
+}
+
+// A Stream is consumed in order, and has a watermark of its own.
+type Stream struct {
+	// Name names the stream for good: two deployments on one Redis never share a
+	// watermark. It has no braces.
+	Name string
+	// Confirmed is what the source will never send again. It can send every
 	// change behind it.
 	Confirmed Position
+	// Begin is where the stream goes on if the sink does not know how far it is;
+	// zero: at Confirmed.
+	Begin Position
 	// Gap says why the source itself knows that changes are missing (the slot
 	// is new, it was lost); empty if it knows of none.
 	Gap string
+	// End is where the stream ended when it was attached; zero where only the log
+	// of the database tells.
+	End Position
+	// Rewound: somebody has set the stream back to Begin. What comes from there on
+	// is to be applied again, whatever the sink holds.
+	Rewound bool
 }
 
 // ErrOriginChanged says that the primary is not, or no longer, the server that
@@ -65,6 +81,10 @@ var ErrOriginChanged = errors.New("the database is not the server that the strea
 // somebody changed the publication, or made the table anew. Attaching again
 // mends it or says what does.
 var ErrUnpublished = errors.New("the publication does not send every change of a table")
+
+// ErrReassigned says that the source has other streams from now on. What it has
+// given before is to be written; then it must be attached again.
+var ErrReassigned = errors.New("the streams of this instance have changed")
 
 // ErrInUse says that another instance holds the stream. There is nothing wrong:
 // this one stands by.

@@ -58,6 +58,7 @@ func TestAPositionPrintsAsPostgreSQLPrintsIt(t *testing.T) {
 	for want, p := range map[string]change.Position{
 		"1/0/16B3748":    {Timeline: 1, LSN: 0x16B3748},
 		"3/A/FF000000+7": {Timeline: 3, LSN: 0xAFF000000, Row: 7},
+		"offset 42":      {Timeline: change.Offsets, LSN: 42},
 	} {
 		if got := p.String(); got != want {
 			t.Errorf("got %s, want %s", got, want)

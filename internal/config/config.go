@@ -31,7 +31,8 @@ type Config struct {
 // otherwise, the replication stream.
 type Database struct {
 	// URL is a postgres:// URL or a key=value connection string, as written.
-	// ConnString is what a driver wants.
+	// ConnString is what a driver wants. Only where changes come from Kafka may
+	// it be empty: there is no database then.
 	URL            URL
 	PasswordFile   string
 	Password       Secret // the content of PasswordFile
@@ -55,6 +56,7 @@ type Redis struct {
 // directory: those relative to the configuration file are resolved already.
 type TLS struct {
 	Mode       string // libpq's sslmode; the database only
+	Enabled    bool   // Kafka only: elsewhere the URL says it
 	CAFile     string
 	CertFile   string
 	KeyFile    string
@@ -63,7 +65,9 @@ type TLS struct {
 
 // Source is where changes come from.
 type Source struct {
-	Postgres Postgres
+	FromKafka bool // else from Postgres
+	Postgres  Postgres
+	Kafka     Kafka
 }
 
 // Postgres is the direct source: a logical replication slot.

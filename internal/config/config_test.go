@@ -269,6 +269,13 @@ func TestSecretsAreHidden(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
 		outputs[verb] = fmt.Sprintf(verb+verb+verb+verb, c, *c, c.Redis.Password, c.Source.Postgres.URL)
 	}
+	kafka := parse(t, "redis: redis://x\nentries: {p: {key: 'p:{id}', table: p}}\nsource:\n  kafka:\n    brokers: [localhost:9092]\n    topic_prefix: cdc\n"+
+		"    sasl: {mechanism: plain, username: u, password: hunter2}\n    schema_registry: http://u:hunter2@registry\n"+
+		"    connect: {url: 'https://connect', username: u, password: hunter2, database: 'postgres://u:hunter2@db'}\n")
+	if asJSON, err = json.Marshal(kafka); err != nil {
+		t.Fatal(err)
+	}
+	outputs["kafka"] = fmt.Sprintf("%s %v %+v %#v %s", asJSON, kafka.Source, kafka.Source.Kafka, kafka.Source.Kafka.Connect, kafka.Effective())
 	for way, text := range outputs {
 		for _, secret := range []string{"hunter2", fmt.Sprintf("%x", "hunter2")} {
 			if strings.Contains(text, secret) {
@@ -337,6 +344,58 @@ func TestConnStringHasEverything(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// What Debezium gets leads to the database from where Connect's workers are, and
+// is never weaker than what the service itself uses.
+func TestConnectorConnStringLeavesOutWhatIsOurs(t *testing.T) {
+	t.Chdir("testdata")
+	for _, tt := range []struct{ name, database, connect, want string }{
+		{"our own", "database: postgres://app:pw@db/shop", "", "postgres://app:pw@db/shop"},
+		{"files are ours, what they mean is not", "database: {url: 'postgres://app@db/shop', password_file: password, tls: {ca_file: ca.pem}}", "",
+			"postgres://app@db/shop?password=it%27s%20%26%20secret&sslmode=verify-full"},
+		{"another address", "database: {url: 'postgres://app@db/shop', password_file: password, tls: {ca_file: ca.pem}}", ", database: host=db.internal dbname=shop",
+			`host=db.internal dbname=shop password='it\'s & secret'`},
+		{"another password", "database: {url: 'postgres://app@db/shop', password_file: password}", ", database: postgres://d:own@db.internal/shop",
+			"postgres://d:own@db.internal/shop"},
+		{"no database", "", ", database: postgres://d:own@db.internal/shop", "postgres://d:own@db.internal/shop"},
+		{"nothing known", "", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := parse(t, tt.database+"\nredis: redis://x\nentries: {p: {key: 'p:{id}', table: p}}\n"+
+				"source:\n  kafka:\n    brokers: [localhost:9092]\n    topic_prefix: cdc\n    connect: {url: 'http://connect:8083'"+tt.connect+"}\n")
+			if diff := cmp.Diff(tt.want, c.ConnectorConnString()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// The brokers' TLS is a word, as nothing in their addresses says it; that of the
+// others follows from their URLs.
+func TestTLSOfKafkaAndItsNeighbours(t *testing.T) {
+	const head = "redis: redis://x\nentries: {p: {key: 'p:{id}', table: p}}\nsource:\n  kafka:\n    brokers: [kafka.example.com:9093]\n    topic_prefix: cdc\n"
+	k := parse(t, head+"    schema_registry: http://registry:8081\n").Source.Kafka
+	if got, err := k.TLSConfig(); got != nil || err != nil {
+		t.Errorf("without a word: %v, %v", got, err)
+	}
+	if got, err := k.SchemaRegistry.TLSConfig(); got != nil || err != nil {
+		t.Errorf("http: %v, %v", got, err)
+	}
+	k = parse(t, head+"    tls: true\n    schema_registry: https://registry.example.com:8081/apis/ccompat/v7\n    connect: {url: 'https://10.0.0.7:8083', tls: {server_name: connect}}\n").Source.Kafka
+	if got, err := k.TLSConfig(); err != nil || got.ServerName != "" {
+		t.Errorf("tls: true gives %v, %v", got, err)
+	}
+	if got, err := k.SchemaRegistry.TLSConfig(); err != nil || got.ServerName != "registry.example.com" {
+		t.Errorf("https gives %v, %v", got, err)
+	}
+	if got, err := k.Connect.TLSConfig(); err != nil || got.ServerName != "connect" {
+		t.Errorf("a name of its own gives %v, %v", got, err)
+	}
+	k = parse(t, head+"    tls: {enabled: false}\n").Source.Kafka
+	if got, err := k.TLSConfig(); got != nil || err != nil {
+		t.Errorf("enabled: false gives %v, %v", got, err)
 	}
 }
 

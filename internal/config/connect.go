@@ -106,31 +106,78 @@ func hasPassword(u URL) bool {
 	return hasParameter(string(u), "password")
 }
 
+// ConnectorConnString is how Debezium reaches the database: without the files
+// and the timeout beside our URL, which are not the workers'. Empty: nothing says
+// how. It is not for printing.
+func (c *Config) ConnectorConnString() string {
+	d := Database{Password: c.Database.Password}
+	u := c.Source.Kafka.Connect.Database
+	if u == "" {
+		u = c.Database.URL
+		// Never less than what we do ourselves: then rather an error of Debezium's,
+		// that it has no authorities.
+		d.TLS.Mode = c.Database.TLS.Mode
+		if d.TLS.Mode == "" && c.Database.TLS.CAFile != "" {
+			d.TLS.Mode = "verify-full"
+		}
+	}
+	if u == "" {
+		return ""
+	}
+	if hasPassword(u) {
+		d.Password = ""
+	}
+	return d.connString(string(u))
+}
+
 // TLSConfig is how to connect to Redis; nil without TLS.
 func (r Redis) TLSConfig() (*tls.Config, error) {
 	if !strings.HasPrefix(string(r.URL), "rediss://") {
 		return nil, nil
 	}
-	result := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: r.TLS.ServerName}
+	return r.TLS.config("redis.tls", r.URL)
+}
+
+// TLSConfig is how to connect to the brokers; nil without TLS. Without a
+// server_name the client is to set the name of each broker.
+func (k Kafka) TLSConfig() (*tls.Config, error) {
+	if !k.TLS.Enabled {
+		return nil, nil
+	}
+	return k.TLS.config("source.kafka.tls", "")
+}
+
+// TLSConfig is how to connect to the endpoint; nil without TLS.
+func (e Endpoint) TLSConfig() (*tls.Config, error) {
+	if !strings.HasPrefix(string(e.URL), "https://") {
+		return nil, nil
+	}
+	return e.TLS.config("tls", e.URL)
+}
+
+// config reads the files. The server's name is that of the URL unless t says
+// otherwise.
+func (t TLS) config(path string, server URL) (*tls.Config, error) {
+	result := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if result.ServerName == "" {
-		if u, err := url.Parse(string(r.URL)); err == nil {
+		if u, err := url.Parse(string(server)); err == nil {
 			result.ServerName = u.Hostname()
 		}
 	}
-	if r.TLS.CAFile != "" {
-		pem, err := os.ReadFile(r.TLS.CAFile)
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read redis.tls.ca_file: %w", err)
+			return nil, fmt.Errorf("read %s.ca_file: %w", path, err)
 		}
 		result.RootCAs = x509.NewCertPool()
 		if !result.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("redis.tls.ca_file: no PEM certificate in %s", r.TLS.CAFile)
+			return nil, fmt.Errorf("%s.ca_file: no PEM certificate in %s", path, t.CAFile)
 		}
 	}
-	if r.TLS.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(r.TLS.CertFile, r.TLS.KeyFile)
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("redis.tls.cert_file and key_file: %w", err)
+			return nil, fmt.Errorf("%s.cert_file and key_file: %w", path, err)
 		}
 		result.Certificates = []tls.Certificate{pair}
 	}

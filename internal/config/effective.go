@@ -34,6 +34,9 @@ func (c *Config) print(b *strings.Builder, s *setting, e *Entry, depth int) {
 		if child.written && e.OnChange == Invalidate {
 			continue // Parse would not have it
 		}
+		if child.path == "source.postgres" && c.Source.FromKafka || !c.given(child, e) {
+			continue // Parse would not have it either
+		}
 		if child.at == nil {
 			var inner strings.Builder
 			c.print(&inner, child, e, depth+1)
@@ -54,6 +57,38 @@ func (c *Config) print(b *strings.Builder, s *setting, e *Entry, depth int) {
 	}
 }
 
+// given reports whether a mapping has the keys that it requires. One that was
+// left out has only defaults.
+func (c *Config) given(mapping *setting, e *Entry) bool {
+	for _, child := range mapping.children() {
+		if !child.required || child.at == nil {
+			continue
+		}
+		switch at := child.at(c, e).(type) {
+		case *[]string:
+			if len(*at) == 0 {
+				return false
+			}
+		default:
+			if _, ok := c.text(child, e); !ok {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// fromFile reports whether a secret was read from the file that the setting
+// beside it names.
+func (c *Config) fromFile(secret *setting, e *Entry) bool {
+	for i := range settings {
+		if s := &settings[i]; s.path == secret.path+"_file" {
+			return *s.at(c, e).(*string) != ""
+		}
+	}
+	return false
+}
+
 // text is the value as it would be written, secrets hidden; false if there is
 // none.
 func (c *Config) text(s *setting, e *Entry) (string, bool) {
@@ -65,7 +100,7 @@ func (c *Config) text(s *setting, e *Entry) (string, bool) {
 			text = "off"
 		}
 	case *Secret:
-		if c.Redis.PasswordFile == "" {
+		if !c.fromFile(s, e) {
 			text = at.String()
 		}
 	case *URL:

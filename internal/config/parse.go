@@ -188,7 +188,11 @@ func (r *reader) list(path string, s *setting, node ast.Node, names *[]string, e
 		r.addAt(path, fmt.Sprintf("is %s, not a list", kindOf(node)), s.writeExample())
 		return
 	case len(list.Values) == 0:
-		r.addAt(path, "is empty", s.writeExample()+", or leave it out")
+		mend := s.writeExample()
+		if !s.required {
+			mend += ", or leave it out"
+		}
+		r.addAt(path, "is empty", mend)
 	}
 	for i, node := range list.Values {
 		path := element(path, i)
@@ -210,6 +214,10 @@ func (r *reader) single(path string, s *setting, node ast.Node, e *Entry) {
 		mend := s.writeExample()
 		if m, isMapping := node.(*ast.MappingNode); isMapping && m.IsFlowStyle && s.path == "entries.*.key" {
 			mend = `put quotes around a value that begins with a brace: "{id}:name"`
+		}
+		if s.path == "source.kafka.brokers" {
+			// The YAML parser reads [host:port] inside a { } as a mapping.
+			mend = `put quotes around it: "localhost:9092"`
 		}
 		r.addAt(path, fmt.Sprintf("is %s, not a single value", kindOf(node)), mend)
 		return
@@ -323,7 +331,10 @@ func (r *reader) mapping(path string, s *setting, node ast.Node, e *Entry) {
 			return
 		}
 		want := "a mapping"
-		if s.short != "" {
+		switch {
+		case s.isSwitch():
+			want = "true, false or a mapping"
+		case s.short != "":
 			want = "a URL or a mapping"
 		}
 		r.addAt(path, fmt.Sprintf("is %s, not %s", kindOf(node), want), s.writeExample())
@@ -336,8 +347,11 @@ func (r *reader) mapping(path string, s *setting, node ast.Node, e *Entry) {
 	for _, pair := range pairs {
 		r.pair(path, s, pair, e, seen)
 	}
+	if _, said := seen[s.short]; s.isSwitch() && !said {
+		*s.child(s.short).at(r.config, e).(*bool) = true
+	}
 	for _, c := range s.children() {
-		if _, ok := seen[c.name()]; c.required && !ok {
+		if _, ok := seen[c.name()]; c.required && !ok && !r.has(c.unless) {
 			r.addAt(join(path, c.name()), "is missing", c.writeExample())
 		}
 	}
@@ -393,7 +407,7 @@ func (r *reader) unwritten(path string, e *Entry) {
 			continue
 		}
 		at := join(path, settings[i].name())
-		if _, given := r.document.places[at]; given {
+		if r.has(at) {
 			r.addAt(at, "is about what the service writes, and this entry only invalidates: its values are the application's own",
 				"write on_change: update, warm or refresh; or take this out")
 		}
@@ -585,14 +599,7 @@ func (r *reader) setFile(at *string, path string) *fault {
 func (r *reader) agree() {
 	c := r.config
 	r.passwordFile("database.password_file", c.Database.PasswordFile, c.Database.URL, &c.Database.Password)
-	if c.Redis.Password != "" && hasPassword(c.Redis.URL) {
-		r.addAt("redis.password", "redis.url has a password too", "keep one of them")
-	}
-	if c.Redis.Password != "" && c.Redis.PasswordFile != "" {
-		r.addAt("redis.password_file", "there is a password already", "keep password or password_file")
-	} else {
-		r.passwordFile("redis.password_file", c.Redis.PasswordFile, c.Redis.URL, &c.Redis.Password)
-	}
+	r.agreePassword("redis", c.Redis.URL, &c.Redis.Password, c.Redis.PasswordFile)
 	r.pairOfFiles("database.tls")
 	r.pairOfFiles("redis.tls")
 	if c.Redis.TLS != (TLS{}) && strings.HasPrefix(string(c.Redis.URL), "redis://") {
@@ -603,6 +610,36 @@ func (r *reader) agree() {
 			r.addAt(p.path, fmt.Sprintf("database.url has %s too", p.name), "keep one of them")
 		}
 	}
+	r.agreeKafka()
+}
+
+// has reports whether the file has the key at path.
+func (r *reader) has(path string) bool {
+	_, ok := r.document.places[path]
+	return ok
+}
+
+// hasBelow reports whether the file has a key in the mapping at path.
+func (r *reader) hasBelow(path string) bool {
+	for p := range r.document.places {
+		if strings.HasPrefix(p, path+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// agreePassword wants one password of the mapping at path: written there, in a
+// file, or in the URL.
+func (r *reader) agreePassword(path string, url URL, password *Secret, file string) {
+	if *password != "" && hasPassword(url) {
+		r.addAt(join(path, "password"), path+".url has a password too", "keep one of them")
+	}
+	if *password != "" && file != "" {
+		r.addAt(join(path, "password_file"), "there is a password already", "keep password or password_file")
+		return
+	}
+	r.passwordFile(join(path, "password_file"), file, url, password)
 }
 
 func (r *reader) passwordFile(path, file string, url URL, password *Secret) {
@@ -647,8 +684,7 @@ func readPassword(path string) (string, error) {
 // the same, and its problem is told already.
 func (r *reader) pairOfFiles(path string) {
 	given, missing := "cert_file", "key_file"
-	_, hasCert := r.document.places[join(path, given)]
-	_, hasKey := r.document.places[join(path, missing)]
+	hasCert, hasKey := r.has(join(path, given)), r.has(join(path, missing))
 	if hasCert == hasKey {
 		return
 	}
@@ -667,6 +703,16 @@ func join(path, name string) string {
 
 // element is the path of one value of the list at path.
 func element(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+
+// isSwitch reports whether a mapping is on with the mere key of it: its short
+// value is true or false.
+func (s *setting) isSwitch() bool {
+	if s.short == "" {
+		return false
+	}
+	_, ok := s.child(s.short).at(new(Config), new(Entry)).(*bool)
+	return ok
+}
 
 // inEntry reports whether the setting belongs to each entry.
 func (s *setting) inEntry() bool { return strings.HasPrefix(s.path, "entries.*.") }

@@ -65,8 +65,14 @@ func TestDefaultsAndExamplesAreValid(t *testing.T) {
 				continue
 			}
 			r := &reader{config: &Config{}}
-			if f := r.set(s, text, &Entry{}); f != nil {
-				t.Errorf("%s: %s: %s", s.path, text, f.text)
+			texts := []string{text}
+			if list, isList := s.typed(text).([]string); isList {
+				texts = list
+			}
+			for _, text := range texts {
+				if f := r.set(s, text, &Entry{}); f != nil {
+					t.Errorf("%s: %s: %s", s.path, text, f.text)
+				}
 			}
 		}
 	}
@@ -85,6 +91,8 @@ func reference(section string) string {
 		path := strings.ReplaceAll(s.path, "*", "NAME")
 		initial := ""
 		switch {
+		case s.unless != "":
+			initial = "required without `" + s.unless + "`"
 		case s.required:
 			initial = "required"
 		case s.initial != "":

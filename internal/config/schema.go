@@ -142,13 +142,20 @@ func (s *setting) mappingSchema() *schema {
 			continue
 		}
 		out.Properties = append(out.Properties, property{c.name(), c.schema()})
-		if c.required {
+		switch {
+		case c.unless != "":
+			mapping, name, _ := strings.Cut(c.unless, ".")
+			beside := &schema{Required: []string{mapping}, Properties: properties{{mapping, &schema{Required: []string{name}}}}}
+			out.AnyOf = []*schema{{Required: []string{c.name()}}, beside}
+		case c.required:
 			out.Required = append(out.Required, c.name())
 		}
 	}
 	if s.short != "" {
-		out = &schema{AnyOf: []*schema{{Type: "string"}, out}}
-	} else if !s.required && s.path != "" && s.path != "entries.*" {
+		plain := s.child(s.short).schema()
+		plain.Description, plain.Examples = "", nil
+		out = &schema{AnyOf: []*schema{plain, out}}
+	} else if !s.required && s.path != "" && s.path != "entries.*" && len(out.Required) == 0 {
 		// All keys below may be commented out.
 		out.Type = []string{"object", "null"}
 	}

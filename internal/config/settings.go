@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,7 +18,9 @@ type setting struct {
 	initial  string
 	example  string
 	required bool
-	enum     []string
+	// unless is the path of a setting beside which it is not required.
+	unless string
+	enum   []string
 	// min and max bound a number; nanoseconds for a duration.
 	min, max int64
 	// file: the value is the path of a file, relative to the configuration.
@@ -45,12 +48,15 @@ type tableName struct{ schema, name *string }
 
 // settings is the configuration file: every key in the order in which it is
 // documented and printed.
-var settings = []setting{
+var settings = slices.Concat(directSettings, kafkaSettings, entrySettings)
+
+var directSettings = []setting{
 	{
 		path:     "database",
 		doc:      "The primary: a postgres:// URL, a key=value connection string, or a mapping. The server itself: neither a standby nor a pooler.",
 		example:  "${DATABASE_URL}",
 		required: true,
+		unless:   "source.kafka",
 		short:    "url",
 	},
 	{
@@ -209,7 +215,7 @@ var settings = []setting{
 	},
 	{
 		path: "source.postgres",
-		doc:  "A logical replication slot of the database itself.",
+		doc:  "A logical replication slot of the database itself. Not beside kafka.",
 	},
 	{
 		path:    "source.postgres.slot",
@@ -238,6 +244,9 @@ var settings = []setting{
 		initial: "true",
 		at:      func(c *Config, _ *Entry) any { return &c.Source.Postgres.Failover },
 	},
+}
+
+var entrySettings = []setting{
 	{
 		path: "entries",
 		doc: "The cached keys, a family of them under each name. A name is letters, digits, _ and -, at most 63 of them; " +
@@ -260,7 +269,7 @@ var settings = []setting{
 	{
 		path: "entries.*.table",
 		doc: "Table, as in SQL: products, shop.products, or '\"Weird Table\"' with quotes of YAML around those of SQL. " +
-			"Without a schema, the search_path of the connection decides.",
+			"Without a schema, the search_path of the connection decides; without database it is public.",
 		example:  "products",
 		required: true,
 		at:       func(_ *Config, e *Entry) any { return tableName{&e.Schema, &e.Table} },

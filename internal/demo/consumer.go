@@ -97,7 +97,7 @@ func (c *delConsumer) run(ctx context.Context, rdb *redis.Client) error {
 		}
 		end := batch.End
 		batch.Reset()
-		c.source.Confirm(end)
+		c.source.Confirm(0, end)
 		c.advance(end.LSN)
 	}
 }

@@ -33,7 +33,7 @@ func ParseBegin(reply any) (Begun, error) {
 
 // WatermarkFields are the fields of a watermark that ParseWatermark reads, in
 // its order.
-var WatermarkFields = []string{"format", "epoch", "lo", "settled", "origin", "plan", "sweeps"}
+var WatermarkFields = []string{"format", "epoch", "lo", "settled", "origin", "plan", "sweeps", "seen"}
 
 // ParseWatermark reads what HMGET of the WatermarkFields returned, for who looks
 // on and owns nothing. ok is false if there is no watermark. One that a newer

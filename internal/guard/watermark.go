@@ -29,6 +29,8 @@ type Watermark struct {
 	Fingerprints Fingerprints
 	// Sweeps are the key templates whose sweep has not ended.
 	Sweeps []string
+	// Seen is the newest change that came over a topic.
+	Seen change.Sequence
 	// Now is the master's TIME, in milliseconds.
 	Now int64
 }
@@ -53,22 +55,22 @@ func ParseOwn(reply any) (Watermark, error) {
 			Mend:    "run the release that wrote it, or a newer one",
 		}
 	}
-	if !ok || len(fields) != 7 {
+	if !ok || len(fields) != 8 {
 		return Watermark{}, fmt.Errorf("reply of script own: %v", reply)
 	}
 	epoch, ok := fields[0].(int64)
 	if !ok {
 		return Watermark{}, fmt.Errorf("epoch of script own: %v", fields[0])
 	}
-	texts := make([]string, 5)
+	texts := make([]string, 6)
 	for i := range texts {
 		if texts[i], ok = fields[i+1].(string); !ok {
 			return Watermark{}, fmt.Errorf("field %d of script own: %v", i+1, fields[i+1])
 		}
 	}
-	now, ok := fields[6].(int64)
+	now, ok := fields[7].(int64)
 	if !ok {
-		return Watermark{}, fmt.Errorf("time of script own: %v", fields[6])
+		return Watermark{}, fmt.Errorf("time of script own: %v", fields[7])
 	}
 	w := Watermark{Epoch: epoch, Origin: texts[2], Now: now}
 	if err := w.read(texts); err != nil {
@@ -80,7 +82,7 @@ func ParseOwn(reply any) (Watermark, error) {
 	return w, nil
 }
 
-// read decodes lo, settled, plan and sweeps: all of the texts but the origin.
+// read decodes lo, settled, plan, sweeps and seen: all of the texts but the origin.
 func (w *Watermark) read(texts []string) error {
 	var err error
 	if w.Lo, err = change.DecodePosition([]byte(texts[0])); err != nil {
@@ -99,6 +101,9 @@ func (w *Watermark) read(texts []string) error {
 			return fmt.Errorf("sweeps: %w", err)
 		}
 	}
+	if w.Seen, err = change.DecodeSequence([]byte(texts[5])); err != nil {
+		return fmt.Errorf("seen: %w", err)
+	}
 	return nil
 }
 
@@ -111,14 +116,16 @@ type ApplyHeader struct {
 	Lo      change.Position
 	Settled change.Position
 	// Note, if not nil, replaces what the watermark says beyond positions.
-	Note    *Note
+	Note *Note
+	// Seen, if not zero, replaces that of the watermark.
+	Seen    change.Sequence
 	Cluster bool
 	// Until is the master's TIME, in milliseconds, after which nothing is SET any
 	// more.
 	Until int64
-	// Drops is the number of names to drop, Forgets, Strings and Hashes those of
-	// keys.
-	Drops, Forgets, Strings, Hashes int
+	// Drops is the number of names to drop, Forgets, Strings, Restores and Hashes
+	// those of keys.
+	Drops, Forgets, Strings, Restores, Hashes int
 }
 
 // Note is the part of a watermark that seldom changes.
@@ -130,9 +137,12 @@ type Note struct {
 
 // AppendArguments appends Apply's arguments before those of the keys.
 func (h *ApplyHeader) AppendArguments(arguments []string) []string {
-	var origin, plan, sweeps string
+	var origin, plan, sweeps, seen string
 	if h.Note != nil {
 		origin, plan, sweeps = h.Note.Origin, encode(h.Note.Fingerprints), encode(h.Note.Sweeps)
+	}
+	if h.Seen != (change.Sequence{}) {
+		seen = string(h.Seen.Append(nil))
 	}
 	cluster := "0"
 	if h.Cluster {
@@ -142,7 +152,7 @@ func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 		h.Owner, strconv.FormatInt(h.Epoch, 10), strconv.FormatInt(h.N, 10),
 		string(h.Lo.Append(nil)), string(h.Settled.Append(nil)),
 		origin, plan, sweeps, cluster, strconv.FormatInt(h.Until, 10),
-		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Hashes))
+		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Restores), strconv.Itoa(h.Hashes), seen)
 }
 
 // Applied is the reply of Apply.

@@ -25,7 +25,7 @@ func positions() *rapid.Generator[change.Position] {
 // stored plays Redis: it keeps what Apply's arguments say and gives it back as
 // Own does.
 func stored(arguments []string) any {
-	return []any{int64(4), arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], int64(1700000000000)}
+	return []any{int64(4), arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], arguments[15], int64(1700000000000)}
 }
 
 // What the next owner reads is what this one wrote, whatever bytes a position
@@ -42,13 +42,14 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 				})).Draw(t, "plan"),
 				Sweeps: rapid.SliceOf(rapid.StringMatching(`[a-z:{}<>&\\é]{1,8}`)).Draw(t, "sweeps"),
 			},
+			Seen: change.Sequence{Commit: rapid.Uint64().Draw(t, "commit"), LSN: rapid.Uint64().Draw(t, "lsn")},
 		}
 		arguments := header.AppendArguments(nil)
 		got, err := guard.ParseOwn(stored(arguments))
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps, Now: 1700000000000}
+		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps, Seen: header.Seen, Now: 1700000000000}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
@@ -58,9 +59,9 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 // Without a note the script must see empty texts, which leave the fields as
 // they are; with a note that has no sweeps it must not.
 func TestANoteWithoutSweepsOverwritesThem(t *testing.T) {
-	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Hashes: 4}
+	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Restores: 5, Hashes: 4}
 	lo := string(header.Lo.Append(nil))
-	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "4"}
+	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "5", "4", ""}
 	if diff := cmp.Diff(want, header.AppendArguments(nil)); diff != "" {
 		t.Errorf("without a note (-want +got):\n%s", diff)
 	}
@@ -73,7 +74,7 @@ func TestANoteWithoutSweepsOverwritesThem(t *testing.T) {
 }
 
 func TestAFirstOwnerFindsAnEmptyWatermark(t *testing.T) {
-	got, err := guard.ParseOwn([]any{int64(1), "", "", "", "", "", int64(9)})
+	got, err := guard.ParseOwn([]any{int64(1), "", "", "", "", "", "", int64(9)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,13 +98,13 @@ func TestAWatermarkOfANewerReleaseIsARefusal(t *testing.T) {
 func FuzzParseOwn(f *testing.F) {
 	whole := guard.ApplyHeader{Lo: change.Position{LSN: 1}, Note: &guard.Note{Origin: "o", Fingerprints: guard.Fingerprints{"a": {Key: "a:{id}"}}}}
 	arguments := whole.AppendArguments(nil)
-	f.Add(arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], 7)
-	f.Add("short", "", "", "null", "[]", 6)
-	f.Add("", "", "", "[", "{}", 6)
-	f.Add("FORMAT", "9", "", "", "", 2)
-	f.Fuzz(func(t *testing.T, lo, settled, origin, plan, sweeps string, n int) {
-		reply := []any{int64(1), lo, settled, origin, plan, sweeps, int64(n), []any{lo}}
-		replies := []any{nil, lo, int64(n), reply, reply[:uint(n)%9], reply[1:8], reply[:7], []any{lo, settled}, []any{reply, reply}, []any{"FORMAT", nil}, []any{int64(1), lo, settled, origin, plan, nil, nil}}
+	f.Add(arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], "", 8)
+	f.Add("short", "", "", "null", "[]", "short", 7)
+	f.Add("", "", "", "[", "{}", "", 7)
+	f.Add("FORMAT", "9", "", "", "", "", 2)
+	f.Fuzz(func(t *testing.T, lo, settled, origin, plan, sweeps, seen string, n int) {
+		reply := []any{int64(1), lo, settled, origin, plan, sweeps, seen, int64(n), []any{lo}}
+		replies := []any{nil, lo, int64(n), reply, reply[:uint(n)%10], reply[1:9], reply[:8], []any{lo, settled}, []any{reply, reply}, []any{"FORMAT", nil}, []any{int64(1), lo, settled, origin, plan, nil, nil}}
 		for _, reply := range replies {
 			w, err := guard.ParseOwn(reply)
 			if err != nil {

@@ -104,10 +104,12 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	s.reporter = reporter
 	s.mu.Unlock()
 	return change.Attachment{
-		Stream:    fmt.Sprintf("%d:%d:%s", system.id, admin.database, s.options.Slot),
-		Origin:    origin,
-		Confirmed: begin,
-		Gap:       gap,
+		Origin: origin,
+		Streams: []change.Stream{{
+			Name:      fmt.Sprintf("%d:%d:%s", system.id, admin.database, s.options.Slot),
+			Confirmed: begin,
+			Gap:       gap,
+		}},
 	}, nil
 }
 

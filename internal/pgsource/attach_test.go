@@ -302,8 +302,8 @@ func TestAFailedAttachLeavesItsGapToTheNext(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if a.Gap != want {
-						t.Errorf("gap %q, want %q", a.Gap, want)
+					if a.Streams[0].Gap != want {
+						t.Errorf("gap %q, want %q", a.Streams[0].Gap, want)
 					}
 				}
 				if got := server.count("pg_snapshot_xmin"); got != c.waits {
@@ -334,8 +334,8 @@ func TestTheNextAttachWaitsForWhatRuns(t *testing.T) {
 		}
 		server.set(func() { server.running = false })
 		a, err := source.Attach(t.Context())
-		if want := "tables added to the publication: public.t"; err != nil || a.Gap != want {
-			t.Errorf("gap %q, %v, want %q", a.Gap, err, want)
+		if want := "tables added to the publication: public.t"; err != nil || a.Streams[0].Gap != want {
+			t.Errorf("gap %q, %v, want %q", a.Streams[0].Gap, err, want)
 		}
 		if err := source.Close(t.Context()); err != nil {
 			t.Error(err)

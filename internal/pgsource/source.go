@@ -172,9 +172,12 @@ func (s *Source) Next(ctx context.Context) (*change.Change, error) {
 // Pending reports whether Next will return without waiting for the network.
 func (s *Source) Pending() bool { return s.stream == nil || s.stream.pending() }
 
-// Confirm says that everything up to p is durable where it was to go. The
-// server is told soon, and forgets what lies before p.
-func (s *Source) Confirm(p change.Position) {
+// Resume implements apply.Source. A slot begins where it was confirmed.
+func (s *Source) Resume(context.Context, []change.Position) error { return nil }
+
+// Confirm says that everything up to p is durable where it was to go; there is
+// one stream only. The server is told soon, and forgets what lies before p.
+func (s *Source) Confirm(_ int, p change.Position) {
 	s.mu.Lock()
 	reporter := s.reporter
 	s.mu.Unlock()

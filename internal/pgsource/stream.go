@@ -308,7 +308,7 @@ func (s *stream) rowChange(op change.Op, rel *relation) *change.Change {
 	c := &s.change
 	c.Op, c.Relation = op, rel.Relation
 	c.Old, c.New = change.Row{}, change.Row{}
-	c.XID, c.CommittedAt, c.Reason = s.xid, s.committedAt, ""
+	c.XID, c.LSN, c.CommittedAt, c.Reason = s.xid, s.commitLSN, s.committedAt, ""
 	c.Position = change.Position{Timeline: s.timeline, LSN: s.commitLSN, Row: s.row}
 	return c
 }

@@ -23,6 +23,8 @@ const (
 // several effects on one key the last one counts. It is reused: Reset keeps its
 // memory.
 type Batch struct {
+	// Stream is where the changes come from: all from one.
+	Stream int
 	// End is where the stream resumes once the batch is applied.
 	End change.Position
 	// Settled is the position up to which nothing will be outstanding then. It,
@@ -30,6 +32,8 @@ type Batch struct {
 	Settled change.Position
 	// Note, if not nil, is what the watermark says beyond positions from then on.
 	Note *guard.Note
+	// Seen is the newest change that came over a topic.
+	Seen change.Sequence
 	// Until is when, by our clock, it is too late to SET anything.
 	Until time.Time
 	// Pressed: a full Redis has refused the values.
@@ -52,13 +56,15 @@ type Batch struct {
 	values []byte // the values of the sets, and of those that later ones replaced
 	items  []item
 	sets   int // items that SET
+	// restores counts those that restore, also such that others have replaced.
+	restores int
 	// doubted are the items that were to SET and now forget.
 	doubted int
-	// oldest is the LSN of the first commit that SETs; later ones are above it.
+	// oldest is the least LSN of the changes that SET.
 	oldest uint64
-	// open is the LSN of the commit of a transaction that has not ended in the
-	// batch, zero if there is none; openSets: it SETs.
-	open     uint64
+	// open is a transaction that has not ended in the batch, zero if there is
+	// none; openSets: it SETs.
+	open     uint32
 	openSets bool
 	// index finds a key by its hash: open addressing, the number of a key + 1.
 	index []int32
@@ -70,7 +76,8 @@ type item struct {
 	keyEnd               int // in keys; it begins where the one before ends
 	valueStart, valueEnd int // in values
 	entry                int
-	lsn                  uint64 // of the commit
+	lsn                  uint64 // of the change
+	xid                  uint32 // of its transaction
 	effect               Effect
 	loads                bool
 }
@@ -84,6 +91,11 @@ const (
 	// Forget unlinks the key and ends a lease; the shield that a reader has left
 	// stays.
 	Forget
+	// Compare forgets a key that holds another value than the row that was read.
+	Compare
+	// Restore does that too, and writes the value where there is neither key nor
+	// side key.
+	Restore
 	// Set writes a value, if it is newer than the shield and not too late.
 	Set
 	// SetCached does so only if the key is there.
@@ -124,10 +136,12 @@ const (
 	Reshaped
 	// Unknown: a change that could not be applied, since its keys are unknown.
 	Unknown
+	// Restarted: the source has read everything anew.
+	Restarted
 )
 
 func (c Cause) String() string {
-	return [...]string{"truncated", "reshaped", "unknown"}[c]
+	return [...]string{"truncated", "reshaped", "unknown", "restarted"}[c]
 }
 
 // NewBatch returns an empty batch.
@@ -137,11 +151,12 @@ func NewBatch() *Batch {
 
 // Reset empties the batch.
 func (b *Batch) Reset() {
-	b.End, b.Settled, b.Note, b.Until, b.Pressed = change.Position{}, change.Position{}, nil, time.Time{}, false
+	b.Seen = change.Sequence{}
+	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
 	b.Changes, b.Effects = 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
-	b.doubted, b.open, b.openSets = 0, 0, false
+	b.doubted, b.restores, b.open, b.openSets = 0, 0, 0, false
 	if b.values = b.values[:0]; cap(b.values) > 2*BatchBytesMax {
 		b.values = nil // one long row must not hold its memory for good
 	}
@@ -172,7 +187,7 @@ func (b *Batch) Sets() int { return b.sets }
 // Doubted returns how many keys were to be SET and are not.
 func (b *Batch) Doubted() int { return b.doubted }
 
-// Oldest returns the LSN of the first commit that is to be SET.
+// Oldest returns the least LSN of the changes that are to be SET.
 func (b *Batch) Oldest() uint64 { return b.oldest }
 
 // Key returns key i, which is valid until Reset.
@@ -212,7 +227,7 @@ func (b *Batch) Close() {
 		return
 	}
 	for i := range b.items {
-		if b.items[i].lsn == b.open {
+		if b.items[i].xid == b.open {
 			b.Refuse(i)
 		}
 	}
@@ -225,6 +240,21 @@ func (b *Batch) Doubt() {
 		b.Refuse(i)
 	}
 }
+
+// Press makes the batch one that a full Redis takes: it writes no value.
+func (b *Batch) Press() {
+	b.Pressed = true
+	b.Doubt()
+	for i := range b.items {
+		if b.items[i].effect == Restore {
+			b.items[i].effect = Compare
+		}
+	}
+	b.restores = 0
+}
+
+// Writes reports whether the batch may write a value.
+func (b *Batch) Writes() bool { return b.sets > 0 || b.restores > 0 }
 
 // Refuse makes the set of key i a drop, or notes that Redis did.
 func (b *Batch) Refuse(i int) {
@@ -285,12 +315,15 @@ func (b *Batch) abandon() {
 // to the same key. The value is what stands behind valueStart in b.values.
 func (b *Batch) end(it item) {
 	it.keyEnd, it.valueEnd = len(b.keys), len(b.values)
+	if it.effect == Restore {
+		b.restores++
+	}
 	if it.effect.sets() {
-		if b.sets == 0 {
+		if b.sets == 0 || it.lsn < b.oldest {
 			b.oldest = it.lsn
 		}
 		b.sets++
-		b.openSets = b.openSets || it.lsn == b.open
+		b.openSets = b.openSets || it.xid == b.open && b.open != 0
 	}
 	start := b.used()
 	key := b.keys[start:]
@@ -344,7 +377,7 @@ func (b *Batch) used() int {
 
 // moveTo notes where c stands.
 func (b *Batch) moveTo(c *change.Change) {
-	b.End = c.Position
+	b.Stream, b.End = c.Stream, c.Position
 	switch c.Op {
 	case change.Idle:
 		b.open, b.openSets = 0, false
@@ -354,9 +387,9 @@ func (b *Batch) moveTo(c *change.Change) {
 		b.CommittedAt = append(b.CommittedAt, c.CommittedAt)
 		return
 	}
-	b.open = c.Position.LSN
+	b.open = c.XID
 	b.Changes++
-	if n := len(b.XIDs); n == 0 || b.XIDs[n-1] != c.XID {
+	if n := len(b.XIDs); c.XID != 0 && (n == 0 || b.XIDs[n-1] != c.XID) {
 		b.XIDs = append(b.XIDs, c.XID)
 	}
 }

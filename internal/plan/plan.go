@@ -240,6 +240,7 @@ func (p *Planner) Plan(c *change.Change, b *Batch) {
 	p.learn()
 	b.moveTo(c)
 	if c.Relation == nil {
+		p.planAll(c, b)
 		return
 	}
 	compiled := &p.relations[c.Relation.Number]
@@ -251,6 +252,21 @@ func (p *Planner) Plan(c *change.Change, b *Batch) {
 	}
 	for i := range compiled.keys {
 		compiled.keys[i].plan(c, b)
+	}
+}
+
+// planAll sweeps every entry, if c says that any of them may be concerned.
+func (p *Planner) planAll(c *change.Change, b *Batch) {
+	cause := Restarted
+	switch c.Op {
+	case change.Restart:
+	case change.Undecodable:
+		cause = Unknown
+	default:
+		return
+	}
+	for i := range p.entries {
+		b.Sweep(i, cause, c.Reason)
 	}
 }
 
@@ -288,12 +304,20 @@ func (k *keyProgram) put(c *change.Change, b *Batch) {
 	if !k.key(c, &c.New, &c.Old, b) {
 		return
 	}
-	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads(), lsn: c.Position.LSN, valueStart: len(b.values)}
-	if k.entry.Sets() {
+	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads() && c.Scan == change.Streamed, lsn: c.LSN, xid: c.XID, valueStart: len(b.values)}
+	switch {
+	case !k.entry.Sets():
+	case c.Again, c.Scan != change.Streamed && k.entry.Hash:
+		b.doubted++
+	default:
 		reason := k.render(&c.New, b)
 		switch {
 		case reason != "":
 			b.incomplete(k.number, reason)
+		case c.Scan == change.Initial && k.entry.OnChange == Warm:
+			it.effect = Restore
+		case c.Scan != change.Streamed:
+			it.effect = Compare
 		case k.entry.Hash && len(b.values) == it.valueStart:
 			it.loads = false // no column has a value: there is no such hash
 		case k.entry.OnChange == Update:

@@ -254,7 +254,7 @@ func (s *story) change(words []string) {
 	if !s.open {
 		s.lsn++
 	}
-	c := &change.Change{Relation: r, XID: 700, Position: change.Position{Timeline: 1, LSN: s.lsn}}
+	c := &change.Change{Relation: r, XID: uint32(700 + s.lsn), LSN: s.lsn, Position: change.Position{Timeline: 1, LSN: s.lsn}}
 	for op := change.Insert; op <= change.Undecodable; op++ {
 		if op.String() == words[1] {
 			c.Op = op

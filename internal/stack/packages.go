@@ -19,56 +19,36 @@ func (s *Stack) fetchPackage(ctx context.Context, name string) (string, error) {
 			return "", err
 		}
 	}
-	cache, err := s.cache()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, "package-"+name)
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	unlock, err := lockFile(ctx, filepath.Join(cache, "lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	temporary, err := os.MkdirTemp(cache, "fetching-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(temporary)
-	s.say("fetching the package %s with apt-get into %s", name, cache)
-	lists, archives, unpacked := filepath.Join(temporary, "lists"), filepath.Join(temporary, "archives"), filepath.Join(temporary, "unpacked")
-	for _, dir := range []string{filepath.Join(lists, "partial"), filepath.Join(archives, "partial"), unpacked} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return "", err
+	return s.cached(ctx, "package-"+name, "the package "+name+" with apt-get", func(temporary string) (string, error) {
+		lists, archives, unpacked := filepath.Join(temporary, "lists"), filepath.Join(temporary, "archives"), filepath.Join(temporary, "unpacked")
+		for _, dir := range []string{filepath.Join(lists, "partial"), filepath.Join(archives, "partial"), unpacked} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return "", err
+			}
 		}
-	}
-	private := []string{"-qq",
-		"-o", "Dir::State::lists=" + lists, "-o", "Dir::Cache=" + temporary, "-o", "Dir::Cache::archives=" + archives,
-		// Root would hand the download to an account that may not write here.
-		"-o", "APT::Sandbox::User=",
-		// The locks are the system's, and nothing of the system is touched.
-		"-o", "Debug::NoLocking=1",
-	}
-	for _, step := range [][]string{{"update"}, {"install", "--yes", "--no-install-recommends", "--download-only", name}} {
-		if err := run(ctx, nil, "apt-get", append(private[:len(private):len(private)], step...)...); err != nil {
-			return "", err
+		private := []string{"-qq",
+			"-o", "Dir::State::lists=" + lists, "-o", "Dir::Cache=" + temporary, "-o", "Dir::Cache::archives=" + archives,
+			// Root would hand the download to an account that may not write here.
+			"-o", "APT::Sandbox::User=",
+			// The locks are the system's, and nothing of the system is touched.
+			"-o", "Debug::NoLocking=1",
 		}
-	}
-	files, err := filepath.Glob(filepath.Join(archives, "*.deb"))
-	if err != nil || len(files) == 0 {
-		return "", errors.Join(fmt.Errorf("apt-get downloaded nothing for %s", name), err)
-	}
-	for _, file := range files {
-		if err := run(ctx, nil, "dpkg-deb", "--extract", file, unpacked); err != nil {
-			return "", err
+		for _, step := range [][]string{{"update"}, {"install", "--yes", "--no-install-recommends", "--download-only", name}} {
+			if err := run(ctx, nil, "apt-get", append(private[:len(private):len(private)], step...)...); err != nil {
+				return "", err
+			}
 		}
-	}
-	return dir, os.Rename(unpacked, dir)
+		files, err := filepath.Glob(filepath.Join(archives, "*.deb"))
+		if err != nil || len(files) == 0 {
+			return "", errors.Join(fmt.Errorf("apt-get downloaded nothing for %s", name), err)
+		}
+		for _, file := range files {
+			if err := run(ctx, nil, "dpkg-deb", "--extract", file, unpacked); err != nil {
+				return "", err
+			}
+		}
+		return unpacked, nil
+	})
 }
 
 // librariesIn lists the library folders of an unpacked package, as the dynamic

@@ -111,7 +111,7 @@ func (p *Postgres) create(ctx context.Context, settings map[string]string) (err 
 		}
 		return conn.Close(ctx)
 	}
-	p.stop = syscall.SIGINT
+	p.stop, p.quit = syscall.SIGINT, syscall.SIGQUIT
 	p.abandoned = func() { removeSharedMemory(p.data()) }
 	return p.start(ctx)
 }

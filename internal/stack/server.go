@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -24,7 +23,7 @@ const (
 	endMax = 5 * time.Second
 )
 
-// Server is what PostgreSQL and Redis have in common. It keeps its port and its
+// Server is what all servers have in common. It keeps its port and its
 // data while it is stopped, so it can be started again as if nothing happened.
 type Server struct {
 	stack *Stack
@@ -35,6 +34,7 @@ type Server struct {
 	command   func() *exec.Cmd
 	probe     func(context.Context) error // nil once the server answers
 	stop      os.Signal                   // asks for a clean end
+	quit      os.Signal                   // ends it at once and cleans up behind it; nil if a kill does
 	abandoned func()                      // frees what a killed server left in the kernel; may be nil
 
 	mu     sync.Mutex
@@ -252,16 +252,12 @@ func (s *Server) resume() error {
 }
 
 // end ends the server for good. PostgreSQL shuts down immediately, which also
-// frees its shared memory; what does not end in time is killed.
+// frees its shared memory; the others, and what does not end in time, are
+// killed.
 func (s *Server) end() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), endMax)
-	defer cancel()
-	err := s.signal(ctx, syscall.SIGQUIT)
-	if err != nil {
-		err = s.kill()
-	}
+	err := s.quitOrKill()
 	if s.abandoned != nil {
 		s.abandoned()
 	}
@@ -269,4 +265,16 @@ func (s *Server) end() error {
 		s.port.release()
 	}
 	return err
+}
+
+func (s *Server) quitOrKill() error {
+	if s.quit == nil {
+		return s.kill()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endMax)
+	defer cancel()
+	if err := s.signal(ctx, s.quit); err != nil {
+		return s.kill()
+	}
+	return nil
 }

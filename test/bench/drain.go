@@ -199,8 +199,8 @@ func (b *bench) drainToNull(ctx context.Context, name, slot string, changes int,
 		if err != nil {
 			return err
 		}
-		if at.Gap != "" {
-			return fmt.Errorf("gap: %s", at.Gap)
+		if at.Streams[0].Gap != "" {
+			return fmt.Errorf("gap: %s", at.Streams[0].Gap)
 		}
 		var memory, then runtime.MemStats
 		runtime.ReadMemStats(&memory)

@@ -86,7 +86,7 @@ func (b *bench) setPlain(ctx context.Context) (perSecond float64, err error) {
 func (b *bench) setBatches(ctx context.Context, entry plan.Entry) (perSecond float64, err error) {
 	const group = 16
 	sink := redissink.New(b.rdb, redissink.Options{Entries: []plan.Entry{entry}})
-	if _, err := sink.Own(ctx, "bench:values"); err != nil {
+	if _, err := sink.Own(ctx, []string{"bench:values"}); err != nil {
 		return 0, err
 	}
 	batches := make([]*plan.Batch, group)

@@ -153,7 +153,7 @@ func (tr *trial) watch() (end func() error) {
 	if err != nil {
 		tr.t().Fatal(err)
 	}
-	stream := s.Stream
+	stream := s.Streams[0].Name
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() {
 		var conn *pgx.Conn
@@ -587,7 +587,7 @@ func TestTerminationFinishesAndAcknowledges(t *testing.T) {
 	s, err := tr.status()
 	check(t, err)
 	tr.stop()
-	lo, err := tr.watermark(t.Context(), s.Stream)
+	lo, err := tr.watermark(t.Context(), s.Streams[0].Name)
 	check(t, err)
 	if lo.IsZero() {
 		t.Fatal("no watermark")

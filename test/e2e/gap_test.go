@@ -287,7 +287,7 @@ func TestGapWhileRunning(t *testing.T) {
 				check(g.t(), err)
 				g.change()
 				g.barrier()
-				g.waitStatus("the change is acknowledged", func(s *admin.Status) bool { return s.Confirmed == s.Position })
+				g.waitStatus("the change is acknowledged", func(s *admin.Status) bool { return s.Streams[0].Confirmed == s.Streams[0].Position })
 				check(g.t(), g.redis.Kill())
 				check(g.t(), os.WriteFile(g.dump(), old, 0o644))
 				check(g.t(), g.redis.Start(ctx))
@@ -604,10 +604,10 @@ func (f *fixture) markOf(i *instance) string {
 	f.t.Helper()
 	s, err := i.status()
 	check(f.t, err)
-	marks, err := f.rdb.Keys(within(f.t, time.Second), "unstale:*:"+s.Stream).Result()
+	marks, err := f.rdb.Keys(within(f.t, time.Second), "unstale:*:"+s.Streams[0].Name).Result()
 	check(f.t, err)
 	if len(marks) != 1 {
-		f.t.Fatalf("watermarks of %s: %q", s.Stream, marks)
+		f.t.Fatalf("watermarks of %s: %q", s.Streams[0].Name, marks)
 	}
 	return marks[0]
 }

@@ -224,7 +224,7 @@ var keptEntries = []plan.Entry{
 func keepingSink(t *testing.T, m *master) *redissink.Sink {
 	t.Helper()
 	sink := redissink.New(m.client, redissink.Options{Entries: keptEntries})
-	if _, err := sink.Own(t.Context(), scriptStream); err != nil {
+	if _, err := sink.Own(t.Context(), []string{scriptStream}); err != nil {
 		t.Fatal(err)
 	}
 	return sink

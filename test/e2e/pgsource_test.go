@@ -77,8 +77,8 @@ func attach(t *testing.T, s *pgsource.Source, gap string) change.Attachment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(a.Gap, gap) || (gap == "") != (a.Gap == "") {
-		t.Fatalf("gap %q, want %q", a.Gap, gap)
+	if !strings.HasPrefix(a.Streams[0].Gap, gap) || (gap == "") != (a.Streams[0].Gap == "") {
+		t.Fatalf("gap %q, want %q", a.Streams[0].Gap, gap)
 	}
 	return a
 }
@@ -154,7 +154,7 @@ func TestTheSourceTellsWhatWasCommitted(t *testing.T) {
 		)
 		s := newSource(t, url, "products", "whole", "parts")
 		a := attach(t, s, "slot created")
-		if !strings.HasSuffix(a.Stream, ":source_"+mustParse(t, url).Database) || a.Confirmed.IsZero() {
+		if !strings.HasSuffix(a.Streams[0].Name, ":source_"+mustParse(t, url).Database) || a.Streams[0].Confirmed.IsZero() {
 			t.Errorf("attachment %+v", a)
 		}
 		execute(t, db,
@@ -196,22 +196,22 @@ func TestTheSourceResumesBehindWhatWasConfirmed(t *testing.T) {
 		_, first := told(t, s, 1)
 		execute(t, db, `INSERT INTO t VALUES (2), (3)`)
 		got, second := told(t, s, 2)
-		s.Confirm(first)
+		s.Confirm(0, first)
 
 		a := attach(t, s, "")
-		if a.Confirmed != first {
-			t.Errorf("confirmed %v, want %v", a.Confirmed, first)
+		if a.Streams[0].Confirmed != first {
+			t.Errorf("confirmed %v, want %v", a.Streams[0].Confirmed, first)
 		}
 		again, position := told(t, s, 2)
 		if diff := cmp.Diff(got, again); diff != "" || position != second {
 			t.Errorf("delivered again to %v, want %v (-want +got):\n%s", position, second, diff)
 		}
-		s.Confirm(position)
+		s.Confirm(0, position)
 		if err := s.Close(within(t, time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-		if a := attach(t, s, ""); a.Confirmed != second {
-			t.Errorf("confirmed %v, want %v", a.Confirmed, second)
+		if a := attach(t, s, ""); a.Streams[0].Confirmed != second {
+			t.Errorf("confirmed %v, want %v", a.Streams[0].Confirmed, second)
 		}
 	})
 }
@@ -320,8 +320,8 @@ func TestATableAddedToThePublicationWaitsForWhatRuns(t *testing.T) {
 		attached := make(chan error, 1)
 		go func() {
 			a, err := s.Attach(within(t, time.Minute))
-			if err == nil && a.Gap != "tables added to the publication: public.late" {
-				err = fmt.Errorf("gap %q", a.Gap)
+			if err == nil && a.Streams[0].Gap != "tables added to the publication: public.late" {
+				err = fmt.Errorf("gap %q", a.Streams[0].Gap)
 			}
 			attached <- err
 		}()

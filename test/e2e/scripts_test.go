@@ -769,7 +769,7 @@ func batchOf(end int64, keys ...string) *plan.Batch {
 func sinkOn(t *testing.T, m *master) *redissink.Sink {
 	t.Helper()
 	sink := redissink.New(m.client, redissink.Options{})
-	if _, err := sink.Own(t.Context(), scriptStream); err != nil {
+	if _, err := sink.Own(t.Context(), []string{scriptStream}); err != nil {
 		t.Fatal(err)
 	}
 	return sink
@@ -806,8 +806,8 @@ func TestSinkWritesAGroupInOneRoundTrip(t *testing.T) {
 		t.Errorf("%d round trips, want 1", lost.pipelines)
 	}
 	m.wantKeys("other", scriptMark)
-	marks, err := redissink.New(m.client, redissink.Options{}).Own(t.Context(), scriptStream)
-	if err != nil || len(marks) != 1 || marks[0].Lo != position(16) || marks[0].Settled != position(16) {
+	marks, err := redissink.New(m.client, redissink.Options{}).Own(t.Context(), []string{scriptStream})
+	if err != nil || len(marks) != 1 || marks[0][0].Lo != position(16) || marks[0][0].Settled != position(16) {
 		t.Errorf("got %+v, %v", marks, err)
 	}
 }
@@ -893,7 +893,7 @@ func TestSinkSeesWhatBecameOfItsWatermark(t *testing.T) {
 				t.Errorf("EXISTS a: got %v", got)
 			}
 			// Who takes over again goes on.
-			if _, err := sink.Own(t.Context(), scriptStream); err != nil {
+			if _, err := sink.Own(t.Context(), []string{scriptStream}); err != nil {
 				t.Fatal(err)
 			}
 			wantWritten(t, sink, []*plan.Batch{batchOf(3, "a")}, 1, nil)
@@ -906,7 +906,7 @@ func TestSinkRefusesAWatermarkOfANewerRelease(t *testing.T) {
 	m := masterOn(t, startRedis(t, stack.RedisOptions{}), false)
 	m.own()
 	m.do("HSET", scriptMark, "format", guard.Format+1)
-	_, err := redissink.New(m.client, redissink.Options{}).Own(t.Context(), scriptStream)
+	_, err := redissink.New(m.client, redissink.Options{}).Own(t.Context(), []string{scriptStream})
 	if !change.IsRefusal(err) {
 		t.Errorf("got %v, want a refusal", err)
 	}

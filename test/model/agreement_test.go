@@ -150,9 +150,12 @@ func (p *pair) apply() {
 	if rapid.Bool().Draw(p.t, "note") {
 		header.Note = &guard.Note{Origin: "o", Sweeps: []string{"product:{id}"}}
 	}
-	var drops, forgets, strings, hashes []string
+	if rapid.IntRange(0, 3).Draw(p.t, "seen") == 0 {
+		header.Seen = change.Sequence{Commit: 7, LSN: uint64(small.Draw(p.t, "sequence"))}
+	}
+	var drops, forgets, strings, restores, hashes []string
 	for _, key := range pairData {
-		switch rapid.IntRange(0, 4).Draw(p.t, "does") {
+		switch rapid.IntRange(0, 5).Draw(p.t, "does") {
 		case 1:
 			drops = append(drops, key, pairSide(key))
 		case 2:
@@ -161,9 +164,11 @@ func (p *pair) apply() {
 			strings = append(strings, key)
 		case 4:
 			hashes = append(hashes, key)
+		case 5:
+			restores = append(restores, key)
 		}
 	}
-	header.Drops, header.Forgets, header.Strings, header.Hashes = len(drops), len(forgets), len(strings), len(hashes)
+	header.Drops, header.Forgets, header.Strings, header.Restores, header.Hashes = len(drops), len(forgets), len(strings), len(restores), len(hashes)
 	args := append(header.AppendArguments(nil), drops...)
 	sides := func(keys []string) {
 		args = append(args, keys...)
@@ -172,20 +177,29 @@ func (p *pair) apply() {
 		}
 	}
 	sides(forgets)
-	sets := func(keys []string) {
+	lives := func(keys []string) {
 		sides(keys)
 		for range keys {
 			args = append(args, p.pick("cached", "", "-")+p.ms("ttl"))
 		}
+	}
+	orders := func(keys []string) {
 		for range keys {
 			args = append(args, p.lsn("order"))
 		}
 	}
-	sets(strings)
-	for range strings {
-		args = append(args, p.value(guard.String)...)
+	values := func(keys []string) {
+		for range keys {
+			args = append(args, p.value(guard.String)...)
+		}
 	}
-	sets(hashes)
+	lives(strings)
+	orders(strings)
+	values(strings)
+	lives(restores)
+	values(restores)
+	lives(hashes)
+	orders(hashes)
 	for range hashes {
 		args = append(args, "2")
 	}
@@ -193,7 +207,7 @@ func (p *pair) apply() {
 		args = append(args, p.value(guard.Hash)...)
 	}
 	script := guard.Apply
-	if len(strings)+len(hashes) > 0 {
+	if len(strings)+len(restores)+len(hashes) > 0 {
 		script = guard.ApplyValues
 	}
 	p.script(script, []string{pairMark}, args...)

@@ -6,13 +6,15 @@
 --       6 origin, 7 plan, 8 sweeps (each: empty = as it is),
 --       9 cluster ('1': one key a command),
 --       10 until (ms of this master's TIME), 11 the numbers of names to drop,
---       12 keys to forget, 13 strings to set, 14 hashes to set; then
+--       12 keys to forget, 13 strings to set, 14 strings to restore, 15 hashes to
+--       set, 16 seen (empty = as it is); then
 --       names to drop, data keys and side keys alike;
 --       keys to forget, then their side keys;
 --       of strings: keys, side keys, ttls, orders, values;
+--       of those to restore: keys, side keys, ttls, values;
 --       of hashes: keys, side keys, ttls, orders, numbers of fields, and then
 --       each one's fields, name and value by turns.
---   ttl: ms; negative: only if the key is cached. order: LSN of the commit, eight
+--   ttl: ms; negative: only if the key is cached (to restore: never). order: LSN of the commit, eight
 --   bytes big-endian.
 -- Returns {'OK', now (ms of TIME; 0 if nothing was to be set), i...}: i are the
 -- numbers of the sets (from 1, strings first) that became drops;
@@ -32,10 +34,11 @@ if tonumber(w[3]) >= n then return {'DONE'} end
 if tonumber(w[3]) < n - 1 then return {'LOST'} end
 
 local cluster = ARGV[9] == '1'
-local drops, forgets, strings, hashes = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local forgetAt = 14 + drops
+local drops, forgets, strings, restores, hashes = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local forgetAt = 16 + drops
 local stringAt = forgetAt + 2 * forgets
-local hashAt = stringAt + 5 * strings
+local restoreAt = stringAt + 5 * strings
+local hashAt = restoreAt + 4 * restores
 
 -- A Lua call takes a few thousand arguments at most.
 local function unlink(first, last)
@@ -81,11 +84,12 @@ end
 
 if cluster then
   -- A key whose slot has moved away fails here, before the first write.
-  for i = 15, stringAt + 2 * strings do redis.call('EXISTS', ARGV[i]) end
+  for i = 17, stringAt + 2 * strings do redis.call('EXISTS', ARGV[i]) end
+  for i = restoreAt + 1, restoreAt + 2 * restores do redis.call('EXISTS', ARGV[i]) end
   for i = hashAt + 1, hashAt + 2 * hashes do redis.call('EXISTS', ARGV[i]) end
 end
 
-unlink(15, forgetAt)
+unlink(17, forgetAt)
 unlink(forgetAt + 1, forgetAt + forgets)
 local side = read(forgetAt + forgets + 1, stringAt)
 for i = 1, forgets do unlease(ARGV[forgetAt + forgets + i], side[i]) end
@@ -133,8 +137,25 @@ if strings + hashes > 0 then
   end
 end
 
+if restores > 0 then
+  -- A row of a snapshot is older than whatever anybody may have shown since: it
+  -- yields to what is there, and where that is another value neither counts.
+  local held = read(restoreAt + 1, restoreAt + restores)
+  side = read(restoreAt + restores + 1, restoreAt + 2 * restores)
+  for i = 1, restores do
+    local key, ttl, value = ARGV[restoreAt + i], ARGV[restoreAt + 2 * restores + i], ARGV[restoreAt + 3 * restores + i]
+    if held[i] ~= value then
+      unlease(ARGV[restoreAt + restores + i], side[i])
+      if redis.call('UNLINK', key) == 0 and not side[i] and string.sub(ttl, 1, 1) ~= '-' then
+        redis.call('SET', key, value, 'PX', ttl)
+      end
+    end
+  end
+end
+
 redis.call('HSET', KEYS[1], 'n', ARGV[3], 'lo', ARGV[4], 'settled', ARGV[5])
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'origin', ARGV[6]) end
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'plan', ARGV[7]) end
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'sweeps', ARGV[8]) end
+if ARGV[16] ~= '' then redis.call('HSET', KEYS[1], 'seen', ARGV[16]) end
 return reply

@@ -378,23 +378,8 @@ func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
 	}
 	if applied.Status == guard.OK && w.bounds.Kafka {
 		n.redis.seen = max(n.redis.seen, p.version)
-		if p.does == restore {
-			w.restore(n)
-		}
 	}
 	return applied.Status
-}
-
-// restore: a row of the initial snapshot is older than whatever anybody may have
-// shown, so it is SET only where nothing is. There is no script for it yet.
-func (w *Cache) restore(n *State) {
-	data, side := &n.redis.cells[cellData], n.redis.cells[cellSide]
-	switch {
-	case w.off(RestoreYields), *data == 0 && (side == 0 || w.off(RestoreMindsSideKey)):
-		*data = w.lab.value(w.bounds.Hash, 0)
-	case *data != 0 && w.lab.version(*data) != 0:
-		*data = 0
-	}
 }
 
 func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []string, []string) {
@@ -419,6 +404,9 @@ func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []stri
 		}
 	case forget:
 		header.Forgets, keys = 1, []string{dataKey, sideKey}
+	case restore:
+		script = guard.ApplyValues
+		header.Restores, keys = 1, []string{dataKey, sideKey, strconv.Itoa(ttl), value(0)}
 	case set:
 		script = guard.ApplyValues
 		life := strconv.Itoa(ttl)

@@ -53,10 +53,6 @@ const (
 	// TargetIsOfTheLog: what may have been delivered before goes by the log, not
 	// by the end of the topic.
 	TargetIsOfTheLog
-	// RestoreYields, RestoreMindsSideKey: a row of the initial snapshot is SET only
-	// where neither a value nor a side key is.
-	RestoreYields
-	RestoreMindsSideKey
 	// LowestResumes: a session over several masters begins at the lowest lo.
 	LowestResumes
 	// LoGoesBack: and sets every watermark back to there, FirstsComeFirst: before
