@@ -132,6 +132,9 @@ func exactInArray(r rule) bool {
 // elsewhere.
 const bitsInline = 64
 
+// bitsMax is how long a bit string may be: its length is not seen in a message.
+const bitsMax = 64 << 10
+
 // columnOf says how the text of a column of type t is made of field f. typeMod
 // is that of the column, -1 if there is none or it is not known.
 func (d *Decoder) columnOf(t *value.Type, typeMod int32, f *field) *column {
@@ -333,7 +336,7 @@ func (f *field) bit(length int32) (r rule, n int) {
 	switch {
 	case length == 1:
 		return f.when(ruleBit, formBoolean, ""), 0
-	case length < 1:
+	case length < 1, length > bitsMax:
 		return ruleNone, 0
 	case f.form == formUnknown:
 		return ruleBits, int(length)

@@ -45,7 +45,9 @@ func (d *Decoder) set(v *change.Value, c *column, r raw) {
 		v.Text, ok = numericText(r.b)
 		v.State = change.Text
 	case ruleDecimal:
-		d.text = appendDecimal(d.text, r.b, c.n)
+		if ok = len(r.b) <= decimalBytesMax; ok {
+			d.text = appendDecimal(d.text, r.b, c.n)
+		}
 	case ruleFloat4:
 		d.text = appendFloat(d.text, float64(math.Float32frombits(uint32(r.n))), 32)
 	case ruleFloat8:
@@ -156,6 +158,9 @@ func allDigits(s []byte) bool {
 	}
 	return len(s) > 0
 }
+
+// decimalBytesMax is more than the longest numeric has.
+const decimalBytesMax = 64 << 10
 
 // appendDecimal appends an integer, big-endian in two's complement, with its
 // last digits behind a point.
