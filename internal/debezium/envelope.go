@@ -79,20 +79,21 @@ var capturedFields = map[string]struct {
 	"txId": {captureXID, captureVarint}, "lsn": {captureLSN, captureVarint},
 }
 
-// schema returns the compiled form of a schema; last is the one that was used
-// last for the same.
-func (d *Decoder) schema(ctx context.Context, id uint32, last **avroSchema) (*avroSchema, error) {
+// schema returns the compiled form of the schema of a message, whose id is id;
+// last is the one that was used last for the same.
+func (d *Decoder) schema(ctx context.Context, message []byte, id uint32, last **avroSchema) (*avroSchema, error) {
 	if s := *last; s != nil && s.id == id {
 		return s, nil
 	}
-	s, ok := d.schemas.get(id)
+	bytes := message[1:avroHeader]
+	s, ok := d.schemas.get(bytes)
 	if !ok {
 		text, err := d.options.Schema(ctx, id)
 		if err != nil {
 			return nil, &UnknownSchema{ID: id, Err: err}
 		}
 		s = newAvroSchema(id, text)
-		d.schemas.put(id, s)
+		d.schemas.put(bytes, s)
 	}
 	*last = s
 	return s, nil
@@ -214,7 +215,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 	if !ok {
 		return &Undecodable{Reason: reasonShort}
 	}
-	s, err := d.schema(ctx, id, &d.lastSchema)
+	s, err := d.schema(ctx, message, id, &d.lastSchema)
 	switch {
 	case err != nil:
 		return err
@@ -254,7 +255,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *Event) int {
 	clear(d.captured[:])
 	d.text = d.text[:0]
-	e.Old.Kind, e.New.Kind = change.Absent, change.Absent
+	e.Old, e.New = change.Row{}, change.Row{}
 	i := avroHeader
 	for k := range s.parts {
 		p := &s.parts[k]

@@ -190,11 +190,11 @@ func (d *Decoder) jsonSchema(block []byte, last **jsonSchema) *jsonSchema {
 	if s := *last; s != nil && string(s.block) == string(block) {
 		return s
 	}
-	s, ok := d.blocks.get(string(block))
+	s, ok := d.blocks.get(block)
 	if !ok {
 		s = newJSONSchema(block)
 		s.block = bytes.Clone(block)
-		d.blocks.put(string(s.block), s)
+		d.blocks.put(s.block, s)
 	}
 	*last = s
 	return s
@@ -211,11 +211,11 @@ func (d *Decoder) plainSchema(row []byte) *jsonSchema {
 	if s := d.lastPlain; s != nil && string(s.block) == string(d.signature) {
 		return s
 	}
-	s, ok := d.plain.get(string(d.signature))
+	s, ok := d.plain.get(d.signature)
 	if !ok {
 		s = &jsonSchema{block: bytes.Clone(d.signature)}
 		s.setFields(d.members(row))
-		d.plain.put(string(s.block), s)
+		d.plain.put(s.block, s)
 	}
 	d.lastPlain = s
 	return s

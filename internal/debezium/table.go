@@ -1,6 +1,7 @@
 package debezium
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"slices"
@@ -38,8 +39,9 @@ type reader struct {
 
 // A keySchema is what is known of keys of one schema.
 type keySchema struct {
-	fields []field
-	types  []*avroType // of the fields, in Avro
+	signature []byte // of JSON without a schema: the names of its members
+	fields    []field
+	types     []*avroType // of the fields, in Avro
 	// of is the table whose messages had it. If two tables' messages had it, it
 	// names none.
 	of        *reader
@@ -58,7 +60,7 @@ var noKey = &keySchema{ambiguous: true}
 // keyOf returns the schema of a key.
 func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 	if id, ok := avroID(key); ok {
-		s, err := d.schema(ctx, id, &d.lastKey)
+		s, err := d.schema(ctx, key, id, &d.lastKey)
 		if err != nil {
 			return nil, err
 		}
@@ -78,11 +80,15 @@ func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 	if !d.sign(payload) {
 		return noKey, nil
 	}
-	k, ok := d.plainKeys.get(string(d.signature))
-	if !ok {
-		k = &keySchema{fields: d.members(payload), ambiguous: true}
-		d.plainKeys.put(string(d.signature), k)
+	if k := d.lastPlainKey; k != nil && string(k.signature) == string(d.signature) {
+		return k, nil
 	}
+	k, ok := d.plainKeys.get(d.signature)
+	if !ok {
+		k = &keySchema{signature: bytes.Clone(d.signature), fields: d.members(payload), ambiguous: true}
+		d.plainKeys.put(k.signature, k)
+	}
+	d.lastPlainKey = k
 	return k, nil
 }
 
