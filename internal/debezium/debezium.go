@@ -111,10 +111,12 @@ type Decoder struct {
 	lastPlainKey                       *keySchema
 
 	// What the last message pointed to.
-	old, new []change.Value // of the rows
-	text     []byte         // texts that are made, not found
-	captured [capturedCount]captured
-	scratch  []byte
+	old, new  []change.Value // of the rows
+	text      []byte         // texts that are made, not found
+	message   []byte
+	captured  [capturedCount]captured
+	unescaped []byte
+	scratch   []byte
 	// signature is made of the names of an object's members.
 	signature []byte
 	array     array
@@ -179,6 +181,9 @@ func (d *Decoder) begin() {
 	}
 	if cap(d.scratch) > scratchKept {
 		d.scratch = nil
+	}
+	if cap(d.unescaped) > scratchKept {
+		d.unescaped = nil
 	}
 	if cap(d.pairs) > pairsKept {
 		d.pairs = nil

@@ -46,10 +46,12 @@ type avroTable struct {
 	program *program
 }
 
-// captured is what is read of a message beside its rows.
+// captured is what is read of a message beside its rows: a number, or where a
+// text is.
 type captured struct {
-	n int64
-	b []byte
+	n         int64
+	from, end int
+	unescaped bool // it had escapes: the text is in Decoder.unescaped
 }
 
 const (
@@ -77,6 +79,15 @@ var capturedFields = map[string]struct {
 	"snapshot": {captureSnapshot, captureBytes}, "sequence": {captureSequence, captureBytes},
 	"ts_ms": {captureMillis, captureVarint}, "ts_us": {captureMicros, captureVarint},
 	"txId": {captureXID, captureVarint}, "lsn": {captureLSN, captureVarint},
+}
+
+// capturedText is the text that was captured.
+func (d *Decoder) capturedText(slot int) []byte {
+	c := &d.captured[slot]
+	if c.unescaped {
+		return d.unescaped[c.from:c.end]
+	}
+	return d.message[c.from:c.end]
 }
 
 // schema returns the compiled form of the schema of a message, whose id is id;
@@ -169,16 +180,16 @@ func (s *avroSchema) compile() {
 		case "op":
 			current.capture(f.of, captureOp, captureBytes)
 		case "source":
-			inside := current
+			captures := current
 			if null != nullNever {
-				inside = &program{}
-				current.steps = append(current.steps, step{op: captureRecord, null: null, sub: inside})
+				captures = &program{}
+				current.steps = append(current.steps, step{op: captureRecord, null: null, inside: &inside{skip: captures}})
 			}
 			for _, f := range source.fields {
 				if c, ok := capturedFields[f.name]; ok {
-					inside.capture(f.of, c.slot, c.op)
+					captures.capture(f.of, c.slot, c.op)
 				} else {
-					inside.skip(f.of)
+					captures.skip(f.of)
 				}
 			}
 		default:
@@ -207,7 +218,7 @@ func (p *program) capture(t *avroType, slot int, o op) {
 		p.skip(t)
 		return
 	}
-	p.steps = append(p.steps, step{op: o, null: null, slot: slot})
+	p.steps = append(p.steps, step{op: o, null: null, slot: int32(slot)})
 }
 
 func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event) error {
@@ -253,7 +264,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 // readEnvelope reads a message, its rows for table t, and returns where it ends
 // or malformed.
 func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *Event) int {
-	clear(d.captured[:])
+	d.captured, d.message = [capturedCount]captured{}, message
 	d.text = d.text[:0]
 	e.Old, e.New = change.Row{}, change.Row{}
 	i := avroHeader
