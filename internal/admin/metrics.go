@@ -92,6 +92,8 @@ func (m *Metrics) watch(status func() apply.Status) {
 	}
 	gauge("unstale_lag_bytes", "Bytes of the primary's log that are not applied yet.",
 		func(s apply.Status) float64 { return float64(s.LagBytes) })
+	gauge("unstale_lag_records", "Records of the topics that are not applied yet.",
+		func(s apply.Status) float64 { return float64(s.LagRecords) })
 	gauge("unstale_lag_seconds", "How long ago the primary stood where Redis is; 0 when nothing is outstanding.",
 		func(s apply.Status) float64 { return s.Lag.Seconds() })
 	gauge("unstale_ready", "1 when the cache has caught up once and is swept.",

@@ -37,6 +37,10 @@ type Source interface {
 	Next(ctx context.Context) (*change.Change, error)
 	// Pending reports whether Next will return without waiting.
 	Pending() bool
+	// Behind tells how many records there are that Next has not given, and when the
+	// last one that it has was committed. It may be called beside Next. Zero where
+	// the log of the database tells how far behind a stream is.
+	Behind() (records int64, committed time.Time)
 	// Confirm says that everything of a stream up to p is durable: the source need
 	// not send it again. It may be called beside Next.
 	Confirm(stream int, p change.Position)

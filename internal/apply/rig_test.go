@@ -287,6 +287,8 @@ func (s *source) Pending() bool {
 
 func (s *source) Resume(context.Context, []change.Position) error { return nil }
 
+func (s *source) Behind() (int64, time.Time) { return 0, time.Time{} }
+
 func (s *source) Confirm(_ int, p change.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
