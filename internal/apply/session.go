@@ -48,6 +48,7 @@ type stream struct {
 type session struct {
 	*Loop
 	origin  change.Origin
+	unknown bool // there is no primary to ask
 	streams []stream
 	behind  int // streams that have not caught up
 	durable time.Duration
@@ -206,7 +207,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	if err := s.snapshot(ctx, outages, &snapshot); err != nil {
 		return nil, err
 	}
-	s.doubtful, s.unsettledBelow = snapshot.InsertLSN, snapshot.XMax
+	s.doubtful, s.unsettledBelow, s.unknown = snapshot.InsertLSN, snapshot.XMax, snapshot.Unknown
 	s.streams, s.behind = make([]stream, len(at.Streams)), len(at.Streams)
 	first := make([]*plan.Batch, len(at.Streams))
 	resume := make([]change.Position, len(at.Streams))
@@ -293,6 +294,9 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		st.resume, first.End, st.ungated = lowest.Lo, lowest.Lo, st.End
 	default:
 		st.resume, first.End = begin, begin
+	}
+	if snapshot.Unknown {
+		st.ungated = st.End // which may have been applied before
 	}
 	// A primary that was set back will use the same places in its log again.
 	if first.End.Compare(lowest.Settled) < 0 {
@@ -549,7 +553,9 @@ func (s *session) read(stop, ctx context.Context) error {
 			continue
 		}
 		if c.Position.Compare(st.ungated) <= 0 {
-			c.XID, c.Again = 0, true
+			// A row of an initial snapshot yields to whatever is there: it may come
+			// again, if it is of this primary.
+			c.XID, c.Again = 0, c.Again || !s.unknown || c.Scan == change.Streamed
 		}
 		s.recognize(st, c)
 		if batch.Started() && (batch.Stream != c.Stream || c.Op == change.Restart) {
