@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
 
@@ -39,6 +40,8 @@ type WarmOptions struct {
 	Workers int
 	// Applied is the LSN that the stream has applied to Redis. Required.
 	Applied func() uint64
+	// Claim is what the entries are for who warms. Required.
+	Claim func() guard.Claim
 	// Observer is required.
 	Observer Observer
 	Logger   *slog.Logger
@@ -74,7 +77,7 @@ func NewWarmer(entries []plan.Entry, keys Keys, rows Rows, cache Cache, options 
 	if options.Workers == 0 {
 		options.Workers = Workers
 	}
-	f := newFiller(entries, rows, cache, options.Applied, options.Logger)
+	f := newFiller(entries, rows, cache, options.Applied, options.Claim, options.Logger)
 	return &Warmer{
 		filler: f, keys: keys, options: options,
 		pace: pace{perSecond: options.RowsPerSecond},
@@ -92,8 +95,8 @@ type stretch struct {
 
 // Run loads an entry, going on behind from. When ctx ends it finishes what is
 // under way and returns how far it has come, which has been saved, and the error
-// of ctx. It holds while a server is away; other errors are what only a person
-// can mend.
+// of ctx. It holds while a server is away; other errors, such as ErrSuperseded,
+// are what only a person can mend.
 func (w *Warmer) Run(ctx context.Context, entry int, from Progress) (Progress, error) {
 	stretches, done := make(chan *stretch), make(chan *stretch)
 	ahead := make(chan struct{}, aheadMax)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,8 +27,8 @@ import (
 // two seconds behind, a replica that may take over usually far less.
 const durableAfter = 3 * time.Second
 
-// A Sink is one Redis master. It is not safe for concurrent use but for Sweep
-// and RunID, which may run beside the others.
+// A Sink is one Redis master. It is not safe for concurrent use but for Sweep,
+// RunID and Claim, which may run beside the others.
 type Sink struct {
 	client  *redis.Client
 	options Options
@@ -35,6 +36,7 @@ type Sink struct {
 	owner   string
 	streams []stream
 	clock   clock
+	claim   atomic.Pointer[guard.Claim] // what Claim returns
 
 	arguments arguments
 	sent      []int64 // by stream: of the batches of a round trip
@@ -122,7 +124,21 @@ func (s *Sink) Own(ctx context.Context, names []string) ([][]guard.Watermark, er
 		s.clock = clock{mark.Now, time.Now()}
 	}
 	s.owner, s.streams, s.sent = string(owner), streams, make([]int64, len(streams))
+	claim := guard.Claim{Owner: s.owner}
+	if len(names) > 0 {
+		claim.Stream = names[0] // one owner has them all
+	}
+	s.claim.Store(&claim)
 	return marks, nil
+}
+
+// Claim is that of what is loaded for the owner of the streams; one that does not
+// stand before the first Own.
+func (s *Sink) Claim() guard.Claim {
+	if claim := s.claim.Load(); claim != nil {
+		return *claim
+	}
+	return guard.Claim{}
 }
 
 func (s *Sink) load(ctx context.Context) error {
