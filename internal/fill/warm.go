@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -112,25 +113,30 @@ func (w *Warmer) Run(ctx context.Context, entry int, from Progress) (Progress, e
 		defer close(stretches)
 		return w.walk(stop, entry, from.After, ahead, stretches)
 	})
-	all.Go(func() error {
-		defer close(done)
-		var work errgroup.Group
-		for range w.options.Workers {
-			work.Go(func() error {
-				for s := range stretches {
-					if err := w.load(stop, failed, entry, s); err != nil {
-						return stopped(stop, err) // the stretch is not done
-					}
-					select {
-					case done <- s:
-					case <-failed.Done():
-						return nil
-					}
+	var workers sync.WaitGroup
+	for range w.options.Workers {
+		workers.Add(1)
+		// In the group of all: the error of one ends the others, who would wait for
+		// its stretch.
+		all.Go(func() error {
+			defer workers.Done()
+			for s := range stretches {
+				if err := w.load(stop, failed, entry, s); err != nil {
+					return stopped(stop, err) // the stretch is not done
 				}
-				return nil
-			})
-		}
-		return work.Wait()
+				select {
+				case done <- s:
+				case <-failed.Done():
+					return nil
+				}
+			}
+			return nil
+		})
+	}
+	all.Go(func() error {
+		workers.Wait()
+		close(done)
+		return nil
 	})
 	all.Go(func() error {
 		return w.collect(failed, entry, ahead, done, &progress)

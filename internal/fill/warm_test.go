@@ -132,6 +132,28 @@ func TestAWarmHoldsWhileAServerIsAway(t *testing.T) {
 	})
 }
 
+// Behind a name that leads to several servers one load, and only one, may come to
+// another one. The others must not wait for what that was to load.
+func TestAWarmEndsWhenOneLoadComesToAnotherServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(100_000)
+		w.loadTime = time.Millisecond
+		rows := 0
+		w.refuses = func(string) error {
+			if rows++; rows == 500 {
+				return change.ErrOriginChanged
+			}
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(ctx, 0, fill.Progress{})
+		if !errors.Is(err, change.ErrOriginChanged) || ctx.Err() != nil {
+			t.Errorf("%+v: %v, %v", p, err, ctx.Err())
+		}
+	})
+}
+
 // Somebody starts the service with another configuration. What it sweeps must not
 // be filled behind it with what the old one makes of a row.
 func TestAWarmEndsWhereItsEntryIsAnotherOne(t *testing.T) {
