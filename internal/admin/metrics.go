@@ -71,7 +71,7 @@ func NewMetrics() *Metrics {
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "unstale_sweep_dropped_keys_total", Help: "Keys that sweeps have dropped."}),
 		loaded: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; forgotten, there were too many."}, []string{"entry", "result"}),
+			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; forgotten, there were too many, or another instance has the stream now."}, []string{"entry", "result"}),
 	}
 	m.registry.MustRegister(m.changes, m.effects, m.dropped, m.set, m.doubted, m.batchKeys, m.gateWait, m.snapshots, m.latency,
 		m.retries, m.gaps, m.sweeps, m.scanned, m.swept, m.loaded)

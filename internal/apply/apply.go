@@ -77,6 +77,9 @@ type Look struct {
 type Loader interface {
 	// Request asks for a key of an entry, by its index. It does not block.
 	Request(entry int, key string)
+	// Forget says that another instance has the stream now, and what it drops
+	// loaded.
+	Forget()
 }
 
 // A Sink holds the cache.
@@ -249,6 +252,9 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) standBy(ctx context.Context, err error) bool {
 	if l.Status().State != StateStandby {
 		l.logger.Info("standing by: this instance takes over when the other one ends", "reason", err)
+		if l.options.Loader != nil {
+			l.options.Loader.Forget()
+		}
 	}
 	l.status.set(func(s *Status) { s.State = StateStandby; s.CaughtUp = false })
 	return sleep(ctx, jitter(standbyEvery))

@@ -443,7 +443,9 @@ func changedTemplates(before, after guard.Fingerprints) []string {
 }
 
 // note is what the watermark of a stream is to say. Entries that are to be swept
-// once more keep their old fingerprints, so that a crash does not forget it.
+// once more have a fingerprint that is nobody's, so that a crash does not forget
+// it. It must not be the old one: who comes back with the old configuration, or
+// loads by it still, would take what is cached for its own.
 func (s *session) note(stream int) *guard.Note {
 	said := maps.Clone(s.fingerprints)
 	if unsettled := s.streams[stream].unsettled; unsettled != nil {
@@ -451,7 +453,7 @@ func (s *session) note(stream int) *guard.Note {
 			if before, known := unsettled[name]; !known {
 				delete(said, name)
 			} else if before != entry {
-				said[name] = before
+				said[name] = guard.Fingerprint{Key: before.Key}
 			}
 		}
 	}
