@@ -66,6 +66,43 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 	}), tables, nil
 }
 
+// kafka looks at the brokers, the topics and the schema registry.
+func (fs *findings) kafka(ctx context.Context, c *config.Config, x *examination) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	k := c.Source.Kafka
+	client, err := kafkaClient(k)
+	if err != nil {
+		fs.add("kafka", err.Error(), "")
+		return
+	}
+	topics, pattern := kafkaTopics(k, x)
+	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
+	if err != nil {
+		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
+	}
+	for _, p := range problems {
+		severity := database.Advice
+		if p.Wrong {
+			severity = database.Wrong
+		}
+		fs.addProblem(database.Problem{Severity: severity, Subject: p.Subject, Text: p.Text, Mend: []string{p.Mend}})
+	}
+	if k.SchemaRegistry.URL == "" {
+		return
+	}
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err == nil {
+		// No registry gives an id that high; it must say so.
+		if _, err = schema(ctx, 1<<31-1); errors.Is(err, kafkasource.ErrNoSchema) {
+			err = nil
+		}
+	}
+	if err != nil {
+		fs.add("schema registry", err.Error(), "look at source.kafka.schema_registry")
+	}
+}
+
 // kafkaClient is how to reach the brokers.
 func kafkaClient(k config.Kafka) ([]kgo.Opt, error) {
 	options := []kgo.Opt{kgo.SeedBrokers(k.Brokers...), kgo.ClientID(applicationName)}

@@ -264,7 +264,7 @@ func TestKafkaWithoutADatabase(t *testing.T) {
 	text := f.config("  warm: {key: 'warm:{id}', table: products, on_change: warm}\n  dropped: {key: 'dropped:{id}', table: products}\n")
 	i := startInstance(t, strings.TrimPrefix(text, "database: "+f.url+"\n"))
 	i.waitReady()
-	f.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
 	f.fetch("dropped:7", product, 7)
 	f.exec("UPDATE products SET price = 77.70 WHERE id = 7")
 	i.eventually("it is dropped", func() bool { return !f.cached("dropped:7") })
