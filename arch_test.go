@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"internal/fill":      {"internal/change", "internal/guard", "internal/plan"},
 	"internal/pgsource":  {"internal/change"},
 	"internal/value":     {"internal/change"},
+	"internal/connect":   {},
 	"internal/debezium":  {"internal/change", "internal/value"},
 	"internal/database":  {"internal/change", "internal/value"},
 	"internal/redissink": {"internal/change", "internal/guard", "internal/plan", "internal/value"},
