@@ -109,11 +109,12 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 // needsOf says what the configuration asks of the database.
 func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
 	needs := database.Needs{
+		Foreign:         c.Source.FromKafka,
 		Slot:            c.Source.Postgres.Slot,
 		Publication:     c.Source.Postgres.Publication,
 		ApplicationName: applicationName,
 	}
-	if c.Source.Postgres.URL != "" {
+	if c.Source.Postgres.URL != "" && !c.Source.FromKafka {
 		// Whoever reads the stream is judged. A URL that cannot be read is said
 		// by whoever connects to it.
 		if replication, err := pgconn.ParseConfig(c.ReplicationConnString()); err == nil {

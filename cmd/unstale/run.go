@@ -50,18 +50,10 @@ kills. kill -9 at any moment loses nothing.`,
 
 // run wires the service in the order of the data: source, plan, apply, sink.
 func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
-	if c.Source.FromKafka {
-		return fmt.Errorf("%s: source.kafka can be written and is not read yet; take it out to read the database's log", c.File())
-	}
 	databaseConfig, err := databaseConfig(c)
 	if err != nil {
 		return err
 	}
-	sourceConfig, err := pgconn.ParseConfig(c.ReplicationConnString())
-	if err != nil {
-		return err
-	}
-	expectName(sourceConfig, c.Database.TLS.ServerName)
 	client, err := redisClient(c.Redis)
 	if err != nil {
 		return err
@@ -99,19 +91,13 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		planner := plan.New(examined.entries)
 		gate := database.NewGate(databaseConfig, database.Options{Logger: logger})
 		defer gate.Close()
-		source := pgsource.New(sourceConfig, pgsource.Options{
-			Slot:        c.Source.Postgres.Slot,
-			Publication: c.Source.Postgres.Publication,
-			Failover:    c.Source.Postgres.Failover,
-			Tables:      publishedTables(examined.tables),
-			Compile:     planner.Compile,
-			Origin:      gate.Origin,
-			Logger:      logger,
-		})
-		sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
 		catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
 		defer catalog.close(context.WithoutCancel(ctx))
-
+		source, err := newSource(c, examined, planner, gate, catalog, logger)
+		if err != nil {
+			return err
+		}
+		sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
 		loader := database.NewLoader(databaseConfig, loads(examined.entries), database.LoaderOptions{Connections: c.Load.Connections})
 		defer loader.Close()
 		var loop *apply.Loop
@@ -134,6 +120,27 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		return errors.Join(err, <-loaded)
 	})
 	return work.Wait()
+}
+
+// newSource is where changes come from.
+func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, logger *slog.Logger) (apply.Source, error) {
+	if c.Source.FromKafka {
+		return newKafkaSource(c, x, planner, gate, catalog, logger)
+	}
+	sourceConfig, err := pgconn.ParseConfig(c.ReplicationConnString())
+	if err != nil {
+		return nil, err
+	}
+	expectName(sourceConfig, c.Database.TLS.ServerName)
+	return pgsource.New(sourceConfig, pgsource.Options{
+		Slot:        c.Source.Postgres.Slot,
+		Publication: c.Source.Postgres.Publication,
+		Failover:    c.Source.Postgres.Failover,
+		Tables:      publishedTables(x.tables),
+		Compile:     planner.Compile,
+		Origin:      gate.Origin,
+		Logger:      logger,
+	}), nil
 }
 
 // A primary is what the gate and the loader ask: both only of the server that

@@ -60,7 +60,9 @@ type session struct {
 	free    chan *plan.Batch
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
-	ended   chan []int // a sweep has: the watermarks of these streams are to say so
+	await   bool          // the reader waits for the first sweep
+	swept   chan struct{} // a sweep that the reader waits for has ended
+	ended   chan []int    // a sweep has: the watermarks of these streams are to say so
 	marks   chan mark
 	sweeps  sweeps
 	asking  sync.Mutex    // the gate answers one at a time
@@ -109,6 +111,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		free:    make(chan *plan.Batch, batchesMax),
 		queued:  semaphore.NewWeighted(queueBytesMax),
 		looks:   make(chan look),
+		swept:   make(chan struct{}),
 		ended:   make(chan []int),
 		marks:   make(chan mark),
 		sweeps:  sweeps{due: make(chan struct{}, 1)},
@@ -214,6 +217,11 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		resume[i] = s.streams[i].resume
 	}
 	s.sayGaps(found)
+	// Rows of an initial snapshot are written once. A sweep beside them would drop
+	// what they have written.
+	if s.await = len(found) > 0 && !at.Streams[0].End.IsZero(); s.await {
+		s.sweeps.await()
+	}
 	// The sweeps that any stream asks for are known now, so each can note them.
 	for i, b := range first {
 		b.Note = s.note(i)
@@ -512,6 +520,9 @@ func (s *session) read(stop, ctx context.Context) error {
 	reading, cancel := context.WithCancel(stop)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
+	if s.await {
+		s.awaitSweep(reading)
+	}
 	batch := <-s.free
 	batch.Reset()
 	for {
@@ -541,13 +552,20 @@ func (s *session) read(stop, ctx context.Context) error {
 			c.XID, c.Again = 0, true
 		}
 		s.recognize(st, c)
-		if batch.Started() && batch.Stream != c.Stream {
+		if batch.Started() && (batch.Stream != c.Stream || c.Op == change.Restart) {
 			if batch = s.handOn(ctx, batch); batch == nil {
 				return nil
 			}
 		}
 		s.planner.Plan(c, batch)
 		batch.Seen = st.seen
+		if c.Op == change.Restart {
+			if batch = s.handOn(ctx, batch); batch == nil {
+				return nil
+			}
+			s.awaitSweep(reading)
+			continue
+		}
 		// What a transaction SETs is shown when it has ended, if it fits.
 		if !batch.Full() && (s.source.Pending() || batch.Open()) {
 			continue
@@ -555,6 +573,14 @@ func (s *session) read(stop, ctx context.Context) error {
 		if batch = s.handOn(ctx, batch); batch == nil {
 			return nil
 		}
+	}
+}
+
+// awaitSweep waits until a sweep has ended that would drop what is read next.
+func (s *session) awaitSweep(ctx context.Context) {
+	select {
+	case <-s.swept:
+	case <-ctx.Done():
 	}
 }
 

@@ -224,6 +224,9 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		templates = append(templates, entry.Key.String())
 	}
 	s.sweeps.request(templates, b.Stream, s.streams[b.Stream].written)
+	if b.Sweeps[0].Cause == plan.Restarted {
+		s.sweeps.await()
+	}
 	b.Note = s.note(b.Stream)
 }
 

@@ -32,25 +32,26 @@ func judge(s *server, needs Needs) []Problem {
 		}}
 	}
 	j := &judgement{server: s, needs: needs}
-	j.standbys()
-	j.walLevel()
-	j.capacity()
-	j.roles()
+	stream := func(looks ...func()) {
+		for _, look := range looks {
+			if !needs.Foreign {
+				look()
+			}
+		}
+	}
+	stream(j.standbys, j.walLevel, j.capacity, j.roles)
 	j.group()
-	j.publicationGenerated()
+	stream(j.publicationGenerated)
 	for _, t := range j.tables {
 		j.table(t)
 	}
-	j.publicationParts()
-	j.publicationOptions()
-	j.publicationTables()
+	stream(j.publicationParts, j.publicationOptions, j.publicationTables)
 	for _, t := range j.tables {
 		for _, need := range t.fromLog {
 			j.values(t, need)
 		}
 	}
-	j.slot()
-	j.keepSize()
+	stream(j.slot, j.keepSize)
 	return j.problems
 }
 

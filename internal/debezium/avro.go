@@ -2,6 +2,7 @@ package debezium
 
 import (
 	"encoding/binary"
+	"strconv"
 
 	"github.com/unstale/unstale/internal/change"
 )
@@ -18,9 +19,11 @@ type step struct {
 	n    int // how many to step over; the size of a fixed
 	// column says how to make the text.
 	column *column
-	sub    *program   // of a record, or the elements
+	sub    *program   // skips a record, or an element
 	alts   []*program // of a union
 	of     *avroType
+	// elements takes an element of an array or the value of a map.
+	elements *program
 }
 
 type nullness uint8
@@ -164,9 +167,13 @@ func (p *program) take(t *avroType, slot int, c *column) {
 	case avroEnum:
 		s.op = takeEnum
 	case avroArray:
-		s.op, s.sub = takeArray, skipOf(of.element)
+		s.op, s.sub, s.elements = takeArray, skipOf(of.element), &program{}
+		if c.rule == ruleArray {
+			s.elements.take(of.element, 0, c.element)
+		}
 	case avroMap:
-		s.op, s.sub = takeMap, skipOf(of.element)
+		s.op, s.sub, s.elements = takeMap, skipOf(of.element), &program{}
+		s.elements.take(of.element, 0, mapValue)
 	default:
 		// No rule reads it: its value stays missing.
 		p.skip(t)
@@ -175,8 +182,14 @@ func (p *program) take(t *avroType, slot int, c *column) {
 	p.steps = append(p.steps, s)
 }
 
+// mapValue is a value of a map of texts.
+var mapValue = &column{rule: ruleText, null: change.Null}
+
 // uvarint reads an unsigned varint.
 func uvarint(b []byte, i int) (u uint64, next int) {
+	if i > len(b) {
+		return 0, malformed
+	}
 	u, n := binary.Uvarint(b[i:])
 	if n <= 0 {
 		return 0, malformed
@@ -259,7 +272,7 @@ func (d *Decoder) run(p *program, b []byte, i int, values []change.Value, depth 
 			case takeInteger:
 				v := &values[s.slot]
 				from := len(d.text)
-				d.text = appendInteger(d.text, unzigzag(u))
+				d.text = strconv.AppendInt(d.text, unzigzag(u), 10)
 				v.State, v.Text = change.Text, d.text[from:]
 			case takeVarint:
 				d.set(&values[s.slot], s.column, raw{n: unzigzag(u)})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"strings"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/value"
@@ -104,6 +105,12 @@ var textual = map[uint32]bool{
 	oidInt4Range: true, oidInt8Range: true, oidNumRange: true, oidTsRange: true, oidDateRange: true,
 }
 
+// exactInArrays are the types whose arrays Debezium converts without loss, and
+// which it does not send as null because of what is in them.
+var exactInArrays = map[uint32]bool{
+	oidInt2: true, oidInt4: true, oidInt8: true, oidBool: true, oidText: true, oidVarchar: true, oidUUID: true,
+}
+
 // columnOf says how the text of a column of type t is made of field f. typeMod
 // is that of the column, -1 if there is none or it is not known.
 func (d *Decoder) columnOf(t *value.Type, typeMod int32, f *field) *column {
@@ -119,9 +126,15 @@ func (d *Decoder) columnOf(t *value.Type, typeMod int32, f *field) *column {
 	case ruleDecimal:
 		c.null = change.Missing // NaN is null
 	case ruleArray:
-		c.element = d.columnOf(t.Element, typeMod, f.element)
+		element := f.element
+		if element == nil {
+			element = &field{} // without a schema
+		}
+		if c.element = d.columnOf(t.Element, typeMod, element); c.element.rule == ruleNone || !exactInArrays[t.Element.OID] {
+			return &column{null: change.Missing}
+		}
 	}
-	if d.options.Settings.KeepsNulls && f.form == formUnknown {
+	if d.options.Settings.KeepsNulls && f.json {
 		return c
 	}
 	if f.fallback != nil && f.nullable && !bytes.Equal(bytes.TrimSpace(f.fallback), []byte("null")) {
@@ -131,17 +144,20 @@ func (d *Decoder) columnOf(t *value.Type, typeMod int32, f *field) *column {
 	return c
 }
 
-// ruleOf is a matrix of what a type is and how it is written.
+// ruleOf is a matrix of what a type is and how it is written. Where it is not
+// written as Debezium writes the type, nothing is known: the catalog is of
+// another day than the message.
 func (d *Decoder) ruleOf(t *value.Type, typeMod int32, f *field) (r rule, n int) {
+	settings := &d.options.Settings
 	switch t.Kind {
 	case value.Enum:
 		return f.when(ruleText, formText, "", logicalEnum), 0
-	case value.Base:
-	case value.Range:
-		if t.OID == oidTstzRange {
-			return f.when(ruleZonedText, formText, ""), 0
+	case value.Array:
+		if f.form == formArray && t.Element != nil && t.Delimiter == ',' || f.form == formUnknown {
+			return ruleArray, 0
 		}
-	default:
+		return ruleNone, 0
+	case value.Composite:
 		return ruleNone, 0
 	}
 	switch t.OID {
@@ -149,11 +165,145 @@ func (d *Decoder) ruleOf(t *value.Type, typeMod int32, f *field) (r rule, n int)
 		return f.when(ruleInteger, formInteger, ""), 0
 	case oidBool:
 		return f.when(ruleBoolean, formBoolean, ""), 0
+	case oidFloat4:
+		return f.when(ruleFloat4, formFloat, ""), 0
+	case oidFloat8:
+		return f.when(ruleFloat8, formDouble, ""), 0
+	case oidNumeric:
+		return f.numeric(typeMod, settings.Decimal)
+	case oidBytea:
+		return f.bytea(settings.Binary), 0
+	case oidDate:
+		if f.form == formUnknown && !adaptive(settings.TimePrecision) {
+			return ruleNone, 0
+		}
+		return f.when(ruleDate, formInteger, logicalDate), 0
+	case oidTime:
+		return f.time(typeMod, settings.TimePrecision), 0
+	case oidTimestamp:
+		return f.timestamp(typeMod, settings.TimePrecision), 0
+	case oidTimestamptz:
+		return f.when(ruleTimestamptz, formText, logicalZonedTimestamp), 0
+	case oidInterval:
+		return f.when(ruleInterval, formText, logicalInterval), 0
+	case oidBit:
+		return f.bit(typeMod)
+	case oidTstzRange:
+		return f.when(ruleZonedText, formText, ""), 0
 	}
 	if textual[t.OID] {
 		return f.when(ruleText, formText, "", logicalJSON, logicalUUID, logicalXML, logicalTsVector), 0
 	}
+	_, name, qualified := strings.Cut(t.Name, ".")
+	if !qualified {
+		name = t.Name
+	}
+	switch {
+	case t.Kind != value.Base:
+	case t.Cast == "hstore.hstore_to_json":
+		if f.form == formMap {
+			return ruleMap, 0
+		}
+		return f.when(ruleHstore, formText, logicalJSON), 0
+	case name == "citext":
+		return f.when(ruleText, formText, ""), 0
+	case name == "ltree":
+		return f.when(ruleText, formText, logicalLtree), 0
+	}
 	return ruleNone, 0
+}
+
+// adaptive reports whether time.precision.mode, which messages without schemas
+// do not show, tells how times are written.
+func adaptive(mode string) bool { return mode == "adaptive" || mode == "adaptive_time_microseconds" }
+
+func (f *field) numeric(typeMod int32, mode string) (r rule, n int) {
+	scale := int(typeMod-4) & 0x7ff
+	if scale >= 0x400 {
+		scale -= 0x800
+	}
+	precise := typeMod >= 4 && scale >= 0
+	switch f.form {
+	case formText:
+		return f.when(ruleNumeric, formText, ""), 0
+	case formBytes:
+		if written, ok := f.number(parameterScale); ok && written == scale && precise {
+			return f.when(ruleDecimal, formBytes, logicalDecimal), scale
+		}
+	case formUnknown:
+		switch {
+		case mode == "string":
+			return ruleNumeric, 0
+		case mode == "precise" && precise:
+			return ruleDecimal, scale
+		}
+	}
+	return ruleNone, 0
+}
+
+func (f *field) bytea(mode string) rule {
+	switch {
+	case f.form == formBytes || f.form == formUnknown && mode == "bytes":
+		return f.when(ruleBytes, formBytes, "")
+	case mode == "base64":
+		return f.when(ruleBase64, formText, "")
+	case mode == "base64-url-safe":
+		return f.when(ruleBase64URL, formText, "")
+	case mode == "hex":
+		return f.when(ruleHex, formText, "")
+	}
+	return ruleNone
+}
+
+// milliseconds reports whether a time of that precision has no more than
+// milliseconds.
+func milliseconds(typeMod int32) bool { return 0 <= typeMod && typeMod <= 3 }
+
+func (f *field) time(typeMod int32, mode string) rule {
+	switch {
+	case f.form == formInteger && f.logical == logicalTime && milliseconds(typeMod):
+		return ruleTimeMilli
+	case f.form == formInteger && f.logical == logicalMicroTime:
+		return ruleTimeMicro
+	case f.form == formInteger && f.logical == logicalNanoTime:
+		return ruleTimeNano
+	case f.form != formUnknown || !adaptive(mode):
+		return ruleNone
+	case mode == "adaptive" && milliseconds(typeMod):
+		return ruleTimeMilli
+	}
+	return ruleTimeMicro
+}
+
+func (f *field) timestamp(typeMod int32, mode string) rule {
+	switch {
+	case f.form == formInteger && f.logical == logicalTimestamp && milliseconds(typeMod):
+		return ruleMilli
+	case f.form == formInteger && f.logical == logicalMicroTimestamp:
+		return ruleMicro
+	case f.form == formInteger && f.logical == logicalNanoTimestamp:
+		return ruleNano
+	case f.form != formUnknown || !adaptive(mode):
+		return ruleNone
+	case milliseconds(typeMod):
+		return ruleMilli
+	}
+	return ruleMicro
+}
+
+func (f *field) bit(length int32) (r rule, n int) {
+	switch {
+	case length == 1:
+		return f.when(ruleBit, formBoolean, ""), 0
+	case length < 1:
+		return ruleNone, 0
+	case f.form == formUnknown:
+		return ruleBits, int(length)
+	}
+	if written, ok := f.number(parameterLength); !ok || written != int(length) {
+		return ruleNone, 0
+	}
+	return f.when(ruleBits, formBytes, logicalBits), int(length)
 }
 
 // when is r if the field is written in the form with one of the logical types;

@@ -2,6 +2,10 @@ package debezium
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"math"
+	"math/big"
 	"strconv"
 
 	"github.com/unstale/unstale/internal/change"
@@ -14,30 +18,193 @@ type raw struct {
 	b []byte
 }
 
-func appendInteger(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }
-
 // set delivers a value that is not null, made by c's rule.
 func (d *Decoder) set(v *change.Value, c *column, r raw) {
 	v.State, v.Text = change.Missing, nil
 	from, ok := len(d.text), true
 	switch c.rule {
 	case ruleText:
-		if string(r.b) == d.placeholder.text {
-			v.State = change.Unchanged
-			return
-		}
 		v.State, v.Text = change.Text, r.b
 	case ruleInteger:
-		d.text = appendInteger(d.text, r.n)
+		d.text = strconv.AppendInt(d.text, r.n, 10)
 	case ruleBoolean:
 		d.text = append(d.text, "ft"[r.n&1])
+	case ruleBit:
+		d.text = append(d.text, "01"[r.n&1])
+	case ruleBytes:
+		d.text = append(d.text, `\x`...)
+		d.text = hex.AppendEncode(d.text, r.b)
+	case ruleZonedText:
+		if ok = zonedInUTC(r.b); ok {
+			v.State, v.Text = change.Text, r.b
+		}
+	case ruleNumeric:
+		v.Text, ok = numericText(r.b)
+		v.State = change.Text
+	case ruleDecimal:
+		d.text = appendDecimal(d.text, r.b, c.n)
+	case ruleFloat4:
+		d.text = appendFloat(d.text, float64(math.Float32frombits(uint32(r.n))), 32)
+	case ruleFloat8:
+		d.text = appendFloat(d.text, math.Float64frombits(uint64(r.n)), 64)
+	case ruleDate:
+		d.text, ok = appendDays(d.text, r.n)
+	case ruleTimeMilli:
+		d.text, ok = appendTime(d.text, r.n, 1000)
+	case ruleTimeMicro:
+		d.text, ok = appendTime(d.text, r.n, 1)
+	case ruleTimeNano:
+		if ok = r.n%1000 == 0; ok {
+			d.text, ok = appendTime(d.text, r.n/1000, 1)
+		}
+	case ruleMilli:
+		d.text, ok = appendTimestamp(d.text, r.n, 1000)
+	case ruleMicro:
+		d.text, ok = appendTimestamp(d.text, r.n, 1)
+	case ruleNano:
+		// Beyond the years that fit, the value is another one.
+		if ok = r.n%1000 == 0 && r.n > math.MinInt64+1000 && r.n < math.MaxInt64-1000; ok {
+			d.text, ok = appendTimestamp(d.text, r.n/1000, 1)
+		}
+	case ruleTimestamptz:
+		d.text, ok = appendZoned(d.text, r.b)
+	case ruleInterval:
+		d.text, ok = appendInterval(d.text, r.b)
+	case ruleBits:
+		d.text, ok = appendBits(d.text, r.b, c.n)
+	case ruleHstore:
+		if ok = d.readPairs(r.b); ok {
+			d.setPairs(v, c)
+			return
+		}
+	case ruleBase64:
+		ok = d.decoded(base64.StdEncoding, r.b)
+	case ruleBase64URL:
+		ok = d.decoded(base64.URLEncoding, r.b)
+	case ruleHex:
+		var scratch []byte
+		if scratch, ok = d.unhex(r.b); ok {
+			d.text = append(d.text, `\x`...)
+			d.text = hex.AppendEncode(d.text, scratch)
+		}
 	default:
 		ok = false
 	}
-	if v.State == change.Missing && ok {
+	switch {
+	case string(r.b) == d.placeholder.text:
+		v.State, v.Text = change.Unchanged, nil
+		d.text = d.text[:from]
+		return
+	case !ok:
+		v.State, v.Text = change.Missing, nil
+		d.text = d.text[:from]
+		return
+	case v.State == change.Missing:
 		v.State, v.Text = change.Text, d.text[from:]
 	}
+	c.doubt(v)
+}
+
+// doubt makes a value missing that may stand for a NULL.
+func (c *column) doubt(v *change.Value) {
 	if c.doubtful && (c.fallback == nil || bytes.Equal(v.Text, c.fallback)) {
 		v.State, v.Text = change.Missing, nil
 	}
+}
+
+// decoded appends bytes that the connector wrote as text.
+func (d *Decoder) decoded(encoding *base64.Encoding, text []byte) bool {
+	scratch, err := encoding.AppendDecode(d.scratch[:0], text)
+	d.scratch = scratch
+	d.text = append(d.text, `\x`...)
+	d.text = hex.AppendEncode(d.text, scratch)
+	return err == nil
+}
+
+func (d *Decoder) unhex(text []byte) (decoded []byte, ok bool) {
+	scratch, err := hex.AppendDecode(d.scratch[:0], text)
+	d.scratch = scratch
+	return scratch, err == nil
+}
+
+// numericText is the text of a numeric that is written as one.
+func numericText(s []byte) (text []byte, ok bool) {
+	switch string(s) {
+	case "NAN":
+		return []byte("NaN"), true
+	case "POSITIVE_INFINITY":
+		return []byte("Infinity"), true
+	case "NEGATIVE_INFINITY":
+		return []byte("-Infinity"), true
+	}
+	digits := s
+	if len(digits) > 0 && digits[0] == '-' {
+		digits = digits[1:]
+	}
+	whole, fraction, point := bytes.Cut(digits, []byte{'.'})
+	return s, allDigits(whole) && (!point || allDigits(fraction))
+}
+
+func allDigits(s []byte) bool {
+	for _, c := range s {
+		if !isDigit(c) {
+			return false
+		}
+	}
+	return len(s) > 0
+}
+
+// appendDecimal appends an integer, big-endian in two's complement, with its
+// last digits behind a point.
+func appendDecimal(dst, b []byte, scale int) []byte {
+	from := len(dst)
+	if len(b) <= 8 {
+		var n int64
+		if len(b) > 0 && b[0]&0x80 != 0 {
+			n = -1
+		}
+		for _, c := range b {
+			n = n<<8 | int64(c)
+		}
+		dst = strconv.AppendInt(dst, n, 10)
+	} else {
+		n := new(big.Int).SetBytes(b)
+		if b[0]&0x80 != 0 {
+			n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
+		}
+		dst = n.Append(dst, 10)
+	}
+	if scale == 0 {
+		return dst
+	}
+	if dst[from] == '-' {
+		from++
+	}
+	for len(dst)-from <= scale {
+		dst = append(dst, 0)
+		copy(dst[from+1:], dst[from:])
+		dst[from] = '0'
+	}
+	point := len(dst) - scale
+	dst = append(dst, 0)
+	copy(dst[point+1:], dst[point:])
+	dst[point] = '.'
+	return dst
+}
+
+// appendBits appends n bits of a number whose lowest byte comes first.
+func appendBits(dst, b []byte, n int) (out []byte, ok bool) {
+	for i, c := range b {
+		if left := n - 8*i; left <= 0 && c != 0 || left > 0 && left < 8 && c>>left != 0 {
+			return dst, false
+		}
+	}
+	for i := n - 1; i >= 0; i-- {
+		bit := byte(0)
+		if i/8 < len(b) {
+			bit = b[i/8] >> (i % 8) & 1
+		}
+		dst = append(dst, '0'+bit)
+	}
+	return dst, true
 }

@@ -26,10 +26,12 @@ const PlaceholderDefault = "__debezium_unavailable_value"
 
 // Limits of what a decoder keeps.
 const (
-	schemasMax   = 4096    // of the registry and of JSON messages, compiled
-	tablesMax    = 16384   // known by name
+	schemasMax   = 4096 // of the registry, compiled
+	jsonKept     = 2048 // schemas of messages in JSON, and lists of members
+	tablesMax    = 16384
 	stringsMax   = 4096    // interned
 	scratchKept  = 1 << 20 // bytes of texts
+	pairsKept    = 1 << 14
 	schemaBytes  = 16 << 20
 	nestingMax   = 64 // records, arrays and unions inside each other
 	programsKept = 64 // tables that share one schema
@@ -92,18 +94,29 @@ type Decoder struct {
 	placeholder placeholders
 
 	schemas   generations[uint32, *avroSchema]
-	relations map[string]*change.Relation // by what they are made of
+	blocks    generations[string, *jsonSchema] // by the text of the schema
+	plain     generations[string, *jsonSchema] // by table and members
+	plainKeys generations[string, *keySchema]  // by members
+	relations map[string]*change.Relation      // by what they are made of
+	readers   map[tableName]*reader            // the last of each table
 	strings   map[string]string
 	// forgets counts calls of Forget: what was compiled before the last one is
 	// compiled again.
 	forgets atomic.Uint64
 
-	lastSchema, lastKey *avroSchema
+	lastSchema, lastKey                *avroSchema
+	lastBlock, lastKeyBlock, lastPlain *jsonSchema
 
 	// What the last message pointed to.
 	old, new []change.Value // of the rows
 	text     []byte         // texts that are made, not found
 	captured [capturedCount]captured
+	scratch  []byte
+	// signature is made of the names of an object's members.
+	signature []byte
+	array     array
+	element   [1]change.Value
+	pairs     []pair
 }
 
 // NewDecoder returns a decoder.
@@ -115,8 +128,12 @@ func NewDecoder(options Options) *Decoder {
 		options:     options,
 		placeholder: newPlaceholders(options.Placeholder),
 		relations:   map[string]*change.Relation{},
+		readers:     map[tableName]*reader{},
 		strings:     map[string]string{},
 		schemas:     newGenerations[uint32, *avroSchema](schemasMax),
+		blocks:      newGenerations[string, *jsonSchema](jsonKept),
+		plain:       newGenerations[string, *jsonSchema](jsonKept),
+		plainKeys:   newGenerations[string, *keySchema](jsonKept),
 	}
 }
 
@@ -138,6 +155,8 @@ func (d *Decoder) Decode(ctx context.Context, key, value []byte, e *Event) error
 		return d.tombstone(ctx, key, e)
 	case value[0] == avroMagic:
 		return d.decodeAvro(ctx, key, value, e)
+	case looksLikeJSON(value):
+		return d.decodeJSON(ctx, key, value, e)
 	}
 	return &Undecodable{Reason: reasonNeither}
 }
@@ -147,7 +166,13 @@ func (d *Decoder) begin() {
 	if cap(d.text) > scratchKept {
 		d.text = nil
 	}
-	d.text = d.text[:0]
+	if cap(d.scratch) > scratchKept {
+		d.scratch = nil
+	}
+	if cap(d.pairs) > pairsKept {
+		d.pairs = nil
+	}
+	d.text, d.scratch = d.text[:0], d.scratch[:0]
 }
 
 // avroMagic is the first byte of a message in Confluent's wire format, which the

@@ -112,6 +112,7 @@ func newAvroSchema(id uint32, text string) *avroSchema {
 	}
 	for i := range root.fields {
 		s.key.fields = append(s.key.fields, fieldOf(&root.fields[i]))
+		s.key.types = append(s.key.types, root.fields[i].of)
 	}
 	s.compile()
 	return s

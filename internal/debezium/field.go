@@ -8,6 +8,7 @@ import (
 // A field is one column of a row, or a part of a key, as a message describes it.
 type field struct {
 	name       string // adjusted to Avro's rules, maybe
+	json       bool   // of a message in JSON
 	form       form
 	bits       int    // of formInteger
 	logical    string // what Connect calls the type: io.debezium.time.Date

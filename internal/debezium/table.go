@@ -18,10 +18,13 @@ type reader struct {
 	name    tableName
 	key     *keySchema
 	forgets uint64
+	table   *Table // as it was described
 	// relation is nil if no entry is over the table; then there is nothing else.
 	relation *change.Relation
 	full     bool
-	columns  []*column // by field of the row
+	fields   []field   // of the row
+	columns  []*column // by field
+	known    []bool    // by field: which column it is
 	slots    []int     // by field, -1 if it is not wanted
 	// unidentified are the slots of the columns that are not part of the replica
 	// identity.
@@ -34,13 +37,17 @@ type reader struct {
 // A keySchema is what is known of keys of one schema.
 type keySchema struct {
 	fields []field
+	types  []*avroType // of the fields, in Avro
 	// of is the table whose messages had it. If two tables' messages had it, it
 	// names none.
 	of        *reader
 	ambiguous bool
-	program   *program
-	columns   []*column // by field
-	slots     []int
+
+	// How a tombstone's key is read as a row of that table.
+	compiled *reader
+	program  program
+	columns  []*column // by field
+	slots    []int
 }
 
 // noKey is the key of a message whose key is missing or not understood.
@@ -55,7 +62,26 @@ func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 		}
 		return s.key, nil
 	}
-	return noKey, nil
+	if !looksLikeJSON(key) {
+		return noKey, nil
+	}
+	block, payload, ok := d.split(key, d.lastKeyBlock)
+	if !ok || payload == nil {
+		return noKey, nil
+	}
+	if block != nil && string(block) != "null" {
+		return d.jsonSchema(block, &d.lastKeyBlock).key, nil
+	}
+	d.signature = d.signature[:0]
+	if !d.sign(payload) {
+		return noKey, nil
+	}
+	k, ok := d.plainKeys.get(string(d.signature))
+	if !ok {
+		k = &keySchema{fields: d.members(payload), ambiguous: true}
+		d.plainKeys.put(string(d.signature), k)
+	}
+	return k, nil
 }
 
 // reads reports whether r reads what was captured, beside keys of schema k.
@@ -80,12 +106,14 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 	r := &reader{
 		name:    tableName{d.intern(d.captured[captureSchema].b), d.intern(d.captured[captureTable].b)},
 		key:     k,
+		fields:  fields,
 		forgets: d.forgets.Load(),
 	}
 	if !d.options.Wanted(r.name.schema, r.name.table) {
 		return r
 	}
 	t := d.options.Table(r.name.schema, r.name.table)
+	r.table = t
 	relation := &change.Relation{Schema: r.name.schema, Name: r.name.table, Identity: change.IdentityDefault}
 	var catalog []string
 	if t != nil {
@@ -97,6 +125,7 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 		}
 	}
 	names, known := columnNames(fields, catalog)
+	r.known = known
 	for i := range fields {
 		c, text := d.describe(t, &fields[i], names[i], known[i])
 		c.Identifies = r.full || isKey(k.fields, &fields[i]) && (t == nil || slices.Contains(t.Key, c.Name))
@@ -114,10 +143,14 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 			r.unidentified = append(r.unidentified, slot)
 		}
 	}
+	if len(d.readers) >= tablesMax {
+		clear(d.readers)
+	}
+	d.readers[r.name] = r
 	if k.of != nil && k.of.name != r.name {
 		k.ambiguous = true
 	}
-	k.of, k.program = r, nil
+	k.of = r
 	return r
 }
 
@@ -141,7 +174,11 @@ func (d *Decoder) describe(t *Table, f *field, name string, known bool) (change.
 	if found.Generated {
 		of = nil // a NULL is sent as something else
 	}
-	return c, d.columnOf(of, found.TypeMod, f)
+	how := d.columnOf(of, found.TypeMod, f)
+	if f.form == formUnknown && !d.options.Settings.KeepsNulls && slices.Contains(t.Defaulted, name) {
+		how.doubtful = true
+	}
+	return c, how
 }
 
 func isKey(key []field, f *field) bool {

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"github.com/twmb/franz-go/pkg/sr"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/debezium"
+	"github.com/unstale/unstale/internal/kafkasource"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// newKafkaSource reads the topics of the configuration.
+func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, logger *slog.Logger) (*kafkasource.Source, error) {
+	k := c.Source.Kafka
+	client, err := kafkaClient(k)
+	if err != nil {
+		return nil, err
+	}
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err != nil {
+		return nil, err
+	}
+	described := describedTables{wanted: map[database.Name]bool{}}
+	for _, e := range x.entries {
+		described.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
+	}
+	decoder := debezium.NewDecoder(debezium.Options{
+		Schema:      schema,
+		Table:       described.table,
+		Wanted:      described.isWanted,
+		Compile:     planner.Compile,
+		Placeholder: k.Placeholder,
+	})
+	catalog.describe = func(tables []database.Table, shapes plan.Shapes) {
+		described.set(tables, shapes)
+		decoder.Forget()
+	}
+	topics, pattern := kafkaTopics(k, x)
+	return kafkasource.New(kafkasource.Options{
+		Client:         client,
+		Group:          k.Group,
+		Topics:         topics,
+		Pattern:        pattern,
+		Instance:       k.InstanceID,
+		SessionTimeout: k.SessionTimeout,
+		Uncommitted:    k.IsolationLevel == "read_uncommitted",
+		Database:       catalog.config.Database,
+		Decoder:        decoder,
+		Keep: func(_ context.Context, record *kgo.Record, reason error) error {
+			logger.Error("a record that cannot be read", "topic", record.Topic, "partition", record.Partition, "offset", record.Offset, "err", reason)
+			return nil
+		},
+		Origin: gate.Origin,
+		Logger: logger,
+	}), nil
+}
+
+// kafkaClient is how to reach the brokers.
+func kafkaClient(k config.Kafka) ([]kgo.Opt, error) {
+	options := []kgo.Opt{kgo.SeedBrokers(k.Brokers...), kgo.ClientID(applicationName)}
+	secure, err := k.TLSConfig()
+	if err != nil {
+		return nil, err
+	}
+	if secure != nil {
+		options = append(options, kgo.DialTLSConfig(secure))
+	}
+	user, password := k.SASL.Username, string(k.SASL.Password)
+	switch k.SASL.Mechanism {
+	case "plain":
+		options = append(options, kgo.SASL(plain.Auth{User: user, Pass: password}.AsMechanism()))
+	case "scram-sha-256":
+		options = append(options, kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha256Mechanism()))
+	case "scram-sha-512":
+		options = append(options, kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha512Mechanism()))
+	}
+	return options, nil
+}
+
+// schemaRegistry returns how to ask for a schema.
+func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, error), error) {
+	if e.URL == "" {
+		return func(context.Context, uint32) (string, error) {
+			return "", errors.New("a record in Avro, and no schema registry: set source.kafka.schema_registry")
+		}, nil
+	}
+	secure, err := e.TLSConfig()
+	if err != nil {
+		return nil, err
+	}
+	options := []sr.ClientOpt{sr.URLs(string(e.URL)), sr.UserAgent(applicationName)}
+	if secure != nil {
+		options = append(options, sr.DialTLSConfig(secure))
+	}
+	if e.Username != "" {
+		options = append(options, sr.BasicAuth(e.Username, string(e.Password)))
+	}
+	client, err := sr.NewClient(options...)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, id uint32) (string, error) {
+		schema, err := client.SchemaByID(ctx, int(id))
+		if refused, ok := errors.AsType[*sr.ResponseError](err); ok && refused.StatusCode == http.StatusNotFound {
+			return "", fmt.Errorf("%w: %w", kafkasource.ErrNoSchema, err)
+		}
+		return schema.Schema, err
+	}, nil
+}
+
+// kafkaTopics are the topics to be read.
+func kafkaTopics(k config.Kafka, x *examination) (topics []string, pattern bool) {
+	switch {
+	case k.TopicsPattern != "":
+		return []string{k.TopicsPattern}, true
+	case len(k.Topics) > 0:
+		return k.Topics, false
+	}
+	for _, name := range distinctTables(x.tables) {
+		topics = append(topics, topicName(k.TopicPrefix, name))
+	}
+	return topics, false
+}
+
+// topicName is what Debezium calls the topic of a table: what Kafka does not allow
+// in a name becomes an underscore.
+func topicName(prefix string, table database.Name) string {
+	return prefix + "." + sanitized(table.Schema) + "." + sanitized(table.Table)
+}
+
+func sanitized(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 128 && (r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z') {
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+// describedTables is what the catalog says of the entries' tables, for whoever
+// reads their rows from records.
+type describedTables struct {
+	wanted map[database.Name]bool
+	now    atomic.Pointer[map[database.Name]*debezium.Table]
+}
+
+func (d *describedTables) isWanted(schema, table string) bool {
+	return d.wanted[database.Name{Schema: schema, Table: table}]
+}
+
+func (d *describedTables) table(schema, table string) *debezium.Table {
+	if now := d.now.Load(); now != nil {
+		return (*now)[database.Name{Schema: schema, Table: table}]
+	}
+	return nil
+}
+
+func (d *describedTables) set(tables []database.Table, shapes plan.Shapes) {
+	now := map[database.Name]*debezium.Table{}
+	for i := range tables {
+		t := &tables[i]
+		if t.OID == 0 {
+			continue
+		}
+		described := &debezium.Table{Shape: shapes[i], Full: t.Replica.Identity() == change.IdentityFull}
+		if columns, whole := t.Replica.Columns(); !whole {
+			described.Key = columns
+		}
+		for _, column := range t.Columns {
+			if column.Defaulted {
+				described.Defaulted = append(described.Defaulted, column.Name)
+			}
+		}
+		now[t.Name] = described
+	}
+	d.now.Store(&now)
+}

@@ -1,0 +1,641 @@
+package debezium
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/unstale/unstale/internal/change"
+)
+
+// A jsonSchema is what messages with one schema block have in common, or those
+// without a schema that have rows of one table with the same members.
+type jsonSchema struct {
+	block []byte // as it stands before the payload; nil without a schema
+	bad   string
+	other bool
+
+	fields []field
+	names  map[string]int
+	tables []*reader
+	last   *reader
+
+	key *keySchema // if it is the schema of a key
+}
+
+// A connectSchema is a schema as Kafka Connect's JSON converter writes it.
+type connectSchema struct {
+	Type       string            `json:"type"`
+	Optional   bool              `json:"optional"`
+	Name       string            `json:"name"`
+	Field      string            `json:"field"`
+	Default    json.RawMessage   `json:"default"`
+	Parameters map[string]string `json:"parameters"`
+	Fields     []connectSchema   `json:"fields"`
+	Items      *connectSchema    `json:"items"`
+	Keys       *connectSchema    `json:"keys"`
+	Values     *connectSchema    `json:"values"`
+}
+
+var connectForms = map[string]struct {
+	form form
+	bits int
+}{
+	"boolean": {formBoolean, 0}, "int8": {formInteger, 8}, "int16": {formInteger, 16}, "int32": {formInteger, 32}, "int64": {formInteger, 64},
+	"float": {formFloat, 0}, "double": {formDouble, 0}, "string": {formText, 0}, "bytes": {formBytes, 0}, "array": {formArray, 0},
+}
+
+func (c *connectSchema) describe() field {
+	f := field{name: c.Field, json: true, logical: c.Name, parameters: c.Parameters, nullable: c.Optional, fallback: c.Default, form: formOther}
+	if known, ok := connectForms[c.Type]; ok {
+		f.form, f.bits = known.form, known.bits
+	}
+	switch {
+	case f.form == formArray && c.Items != nil:
+		element := c.Items.describe()
+		f.element = &element
+	case f.form == formArray:
+		f.form = formOther
+	case c.Type == "map" && c.Keys != nil && c.Keys.Type == "string" && c.Values != nil && c.Values.Type == "string":
+		f.form = formMap
+	}
+	return f
+}
+
+func (c *connectSchema) fields() (fields []field) {
+	for i := range c.Fields {
+		fields = append(fields, c.Fields[i].describe())
+	}
+	return fields
+}
+
+func (c *connectSchema) member(name string) *connectSchema {
+	for i := range c.Fields {
+		if c.Fields[i].Field == name {
+			return &c.Fields[i]
+		}
+	}
+	return nil
+}
+
+// newJSONSchema compiles a schema block.
+func newJSONSchema(block []byte) *jsonSchema {
+	s := &jsonSchema{key: &keySchema{}}
+	var root connectSchema
+	if len(block) > schemaBytes {
+		s.bad = "its schema is too long"
+		return s
+	}
+	if err := json.Unmarshal(block, &root); err != nil {
+		s.bad = "its schema is not understood: " + err.Error()
+		return s
+	}
+	s.key.fields = root.fields()
+	after, source, op := root.member("after"), root.member("source"), root.member("op")
+	switch {
+	case nothingToApply(root.Name) || op != nil && source != nil && after == nil:
+		s.other = true
+	case op == nil && source == nil && strings.HasSuffix(root.Name, ".Value"):
+		s.bad = reasonUnwrapped
+	case root.Type != "struct" || after == nil || source == nil || op == nil:
+		s.bad = reasonEnvelope
+	default:
+		s.setFields(after.fields())
+	}
+	return s
+}
+
+func (s *jsonSchema) setFields(fields []field) {
+	s.fields, s.names = fields, make(map[string]int, len(fields))
+	for i := range fields {
+		s.names[fields[i].name] = i
+	}
+}
+
+// looksLikeJSON reports whether a message may be an object.
+func looksLikeJSON(message []byte) bool {
+	s := scanner{b: message}
+	s.space()
+	return s.i < len(message) && message[s.i] == '{'
+}
+
+const schemaPrefix, payloadPrefix = `{"schema":`, `,"payload":`
+
+// split takes the schema block and the payload of a message apart. Without a
+// schema the payload is the whole message.
+func (d *Decoder) split(message []byte, last *jsonSchema) (block, payload []byte, ok bool) {
+	// The block of the last message is the block of this one, most times.
+	if last != nil && last.block != nil {
+		if n := len(schemaPrefix) + len(last.block); len(message) > n+len(payloadPrefix) &&
+			string(message[:len(schemaPrefix)]) == schemaPrefix && string(message[n:n+len(payloadPrefix)]) == payloadPrefix &&
+			string(message[len(schemaPrefix):n]) == string(last.block) {
+			payload, ok = closed(message[n+len(payloadPrefix):])
+			if ok {
+				return last.block, payload, true
+			}
+		}
+	}
+	s := scanner{b: message}
+	some, ok := s.open('{', '}')
+	var schema, found token
+	members := 0
+	for some && ok {
+		name := s.name()
+		if name.kind == tokenNone {
+			return nil, nil, false
+		}
+		value := s.value()
+		if value.kind == tokenNone {
+			return nil, nil, false
+		}
+		members++
+		switch string(name.text) {
+		case "schema":
+			schema = value
+		case "payload":
+			found = value
+		}
+		some, ok = s.more('}')
+	}
+	if !ok || !s.end() {
+		return nil, nil, false
+	}
+	if members != 2 || schema.kind == tokenNone || found.kind == tokenNone {
+		return nil, message, true
+	}
+	if found.kind == tokenNull {
+		return schema.text, nil, true
+	}
+	return schema.text, found.text, true
+}
+
+// closed takes the brace off that closes a message behind its payload.
+func closed(rest []byte) (payload []byte, ok bool) {
+	n := len(rest) - 1
+	for n > 0 && (rest[n] == '\n' || rest[n] == ' ') {
+		n--
+	}
+	if n < 1 || rest[n] != '}' || rest[n-1] != '}' {
+		return nil, false
+	}
+	return rest[:n], true
+}
+
+// jsonSchema returns what is compiled of a block.
+func (d *Decoder) jsonSchema(block []byte, last **jsonSchema) *jsonSchema {
+	if s := *last; s != nil && string(s.block) == string(block) {
+		return s
+	}
+	s, ok := d.blocks.get(string(block))
+	if !ok {
+		s = newJSONSchema(block)
+		s.block = bytes.Clone(block)
+		d.blocks.put(string(s.block), s)
+	}
+	*last = s
+	return s
+}
+
+// plainSchema returns what is compiled for rows of the table that was captured,
+// and of the members that row has.
+func (d *Decoder) plainSchema(row []byte) *jsonSchema {
+	d.signature = append(append(d.signature[:0], d.captured[captureSchema].b...), 0)
+	d.signature = append(append(d.signature, d.captured[captureTable].b...), 0)
+	if !d.sign(row) {
+		return nil
+	}
+	if s := d.lastPlain; s != nil && string(s.block) == string(d.signature) {
+		return s
+	}
+	s, ok := d.plain.get(string(d.signature))
+	if !ok {
+		s = &jsonSchema{block: bytes.Clone(d.signature)}
+		s.setFields(d.members(row))
+		d.plain.put(string(s.block), s)
+	}
+	d.lastPlain = s
+	return s
+}
+
+// sign adds the names of an object's members to the signature.
+func (d *Decoder) sign(object []byte) bool {
+	s := scanner{b: object}
+	some, ok := s.open('{', '}')
+	for some && ok {
+		name := s.name()
+		if name.kind == tokenNone || s.value().kind == tokenNone {
+			return false
+		}
+		d.signature = append(append(d.signature, name.text...), 0)
+		some, ok = s.more('}')
+	}
+	return ok && s.end()
+}
+
+// members are the members of an object, of which no more is known.
+func (d *Decoder) members(object []byte) (fields []field) {
+	s := scanner{b: object}
+	some, ok := s.open('{', '}')
+	for some && ok {
+		name, known := d.meaning(s.name())
+		if s.value().kind == tokenNone || !known {
+			break
+		}
+		fields = append(fields, field{name: string(name), json: true})
+		some, ok = s.more('}')
+	}
+	return fields
+}
+
+func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event) error {
+	block, payload, ok := d.split(message, d.lastBlock)
+	if !ok {
+		return &Undecodable{Reason: reasonJSON}
+	}
+	var s *jsonSchema
+	if block != nil && string(block) != "null" {
+		switch s = d.jsonSchema(block, &d.lastBlock); {
+		case s.bad != "":
+			return &Undecodable{Reason: s.bad}
+		case s.other:
+			return nil
+		}
+	}
+	if payload == nil {
+		return d.tombstone(ctx, key, e)
+	}
+	before, after, reason := d.readPayload(payload)
+	switch {
+	case reason != "":
+		return &Undecodable{Reason: reason, Source: d.source(nil)}
+	case len(d.captured[captureOp].b) == 0, d.captured[captureOp].b[0] == 'm':
+		return nil // nothing to apply
+	}
+	if reason := d.known(); reason != "" {
+		return &Undecodable{Reason: reason, Source: d.source(nil)}
+	}
+	k, err := d.keyOf(ctx, key)
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		row := after
+		if row == nil {
+			row = before
+		}
+		if row == nil {
+			// A TRUNCATE: of the table as it was last, if it is known.
+			if last := d.readers[tableName{string(d.captured[captureSchema].b), string(d.captured[captureTable].b)}]; last != nil && last.forgets == d.forgets.Load() {
+				return d.finish(last, e)
+			}
+			row = []byte("{}")
+		}
+		if s = d.plainSchema(row); s == nil {
+			return &Undecodable{Reason: reasonJSON, Source: d.source(nil)}
+		}
+	}
+	r := s.last
+	if r == nil || !r.reads(d, k) {
+		r = d.jsonTable(s, k)
+	}
+	if before != nil {
+		e.Old.Kind = change.Whole
+	}
+	if after != nil {
+		e.New.Kind = change.Whole
+	}
+	if r.relation != nil {
+		for _, row := range [...]struct {
+			role role
+			text []byte
+			row  *change.Row
+		}{{roleBefore, before, &e.Old}, {roleAfter, after, &e.New}} {
+			if row.text == nil {
+				continue
+			}
+			row.row.Values = d.values(row.role, len(r.relation.Wanted))
+			if !d.readRow(s, r, row.text, row.row.Values) {
+				return &Undecodable{Reason: reasonJSON, Source: d.source(r)}
+			}
+		}
+	}
+	return d.finish(r, e)
+}
+
+// readPayload reads an envelope, and returns the objects of its rows. Without an
+// op it is nothing to apply.
+func (d *Decoder) readPayload(payload []byte) (before, after []byte, reason string) {
+	clear(d.captured[:])
+	s := scanner{b: payload}
+	some, ok := s.open('{', '}')
+	members, transaction, millis := 0, 0, false
+	hasSource, hasOp := false, false
+	for some && ok {
+		name := s.name()
+		if name.kind == tokenNone {
+			return nil, nil, reasonJSON
+		}
+		t := s.value()
+		if t.kind == tokenNone {
+			return nil, nil, reasonJSON
+		}
+		members++
+		switch string(name.text) {
+		case "before":
+			if t.kind == tokenObject {
+				before = t.text
+			}
+		case "after":
+			if t.kind == tokenObject {
+				after = t.text
+			}
+		case "source":
+			if hasSource = t.kind == tokenObject; hasSource && !d.readSource(t.text) {
+				return nil, nil, reasonJSON
+			}
+		case "op":
+			hasOp = true
+			d.captureJSON(captureOp, captureBytes, t)
+		case "status", "id", "event_count", "data_collections":
+			transaction++
+		case "ts_ms":
+			millis = true
+		}
+		some, ok = s.more('}')
+	}
+	switch {
+	case !ok || !s.end():
+		return nil, nil, reasonJSON
+	case hasSource && hasOp:
+		if len(d.captured[captureOp].b) == 0 {
+			return nil, nil, reasonOp
+		}
+		return before, after, ""
+	case hasSource || hasOp:
+		return nil, nil, reasonEnvelope
+	case millis && (members == 1 || members == 5 && transaction == 4):
+		// A heartbeat, or the begin or end of a transaction.
+		d.captured[captureOp].b = nil
+		return nil, nil, ""
+	}
+	return nil, nil, reasonUnwrapped
+}
+
+func (d *Decoder) readSource(text []byte) bool {
+	s := scanner{b: text}
+	some, ok := s.open('{', '}')
+	for some && ok {
+		name := s.name()
+		if name.kind == tokenNone {
+			return false
+		}
+		t := s.value()
+		if t.kind == tokenNone {
+			return false
+		}
+		if c, ok := capturedFields[string(name.text)]; ok {
+			d.captureJSON(c.slot, c.op, t)
+		}
+		some, ok = s.more('}')
+	}
+	return ok && s.end()
+}
+
+func (d *Decoder) captureJSON(slot int, o op, t token) {
+	c := &d.captured[slot]
+	switch {
+	case o == captureBytes && t.kind == tokenString:
+		c.b, _ = d.meaning(t)
+	case o == captureVarint && t.kind == tokenNumber:
+		c.n, _ = integer(t.text)
+	}
+}
+
+// jsonTable returns what reads the table that was captured.
+func (d *Decoder) jsonTable(s *jsonSchema, k *keySchema) *reader {
+	for _, r := range s.tables {
+		if r.reads(d, k) {
+			s.last = r
+			return r
+		}
+	}
+	r := d.newReader(s.fields, k)
+	s.last = r
+	for i, old := range s.tables {
+		if old.name == r.name {
+			s.tables[i] = r
+			return r
+		}
+	}
+	if len(s.tables) >= programsKept {
+		s.tables = nil
+	}
+	s.tables = append(s.tables, r)
+	return r
+}
+
+// readRow reads the wanted members of a row.
+func (d *Decoder) readRow(s *jsonSchema, r *reader, text []byte, values []change.Value) bool {
+	in := scanner{b: text}
+	some, ok := in.open('{', '}')
+	for next := 0; some && ok; next++ {
+		name := in.name()
+		if name.kind == tokenNone {
+			return false
+		}
+		t := in.value()
+		if t.kind == tokenNone {
+			return false
+		}
+		some, ok = in.more('}')
+		// Members come in the order of the fields, most times.
+		if next >= len(s.fields) || s.fields[next].name != string(name.text) {
+			meaning, _ := d.meaning(name)
+			at, known := s.names[string(meaning)]
+			if !known {
+				continue
+			}
+			next = at
+		}
+		if slot := r.slots[next]; slot >= 0 {
+			d.setJSON(&values[slot], r.columns[next], t)
+		}
+	}
+	return ok && in.end()
+}
+
+// integer reads one.
+func integer(text []byte) (n int64, ok bool) {
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	return n, err == nil
+}
+
+// setJSON delivers a value of a message in JSON.
+func (d *Decoder) setJSON(v *change.Value, c *column, t token) {
+	v.State, v.Text = change.Missing, nil
+	if t.kind == tokenNull {
+		v.State = c.null
+		return
+	}
+	var r raw
+	switch c.rule {
+	case ruleNone:
+		return
+	case ruleArray:
+		if t.kind == tokenArray {
+			d.setElements(v, c, t.text)
+			return
+		}
+	case ruleMap:
+		if t.kind == tokenObject && d.readPairs(t.text) {
+			d.setPairs(v, c)
+		}
+		return
+	case ruleHstore:
+		if t.kind == tokenObject {
+			if d.readPairs(t.text) {
+				d.setPairs(v, c)
+			}
+			return
+		}
+	case ruleInteger, ruleDate, ruleTimeMilli, ruleTimeMicro, ruleTimeNano, ruleMilli, ruleMicro, ruleNano:
+		if t.kind == tokenNumber {
+			var ok bool
+			if r.n, ok = integer(t.text); ok {
+				d.set(v, c, r)
+			}
+			return
+		}
+	case ruleBoolean, ruleBit:
+		if t.kind == tokenTrue {
+			r.n = 1
+		}
+		if t.kind == tokenTrue || t.kind == tokenFalse {
+			d.set(v, c, r)
+		}
+		return
+	case ruleFloat4, ruleFloat8:
+		if n, ok := floatBits(t, c.rule); ok {
+			d.set(v, c, raw{n: n})
+			return
+		}
+	}
+	if t.kind != tokenString {
+		return
+	}
+	r.b = t.text
+	if t.escaped {
+		from := len(d.text)
+		var ok bool
+		if d.text, ok = unescape(d.text, t.text); !ok {
+			return
+		}
+		r.b = d.text[from:]
+	}
+	switch c.rule {
+	case ruleBytes, ruleBits, ruleDecimal:
+		from := len(d.text)
+		decoded, err := base64.StdEncoding.AppendDecode(d.text, r.b)
+		if err != nil {
+			if string(r.b) == d.placeholder.text {
+				v.State = change.Unchanged
+			}
+			return
+		}
+		d.text = decoded
+		r.b = d.text[from:]
+	case ruleInteger, ruleDate, ruleTimeMilli, ruleTimeMicro, ruleTimeNano, ruleMilli, ruleMicro, ruleNano, ruleFloat4, ruleFloat8, ruleArray:
+		if string(r.b) == d.placeholder.text {
+			v.State = change.Unchanged
+		}
+		return
+	}
+	d.set(v, c, r)
+}
+
+// floatBits reads a number as Java prints it.
+func floatBits(t token, r rule) (n int64, ok bool) {
+	size := 64
+	if r == ruleFloat4 {
+		size = 32
+	}
+	if t.kind == tokenString {
+		switch string(t.text) {
+		case "NaN", "Infinity", "-Infinity":
+		default:
+			return 0, false
+		}
+	} else if t.kind != tokenNumber {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(string(t.text), size)
+	if err != nil {
+		return 0, false
+	}
+	if size == 32 {
+		return int64(math.Float32bits(float32(f))), true
+	}
+	return int64(math.Float64bits(f)), true
+}
+
+// setElements delivers an array.
+func (d *Decoder) setElements(v *change.Value, c *column, text []byte) {
+	d.array.begin()
+	s := scanner{b: text}
+	some, ok := s.open('[', ']')
+	for some && ok {
+		t := s.value()
+		if t.kind == tokenNone {
+			return
+		}
+		mark := len(d.text)
+		d.setJSON(&d.element[0], c.element, t)
+		d.add(&d.element[0])
+		d.text = d.text[:mark]
+		some, ok = s.more(']')
+	}
+	if ok {
+		d.setArray(v, c)
+	}
+}
+
+// readPairs reads an object of texts.
+func (d *Decoder) readPairs(text []byte) bool {
+	d.pairs = d.pairs[:0]
+	s := scanner{b: text}
+	some, ok := s.open('{', '}')
+	for some && ok {
+		name := s.name()
+		if name.kind == tokenNone {
+			return false
+		}
+		t := s.value()
+		if t.kind != tokenString && t.kind != tokenNull {
+			return false
+		}
+		p := pair{null: t.kind == tokenNull}
+		var okName, okValue bool
+		p.key, okName = d.meaning(name)
+		p.value, okValue = d.meaning(t)
+		if !okName || !okValue {
+			return false
+		}
+		d.pairs = append(d.pairs, p)
+		some, ok = s.more('}')
+	}
+	return ok && s.end()
+}
+
+// meaning is what a string means, without its escapes.
+func (d *Decoder) meaning(t token) (text []byte, ok bool) {
+	if !t.escaped {
+		return t.text, true
+	}
+	from := len(d.scratch)
+	d.scratch, ok = unescape(d.scratch, t.text)
+	return d.scratch[from:], ok
+}

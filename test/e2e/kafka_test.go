@@ -1,0 +1,254 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/unstale/unstale/internal/stack"
+)
+
+// pipeline is Kafka, a schema registry and Kafka Connect with Debezium, shared by
+// the tests that break none of them.
+var pipeline struct {
+	mu       sync.Mutex
+	kafka    *stack.Kafka
+	registry *stack.Registry
+	connect  *stack.Connect
+}
+
+// A topicFixture is a fixture whose changes come through Debezium and Kafka.
+type topicFixture struct {
+	*fixture
+	kafka    *stack.Kafka
+	registry *stack.Registry
+	connect  *stack.Connect
+	avro     bool
+	tables   string // table.include.list
+}
+
+// newTopicFixture makes an empty database, whose connector is made by connect.
+func newTopicFixture(t *testing.T, major int, avro bool) *topicFixture {
+	t.Helper()
+	f := &topicFixture{fixture: newFixture(t, major), avro: avro, tables: "public\\..*"}
+	pipeline.mu.Lock()
+	defer pipeline.mu.Unlock()
+	ctx := within(t, 3*time.Minute)
+	var err error
+	if pipeline.kafka == nil {
+		if pipeline.kafka, err = servers.Kafka(ctx, stack.KafkaOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pipeline.registry == nil {
+		if pipeline.registry, err = servers.Registry(ctx, stack.RegistryOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pipeline.connect == nil {
+		if pipeline.connect, err = servers.Connect(ctx, stack.ConnectOptions{Kafka: pipeline.kafka, Registry: pipeline.registry}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.kafka, f.registry, f.connect = pipeline.kafka, pipeline.registry, pipeline.connect
+	return f
+}
+
+// config is a configuration with these entries.
+func (f *topicFixture) config(entries string) string {
+	registry := ""
+	if f.avro {
+		registry = "\n    schema_registry: " + f.registry.CompatURL()
+	}
+	return fmt.Sprintf(`database: %s
+redis: %s
+source:
+  kafka:
+    brokers: [%q]
+    group: %s
+    topic_prefix: %s%s
+entries:
+%s`, f.url, f.redis.URL(), f.kafka.Brokers(), f.slot, f.slot, registry, entries)
+}
+
+// connector is what Debezium is told.
+func (f *topicFixture) connector() map[string]string {
+	database, err := pgx.ParseConfig(f.url)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	settings := map[string]string{
+		"connector.class":                           "io.debezium.connector.postgresql.PostgresConnector",
+		"database.hostname":                         database.Host,
+		"database.port":                             fmt.Sprint(database.Port),
+		"database.user":                             database.User,
+		"database.dbname":                           database.Database,
+		"topic.prefix":                              f.slot,
+		"plugin.name":                               "pgoutput",
+		"slot.name":                                 f.slot,
+		"publication.name":                          f.slot,
+		"publication.autocreate.mode":               "all_tables",
+		"table.include.list":                        f.tables,
+		"decimal.handling.mode":                     "string",
+		"time.precision.mode":                       "adaptive_time_microseconds",
+		"interval.handling.mode":                    "string",
+		"hstore.handling.mode":                      "json",
+		"skipped.operations":                        "none",
+		"column.propagate.source.type":              ".*",
+		"schema.name.adjustment.mode":               "avro",
+		"field.name.adjustment.mode":                "avro",
+		"topic.creation.default.partitions":         "3",
+		"topic.creation.default.replication.factor": "1",
+		"poll.interval.ms":                          "10",
+		"extended.headers.enabled":                  "false",
+		"slot.drop.on.stop":                         "true",
+	}
+	if f.avro {
+		maps.Copy(settings, f.registry.AvroConverters())
+	} else {
+		maps.Copy(settings, stack.JSONConverters(true))
+	}
+	return settings
+}
+
+// connectDebezium creates the connector, and waits until its task runs.
+func (f *topicFixture) connectDebezium() {
+	f.t.Helper()
+	f.rest(http.MethodPut, "/connectors/"+f.slot+"/config", f.connector(), nil)
+	f.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_, _ = f.ask(ctx, http.MethodDelete, "/connectors/"+f.slot, nil)
+	})
+	f.eventually("the connector runs", func() bool { return f.taskState() == "RUNNING" })
+}
+
+func (f *topicFixture) taskState() string {
+	var status struct {
+		Tasks []struct{ State, Trace string }
+	}
+	text, err := f.ask(within(f.t, 10*time.Second), http.MethodGet, "/connectors/"+f.slot+"/status", nil)
+	if err != nil || json.Unmarshal(text, &status) != nil || len(status.Tasks) == 0 {
+		return ""
+	}
+	if status.Tasks[0].State == "FAILED" {
+		f.t.Fatalf("the connector has failed: %s", status.Tasks[0].Trace)
+	}
+	return status.Tasks[0].State
+}
+
+func (f *topicFixture) rest(method, path string, body, reply any) {
+	f.t.Helper()
+	text, err := f.ask(within(f.t, 30*time.Second), method, path, body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if reply != nil {
+		if err := json.Unmarshal(text, reply); err != nil {
+			f.t.Fatalf("%s %s: %v in %s", method, path, err, text)
+		}
+	}
+}
+
+func (f *topicFixture) ask(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, f.connect.URL()+path, content)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	reply, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Body.Close()
+	text, err := io.ReadAll(reply.Body)
+	if err == nil && reply.StatusCode >= 300 {
+		err = fmt.Errorf("%s %s: %s: %s", method, path, reply.Status, text)
+	}
+	return text, err
+}
+
+// different returns the keys of a prefix that are not cached as the rows of products
+// are, or are and have no row.
+func (f *topicFixture) different(prefix string) map[string]string {
+	f.t.Helper()
+	ctx := within(f.t, 30*time.Second)
+	wrong := map[string]string{}
+	cached := f.rdb.Keys(ctx, prefix+":*").Val()
+	for _, key := range cached {
+		if !strings.Contains(key, "{") {
+			wrong[key] = "no such row"
+		}
+	}
+	rows, err := f.conn.Query(ctx, `SELECT id, row_to_json(p)::text FROM products p`)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var id int
+	var want string
+	_, err = pgx.ForEachRow(rows, []any{&id, &want}, func() error {
+		key := fmt.Sprintf("%s:%d", prefix, id)
+		if delete(wrong, key); f.value(key) != want {
+			wrong[key] = fmt.Sprintf("%s, want %s", f.value(key), want)
+		}
+		return nil
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return wrong
+}
+
+func (f *topicFixture) eventually(what string, done func() bool) {
+	f.t.Helper()
+	deadline := time.After(60 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			f.t.Fatalf("not after 60 s: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// Rows that the connector's snapshot has read are warm, changes are set and
+// dropped: the same bytes as from the log itself.
+func TestChangesComeThroughDebeziumAndKafka(t *testing.T) {
+	f := newTopicFixture(t, 15, true)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2))")
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20) i")
+	f.connectDebezium()
+	i := startInstance(t, f.config("  warm: {key: 'warm:{id}', table: products, on_change: warm}\n  dropped: {key: 'dropped:{id}', table: products}\n"))
+	i.waitReady()
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+
+	f.fetch("dropped:7", product, 7)
+	f.exec("UPDATE products SET price = 77.70 WHERE id = 7")
+	i.eventually("it is dropped", func() bool { return !f.cached("dropped:7") })
+	i.eventually("it is set", func() bool { return f.value("warm:7") == `{"id":7,"name":"product 7","price":77.70}` })
+	f.exec("UPDATE products SET id = 21 WHERE id = 1")
+	f.exec("DELETE FROM products WHERE id = 2")
+	f.exec("INSERT INTO products VALUES (22, NULL, NULL)")
+	i.eventually("every row is cached, and no other", func() bool { return len(f.different("warm")) == 0 })
+	i.stop()
+}
