@@ -170,19 +170,6 @@ func (c *Client) Offsets(ctx context.Context, connector string) ([]Offset, error
 	return offsets, err
 }
 
-// Stop ends the tasks and their connections, and keeps the connector. It takes
-// effect later.
-func (c *Client) Stop(ctx context.Context, connector string) error {
-	return c.do(ctx, http.MethodPut, nil, nil, "/connectors/", connector, "/stop")
-}
-
-// Forget makes a connector that is stopped begin anew, as if it were new, when it
-// is resumed. A connector that is deleted leaves its position behind: one that is
-// made under its name goes on there.
-func (c *Client) Forget(ctx context.Context, connector string) error {
-	return c.do(ctx, http.MethodDelete, nil, nil, "/connectors/", connector, "/offsets")
-}
-
 // do sends one request. Of the path every second part is a name, which is
 // escaped. While Connect rebalances it is sent again: all requests here can be
 // sent twice.

@@ -23,8 +23,6 @@ type Need struct {
 	Publication string
 	TopicPrefix string // empty: not known
 	Tables      []Table
-	// Snapshot: the rows that are there already are wanted too.
-	Snapshot    bool
 	Placeholder string
 	Registry    *Registry // nil: records are JSON
 }
@@ -41,14 +39,6 @@ type Database struct {
 
 // A Table of the database.
 type Table struct{ Schema, Name string }
-
-// Topic is the table's topic. Debezium puts an underscore for what no topic's
-// name may have.
-func (t Table) Topic(prefix string) string {
-	return notInTopics.ReplaceAllString(prefix+"."+t.Schema+"."+t.Name, "_")
-}
-
-var notInTopics = regexp.MustCompile(`[^A-Za-z0-9._-]`)
 
 // pattern is a regular expression of Java that matches the table's name in
 // table.include.list, where commas separate and may be escaped like anything
@@ -144,7 +134,7 @@ func (n *Need) Settings() []Setting {
 	for i := range rules {
 		r := &rules[i]
 		if value := r.value(n); value != "" {
-			settings = append(settings, Setting{Key: r.key, Value: value, Why: r.whyOf(n), Secret: r.secret})
+			settings = append(settings, Setting{Key: r.key, Value: value, Why: r.why, Secret: r.secret})
 		}
 	}
 	for _, key := range tlsKeys {

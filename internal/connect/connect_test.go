@@ -22,7 +22,6 @@ func need() *connect.Need {
 		Publication: "unstale",
 		TopicPrefix: "cdc",
 		Tables:      []connect.Table{{Schema: "public", Name: "products"}, {Schema: "Weird, Schema", Name: `T"a.b`}},
-		Snapshot:    true,
 		Placeholder: "__debezium_unavailable_value",
 	}
 }
@@ -39,8 +38,6 @@ func with(t *testing.T, words []string) *connect.Need {
 			n.Registry = &connect.Registry{URL: "https://registry:8443/apis/ccompat/v7", Converter: connect.ApicurioAvro}
 		case "login":
 			n.Registry.Username, n.Registry.Password = "unstale", "hunter2"
-		case "nothing-warm":
-			n.Snapshot = false
 		case "tls":
 			n.Database.TLS = map[string]string{"sslmode": "verify-full", "sslrootcert": "/etc/ca.pem", "sslpassword": "hunter2"}
 		case "no-prefix":
@@ -154,25 +151,10 @@ func TestDifferences(t *testing.T) {
 
 // Applied twice, the second time there is nothing to do.
 func TestOurOwnConnectorHasNoDifferences(t *testing.T) {
-	for _, words := range []string{"json", "confluent login", "apicurio login tls", "nothing-warm", "reference"} {
+	for _, words := range []string{"json", "confluent login", "apicurio login tls", "reference"} {
 		n := with(t, strings.Fields(words))
 		if got := n.Differences(n.Config()); len(got) > 0 {
 			t.Errorf("%s: %v", words, got)
-		}
-	}
-}
-
-func TestTopicsAreNamedAsDebeziumNamesThem(t *testing.T) {
-	for _, tt := range []struct {
-		table connect.Table
-		want  string
-	}{
-		{connect.Table{Schema: "public", Name: "products"}, "cdc.public.products"},
-		{connect.Table{Schema: "public", Name: "Weird Table"}, "cdc.public.Weird_Table"},
-		{connect.Table{Schema: "Ünï", Name: "a-b$c"}, "cdc._n_.a-b_c"},
-	} {
-		if got := tt.table.Topic("cdc"); got != tt.want {
-			t.Errorf("%v: got %s, want %s", tt.table, got, tt.want)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func (n *Need) Differences(have map[string]string) []Difference {
 		}
 		found = append(found, Difference{
 			Key: r.key, Have: shown(value, r.secret), Default: r.initial, Want: shown(ours, r.secret),
-			Wrong: r.wrong || r.wrongValue != "" && r.wrongValue == value, Why: r.differsAs(value), Moves: r.moves, value: ours,
+			Wrong: r.isWrong(value), Why: r.differsAs(value), Moves: r.moves, value: ours,
 		})
 	}
 	found = append(found, n.converters(have)...)

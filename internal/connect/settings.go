@@ -25,9 +25,9 @@ type rule struct {
 	differs   string
 	differsOf func(value string) string
 	// wrong: a value that does not serve loses or alters changes. Without it
-	// there is only something to know. One value alone may be wrong.
-	wrong      bool
-	wrongValue string
+	// there is only something to know, as with those that are milder.
+	wrong  bool
+	milder []string
 	// moves: with another value it is another connector, which begins anew.
 	moves  bool
 	secret bool
@@ -38,13 +38,6 @@ func (r *rule) value(n *Need) string {
 		return r.ourOf(n)
 	}
 	return r.ours
-}
-
-func (r *rule) whyOf(n *Need) string {
-	if r.key == "snapshot.mode" && !n.Snapshot {
-		return "no entry keeps all rows in the cache, so only what changes matters"
-	}
-	return r.why
 }
 
 func (r *rule) good(n *Need, value string) bool {
@@ -58,6 +51,14 @@ func (r *rule) good(n *Need, value string) bool {
 		return r.servesIf(n, value)
 	}
 	return slices.Contains(r.serves, value) || slices.Contains(r.serves, "*")
+}
+
+// isWrong is asked of values that do not serve.
+func (r *rule) isWrong(value string) bool {
+	if value == "" {
+		value = r.initial
+	}
+	return r.wrong && !slices.Contains(r.milder, value)
 }
 
 func (r *rule) differsAs(value string) string {
@@ -138,11 +139,6 @@ var rules = slices.Concat(
 			differs: "the slot is dropped when the connector stops: what changes until it starts again is never seen",
 		},
 		{
-			key: "offset.mismatch.strategy", ours: "trust_offset", initial: "no_validation",
-			why:     "a slot that was made anew is found: its gap is an error of the task, not silence",
-			differs: "a slot that was dropped and made anew, with what was missed in between, goes unnoticed",
-		},
-		{
 			key: "publication.name", ourOf: func(n *Need) string { return n.Publication }, initial: "dbz_publication", moves: true,
 			why:     "a publication of the connector's own",
 			differs: "check looks at the publication that the configuration names: write this one into source.kafka.connect.publication",
@@ -161,23 +157,16 @@ var rules = slices.Concat(
 			why: "the tables of the entries; what others write is not even sent",
 		},
 		{
-			key: "snapshot.mode", initial: "initial",
-			ourOf: func(n *Need) string {
-				if n.Snapshot {
-					return "initial"
-				}
-				return "no_data"
-			},
-			servesIf: func(n *Need, value string) bool {
-				return value != "initial_only" && (!n.Snapshot || value != "no_data" && value != "never")
-			},
-			wrongValue: "initial_only",
-			why:        "the rows that are there already fill the entries with on_change: warm",
+			key: "snapshot.mode", ours: "when_needed", initial: "initial", serves: []string{"always"}, wrong: true, milder: []string{"initial"},
+			why: "the rows that are there already fill the entries with on_change: warm; and where the slot is lost, a copy of the rows shows in the topics that changes are missing, so that the entries are swept",
 			differsOf: func(value string) string {
-				if value == "initial_only" {
+				switch value {
+				case "initial":
+					return "where its slot is lost the task fails, and waits for a person"
+				case "initial_only":
 					return "it ends after the first copy of the rows: no change is ever sent"
 				}
-				return "rows that are there already are not sent: entries with on_change: warm are filled only as rows change, or by unstale warm"
+				return "a connector that begins anew, because its slot or its position is lost, sends no copy of the rows: nothing shows that changes are missing"
 			},
 		},
 
