@@ -105,6 +105,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 			RowsPerSecond: c.Load.RowsPerSecond,
 			Workers:       2 * c.Load.Connections,
 			Applied:       func() uint64 { return loop.Applied() },
+			Claim:         sink.Claim,
 			Observer:      metrics,
 			Logger:        logger,
 		})

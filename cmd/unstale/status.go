@@ -100,7 +100,11 @@ func printStatus(w io.Writer, s *admin.Status) {
 		line("settled", "%s", st.Settled)
 		line("confirmed", "%s", st.Confirmed)
 	}
-	line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
+	if s.LagRecords > 0 {
+		line("lag", "%d records, %.1f s", s.LagRecords, s.LagSeconds)
+	} else {
+		line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
+	}
 	line("changes", "%d, %d keys dropped, %d set", s.Changes, s.Dropped, s.Set)
 	if len(s.Sweeping) > 0 {
 		line("sweeping", "%s", strings.Join(s.Sweeping, ", "))
