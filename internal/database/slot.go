@@ -10,6 +10,7 @@ import (
 
 // SlotState says whether a replication slot can go on.
 type SlotState struct {
+	Exists bool
 	// Usable: it is there, and all of the log that it wants is.
 	Usable bool
 	// Active: somebody reads it.
@@ -30,6 +31,7 @@ func Slot(ctx context.Context, conn *pgx.Conn, name string) (s SlotState, err er
 	if errors.Is(err, pgx.ErrNoRows) {
 		return SlotState{}, nil
 	}
+	s.Exists = true
 	if err == nil {
 		s.Confirmed, err = parseLSN([]byte(confirmed))
 	}
