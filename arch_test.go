@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 	"internal/stack":       {},
 	"internal/demo":        {".", "internal/database", "internal/guard", "internal/pgsource", "internal/plan", "internal/stack"},
 	"cmd/unstale": {
-		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/database", "internal/debezium", "internal/demo",
+		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/connect", "internal/database", "internal/debezium", "internal/demo",
 		"internal/fill", "internal/guard", "internal/kafkasource", "internal/pgsource", "internal/plan", "internal/redissink", "internal/value",
 	},
 }

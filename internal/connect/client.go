@@ -144,6 +144,13 @@ func (c *Client) Delete(ctx context.Context, connector string) error {
 	return c.do(ctx, http.MethodDelete, nil, nil, "/connectors/", connector)
 }
 
+// Topics are those that the connector has written to since it was made.
+func (c *Client) Topics(ctx context.Context, connector string) ([]string, error) {
+	answer := map[string]struct{ Topics []string }{}
+	err := c.do(ctx, http.MethodGet, nil, &answer, "/connectors/", connector, "/topics")
+	return answer[connector].Topics, err
+}
+
 // An Offset is how far a connector of Debezium for PostgreSQL has come.
 type Offset struct {
 	Prefix string // topic.prefix

@@ -82,6 +82,7 @@ func TestRequests(t *testing.T) {
 		"GET /connect/connectors/shop%20cdc/offsets":          {{200, `{"offsets":[{"partition":{"server":"cdc"},"offset":{"lsn_proc":22186216,"messageType":"COMMIT","lsn_commit":22186216,"lsn":18446744073709551615,"txId":728,"ts_usec":1795699103863537}}]}`}},
 		"PUT /connect/connectors/shop%20cdc/pause":            {{202, ""}},
 		"PUT /connect/connectors/shop%20cdc/resume":           {{202, ""}},
+		"GET /connect/connectors/shop%20cdc/topics":           {{200, `{"shop cdc":{"topics":["cdc.public.products","__debezium-heartbeat.cdc"]}}`}},
 		"DELETE /connect/connectors/shop%20cdc":               {{204, ""}},
 
 		"POST /connect/connectors/shop%20cdc/restart?includeTasks=true&onlyFailed=true":  {{202, runningStatus}},
@@ -107,6 +108,8 @@ func TestRequests(t *testing.T) {
 	check(status.Running() && !status.Failed(), true, err)
 	offsets, err := c.Offsets(ctx, name)
 	check(offsets, []connect.Offset{{Prefix: "cdc", LSN: 1<<64 - 1}}, err)
+	topics, err := c.Topics(ctx, name)
+	check(topics, []string{"cdc.public.products", "__debezium-heartbeat.cdc"}, err)
 	for _, do := range []func(context.Context, string) error{c.Pause, c.Resume, c.Delete, c.Restart, c.RestartFailed} {
 		check(nil, nil, do(ctx, name))
 	}
