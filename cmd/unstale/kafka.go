@@ -36,8 +36,10 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		return nil, nil, err
 	}
 	tables := &describedTables{wanted: map[database.Name]bool{}}
+	var names []database.Name
 	for _, e := range x.entries {
-		tables.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
+		names = append(names, database.Name{Schema: e.Schema, Table: e.Table})
+		tables.wanted[names[len(names)-1]] = true
 	}
 	tables.decoder = debezium.NewDecoder(debezium.Options{
 		Schema:      schema,
@@ -46,7 +48,7 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		Compile:     planner.Compile,
 		Placeholder: k.Placeholder,
 	})
-	topics, pattern := kafkaTopics(k, x)
+	topics, pattern := kafkaTopics(k, names)
 	return kafkasource.New(kafkasource.Options{
 		Client:         client,
 		Group:          k.Group,
@@ -67,16 +69,25 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 }
 
 // kafka looks at the brokers, the topics and the schema registry.
-func (fs *findings) kafka(ctx context.Context, c *config.Config, x *examination) {
+func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	k := c.Source.Kafka
+	if c.Database.URL == "" {
+		for _, text := range unpromised {
+			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
+		}
+	}
+	tables, err := tableNames(ctx, c)
+	if err != nil {
+		return // it was said of the database
+	}
 	client, err := kafkaClient(k)
 	if err != nil {
 		fs.add("kafka", err.Error(), "")
 		return
 	}
-	topics, pattern := kafkaTopics(k, x)
+	topics, pattern := kafkaTopics(k, tables)
 	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
 	if err != nil {
 		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
@@ -157,16 +168,15 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 }
 
 // kafkaTopics are the topics to be read.
-func kafkaTopics(k config.Kafka, x *examination) (topics []string, pattern bool) {
+func kafkaTopics(k config.Kafka, tables []database.Name) (topics []string, pattern bool) {
 	switch {
 	case k.TopicsPattern != "":
 		return []string{k.TopicsPattern}, true
 	case len(k.Topics) > 0:
 		return k.Topics, false
 	}
-	for i := range x.entries {
-		topic := topicName(k.TopicPrefix, database.Name{Schema: x.entries[i].Schema, Table: x.entries[i].Table})
-		if !slices.Contains(topics, topic) {
+	for _, table := range tables {
+		if topic := topicName(k.TopicPrefix, table); !slices.Contains(topics, topic) {
 			topics = append(topics, topic)
 		}
 	}
