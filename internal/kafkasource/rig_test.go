@@ -75,6 +75,11 @@ func (r *rig) send(partition int32, records ...kgo.Record) {
 	}
 }
 
+// key is that of a row of users. Its schema names the table.
+func key(id string) []byte {
+	return fmt.Appendf(nil, `{"schema":{"type":"struct","fields":[{"type":"string","optional":false,"field":"id"}],"optional":false,"name":"cdc.public.users.Key"},"payload":{"id":%q}}`, id)
+}
+
 // row is what Debezium writes of a row of users: op c, u, d or r, in a transaction,
 // of a database.
 func row(op, id string, xid int, database string) kgo.Record {
@@ -87,9 +92,20 @@ func row(op, id string, xid int, database string) kgo.Record {
 		snapshot = "true"
 	}
 	return kgo.Record{
-		Key: fmt.Appendf(nil, `{"id":%q}`, id),
+		Key: key(id),
 		Value: fmt.Appendf(nil, `{"before":%s,"after":%s,"op":%q,"ts_ms":1,"source":{"connector":"postgresql","name":"cdc","db":%q,"schema":"public","table":"users","snapshot":%q,"sequence":"[\"%d\",\"%d\"]","txId":%d,"lsn":%d,"ts_ms":1}}`,
 			before, after, op, database, snapshot, xid, xid, xid, xid),
+	}
+}
+
+// placed returns the id of a row that Kafka's partitioner puts there.
+func placed(partition, partitions int) string {
+	partitioner := kgo.StickyKeyPartitioner(nil).ForTopic(topic)
+	for n := 0; ; n++ {
+		id := fmt.Sprint(n)
+		if partitioner.Partition(&kgo.Record{Key: key(id)}, partitions) == partition {
+			return id
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 // A position is the offset of the next record. The end of a transaction shows when
 // another begins, or when nothing more is at hand.
 func TestRowsStandAtTheirOffsets(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.send(0, insert("1", 700), insert("2", 700), insert("3", 701), row("d", "3", 702, "shop"))
 	c := r.consumer()
@@ -31,6 +32,7 @@ func TestRowsStandAtTheirOffsets(t *testing.T) {
 
 // What does not concern us moves the position, once for all of it.
 func TestWhatIsPassedOverIsOneStep(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	for xid := range 5 {
 		r.send(0, row("c", "1", 700+xid, "other"))
@@ -47,8 +49,9 @@ func TestWhatIsPassedOverIsOneStep(t *testing.T) {
 // A tombstone behind its delete says nothing new. One whose delete is not there any
 // more drops its key.
 func TestTombstones(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
-	grave := func(id string) kgo.Record { return kgo.Record{Key: fmt.Appendf(nil, `{"id":%q}`, id)} }
+	grave := func(id string) kgo.Record { return kgo.Record{Key: key(id)} }
 	r.send(0, insert("1", 699), row("d", "1", 700, "shop"), grave("1"), row("d", "2", 701, "shop"), grave("3"), grave("3"))
 	c := r.consumer()
 	c.begin(1)
@@ -60,6 +63,7 @@ func TestTombstones(t *testing.T) {
 // What a transaction of Kafka aborts was never there, and its marker is a place as
 // every other.
 func TestTransactionsOfKafka(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	producer := r.client(kgo.TransactionalID("connect"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	for n, end := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit} {
@@ -83,6 +87,7 @@ func TestTransactionsOfKafka(t *testing.T) {
 // A record that cannot be read is kept before it is passed over: if it cannot be
 // kept, it comes again.
 func TestARecordIsKeptBeforeItIsPassed(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.send(0, insert("1", 700), kgo.Record{Key: []byte("k"), Value: []byte("rubbish")}, insert("2", 701))
 	var kept []int64
@@ -114,20 +119,27 @@ func TestARecordIsKeptBeforeItIsPassed(t *testing.T) {
 // A schema that cannot be had holds its partition and no other. Whoever collects
 // what comes is told when nothing more does.
 func TestAnUnknownSchemaHoldsItsPartitionOnly(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2)
-	r.send(0, insert("0", 700), avro(7))
+	ids := []string{placed(0, 2), placed(1, 2)}
+	r.send(0, insert(ids[0], 700), avro(7))
 	c := r.consumer()
 	c.begin(2)
-	c.want("0 insert 0 in 700 again to 1", "0 commit in 700 to 1")
-	for xid := 701; xid < 704; xid++ {
-		r.send(1, insert("1", xid))
-		c.wantBehindIdles(fmt.Sprintf("1 insert 1 in %d to %d", xid, xid-700), fmt.Sprintf("1 commit in %d to %d", xid, xid-700))
+	insertOf := func(partition, xid, to int) []string {
+		return []string{fmt.Sprintf("%d insert %s in %d to %d", partition, ids[partition], xid, to), fmt.Sprintf("%d commit in %d to %d", partition, xid, to)}
+	}
+	c.want(insertOf(0, 700, 1)...)
+	// Long enough for both to be at hand at once: the record, and another try.
+	began := time.Now()
+	for xid := 701; time.Since(began) < 2500*time.Millisecond; xid++ {
+		r.send(1, insert(ids[1], xid))
+		c.wantBehindIdles(insertOf(1, xid, xid-700)...)
 		c.wantFlushed()
 	}
 	r.registry.set(func() (string, error) { return `"string"`, nil })
 	c.wantBehindIdles("0 undecodable to 2")
-	r.send(0, insert("0", 710))
-	c.wantBehindIdles("0 insert 0 in 710 again to 3", "0 commit in 710 to 3")
+	r.send(0, insert(ids[0], 710))
+	c.wantBehindIdles(insertOf(0, 710, 3)...)
 }
 
 // wantBehindIdles demands changes, among which a held partition may say that it
@@ -163,6 +175,7 @@ func (c *consumer) wantFlushed() {
 // Nobody commits what was not confirmed, and what we commit can be told from what
 // a person did.
 func TestOnlyWhatWasConfirmedIsCommitted(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.send(0, insert("1", 700), insert("2", 701), insert("3", 702))
 	c := r.consumer()
@@ -190,6 +203,7 @@ func TestOnlyWhatWasConfirmedIsCommitted(t *testing.T) {
 // Offsets that a person has set mean something: back, it is to be given again;
 // forward, what lies between is lost; beyond the end, the topic is not what it was.
 func TestOffsetsThatAPersonHasSet(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		offset  int64
@@ -243,6 +257,7 @@ func (c *consumer) read() reader {
 // When another instance comes, the streams are others for both. Nobody has a
 // partition before who had it has let go of it.
 func TestAnInstanceThatJoins(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2)
 	r.send(0, insert("1", 700))
 	first, second := r.consumer(), r.consumer()
@@ -278,6 +293,7 @@ func TestAnInstanceThatJoins(t *testing.T) {
 // An instance for which there is no partition stands by, and takes over when
 // another leaves.
 func TestAnInstanceStandsByWhileTheGroupHasNothingForIt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	first, second := r.consumer(), r.consumer()
 	first.begin(1)
@@ -304,32 +320,42 @@ func TestAnInstanceStandsByWhileTheGroupHasNothingForIt(t *testing.T) {
 // Where a topic has got another partition no key is where it was. That concerns
 // those too who keep what they had.
 func TestAPartitionIsAdded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2)
-	first, second := r.consumer(), r.consumer()
-	first.begin(2)
-	reading := first.read()
-	go second.attach(1)
+	both := []*consumer{r.consumer(), r.consumer()}
+	both[0].begin(2)
+	reading := both[0].read()
+	began := make(chan struct{})
+	go func() {
+		both[1].begin(1)
+		close(began)
+	}()
 	<-reading.err
-	first.begin(1)
-	reading = first.read()
+	both[0].begin(1)
+	<-began
+	readings := []reader{both[0].read(), both[1].read()}
 	if _, err := r.admin.CreatePartitions(r.within(5*time.Second), 1, topic); err != nil {
 		t.Fatal(err)
 	}
-	// The clients look for new partitions now and then; the second will find it
-	// while it waits.
-	select {
-	case err := <-reading.err:
-		if !errors.Is(err, change.ErrReassigned) {
-			t.Fatal(err)
+	// The clients look for new partitions now and then.
+	deadline := time.After(25 * time.Second)
+	for i := range both {
+		select {
+		case err := <-readings[i].err:
+			if !errors.Is(err, change.ErrReassigned) {
+				t.Fatal(err)
+			}
+			go both[i].Attach(r.within(20 * time.Second)) // lets go
+		case <-deadline:
+			t.Fatalf("%d goes on as if nothing had happened", i)
 		}
-	case <-time.After(25 * time.Second):
-		t.Fatal("the first goes on as if nothing had happened")
 	}
 }
 
 // What retention has taken away is an error where it is met, and shows at the next
 // attachment.
 func TestRetentionHasPassedTheReader(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.send(0, insert("1", 700), insert("2", 701), insert("3", 702))
 	var offsets kadm.Offsets
@@ -354,6 +380,7 @@ func TestRetentionHasPassedTheReader(t *testing.T) {
 
 // A topic that was made anew is another stream, whatever its name.
 func TestATopicIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.send(0, insert("1", 700))
 	c := r.consumer()
