@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -273,9 +272,6 @@ func (r *rig) eventually(what string, done func() bool) {
 		}
 	}
 }
-
-// sorted puts texts in order: partitions have none among each other.
-func sorted(texts []string) []string { slices.Sort(texts); return texts }
 
 type lockedBuffer struct {
 	mu   sync.Mutex

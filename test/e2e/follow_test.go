@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -98,24 +99,21 @@ func (f *topicFixture) noted(ctx context.Context) (lsn uint64, err error) {
 
 // admin asks the broker. It is closed with the test.
 func (f *topicFixture) admin() *kadm.Client {
-	f.t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.kafka.Brokers()))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(client.Close)
-	return kadm.NewClient(client)
+	f.asked.Do(func() {
+		client, err := kgo.NewClient(kgo.SeedBrokers(f.kafka.Brokers()))
+		if err != nil {
+			panic(err) // of options only
+		}
+		f.t.Cleanup(client.Close)
+		f.admins = kadm.NewClient(client)
+	})
+	return f.admins
 }
 
 // ends are where the partitions of the entries' topics end, by the name of the
 // stream. A topic that is not there yet has no record.
 func (f *topicFixture) ends(ctx context.Context) (map[string]change.Position, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.kafka.Brokers()))
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	admin := kadm.NewClient(client)
+	admin := f.admin()
 	topics, err := admin.ListTopics(ctx)
 	if err != nil {
 		return nil, err
@@ -165,4 +163,52 @@ func (f *topicFixture) barrier() {
 	if err := f.follow(within(f.t, time.Minute)); err != nil {
 		f.t.Fatal(err)
 	}
+}
+
+// A follower lets many wait at once: whoever asks joins the next round.
+type follower struct {
+	follow  func(context.Context) error
+	mu      sync.Mutex
+	next    *round
+	running sync.Mutex
+}
+
+type round struct {
+	done chan struct{}
+	err  error
+}
+
+// roundMax bounds a round: a server may be away for longer.
+const roundMax = 20 * time.Second
+
+// roundEvery is how often the servers are asked, at most.
+const roundEvery = 200 * time.Millisecond
+
+func (f *follower) wait(ctx context.Context) error {
+	f.mu.Lock()
+	if f.next == nil {
+		f.next = &round{done: make(chan struct{})}
+		go f.run(f.next)
+	}
+	r := f.next
+	f.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (f *follower) run(r *round) {
+	f.running.Lock()
+	defer f.running.Unlock()
+	time.Sleep(roundEvery)
+	f.mu.Lock()
+	f.next = nil
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), roundMax)
+	defer cancel()
+	r.err = f.follow(ctx)
+	close(r.done)
 }

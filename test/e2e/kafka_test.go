@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/unstale/unstale/internal/stack"
 )
@@ -52,6 +53,9 @@ type topicFixture struct {
 	followed []string
 	// told are settings of the connector over the usual ones.
 	told map[string]string
+
+	asked  sync.Once
+	admins *kadm.Client
 }
 
 // newTopicFixture makes an empty database, whose connector is made by
@@ -166,17 +170,28 @@ func (f *topicFixture) connectDebezium() {
 }
 
 func (f *topicFixture) taskState() string {
+	state, trace := f.task()
+	if state == "FAILED" {
+		f.t.Fatalf("the connector has failed: %s", trace)
+	}
+	return state
+}
+
+// taskStateNow is taskState where a failure is what the test is about.
+func (f *topicFixture) taskStateNow() string {
+	state, _ := f.task()
+	return state
+}
+
+func (f *topicFixture) task() (state, trace string) {
 	var status struct {
 		Tasks []struct{ State, Trace string }
 	}
 	text, err := f.ask(within(f.t, 10*time.Second), http.MethodGet, "/connectors/"+f.slot+"/status", nil)
 	if err != nil || json.Unmarshal(text, &status) != nil || len(status.Tasks) == 0 {
-		return ""
+		return "", ""
 	}
-	if status.Tasks[0].State == "FAILED" {
-		f.t.Fatalf("the connector has failed: %s", status.Tasks[0].Trace)
-	}
-	return status.Tasks[0].State
+	return status.Tasks[0].State, status.Tasks[0].Trace
 }
 
 func (f *topicFixture) rest(method, path string, body, reply any) {
