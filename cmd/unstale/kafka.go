@@ -14,42 +14,34 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"github.com/twmb/franz-go/pkg/sr"
 
+	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/deadletter"
 	"github.com/unstale/unstale/internal/debezium"
 	"github.com/unstale/unstale/internal/kafkasource"
 	"github.com/unstale/unstale/internal/plan"
 )
 
 // newKafkaSource reads the topics of the configuration.
-func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, logger *slog.Logger) (*kafkasource.Source, error) {
+func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, observer deadletter.Observer, logger *slog.Logger) (apply.Source, error) {
 	k := c.Source.Kafka
 	client, err := kafkaClient(k)
 	if err != nil {
 		return nil, err
 	}
-	schema, err := schemaRegistry(k.SchemaRegistry)
+	decoder, described, err := newDecoder(k, x, planner)
 	if err != nil {
 		return nil, err
 	}
-	described := describedTables{wanted: map[database.Name]bool{}}
-	for _, e := range x.entries {
-		described.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
-	}
-	decoder := debezium.NewDecoder(debezium.Options{
-		Schema:      schema,
-		Table:       described.table,
-		Wanted:      described.isWanted,
-		Compile:     planner.Compile,
-		Placeholder: k.Placeholder,
-	})
 	catalog.describe = func(tables []database.Table, shapes plan.Shapes) {
 		described.set(tables, shapes)
 		decoder.Forget()
 	}
 	topics, pattern := kafkaTopics(k, x)
-	return kafkasource.New(kafkasource.Options{
+	letters := newTopicLetters(k, client, x, observer, logger)
+	return topicSource{kafkasource.New(kafkasource.Options{
 		Client:         client,
 		Group:          k.Group,
 		Topics:         topics,
@@ -59,13 +51,29 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, gat
 		Uncommitted:    k.IsolationLevel == "read_uncommitted",
 		Database:       catalog.config.Database,
 		Decoder:        decoder,
-		Keep: func(_ context.Context, record *kgo.Record, reason error) error {
-			logger.Error("a record that cannot be read", "topic", record.Topic, "partition", record.Partition, "offset", record.Offset, "err", reason)
-			return nil
-		},
-		Origin: gate.Origin,
-		Logger: logger,
-	}), nil
+		Keep:           letters.keep,
+		Origin:         gate.Origin,
+		Logger:         logger,
+	}), letters.topic}, nil
+}
+
+// newDecoder reads records. It knows nothing of the tables until it is told.
+func newDecoder(k config.Kafka, x *examination, planner *plan.Planner) (*debezium.Decoder, *describedTables, error) {
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err != nil {
+		return nil, nil, err
+	}
+	described := &describedTables{wanted: map[database.Name]bool{}}
+	for _, e := range x.entries {
+		described.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
+	}
+	return debezium.NewDecoder(debezium.Options{
+		Schema:      schema,
+		Table:       described.table,
+		Wanted:      described.isWanted,
+		Compile:     planner.Compile,
+		Placeholder: k.Placeholder,
+	}), described, nil
 }
 
 // kafkaClient is how to reach the brokers.

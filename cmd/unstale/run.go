@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -93,7 +94,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		defer gate.Close()
 		catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
 		defer catalog.close(context.WithoutCancel(ctx))
-		source, err := newSource(c, examined, planner, gate, catalog, logger)
+		source, err := newSource(c, examined, planner, gate, catalog, client, metrics, logger)
 		if err != nil {
 			return err
 		}
@@ -123,16 +124,16 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 }
 
 // newSource is where changes come from.
-func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, logger *slog.Logger) (apply.Source, error) {
+func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, client *redis.Client, metrics *admin.Metrics, logger *slog.Logger) (apply.Source, error) {
 	if c.Source.FromKafka {
-		return newKafkaSource(c, x, planner, gate, catalog, logger)
+		return newKafkaSource(c, x, planner, gate, catalog, metrics, logger)
 	}
 	sourceConfig, err := pgconn.ParseConfig(c.ReplicationConnString())
 	if err != nil {
 		return nil, err
 	}
 	expectName(sourceConfig, c.Database.TLS.ServerName)
-	return pgsource.New(sourceConfig, pgsource.Options{
+	source := pgsource.New(sourceConfig, pgsource.Options{
 		Slot:        c.Source.Postgres.Slot,
 		Publication: c.Source.Postgres.Publication,
 		Failover:    c.Source.Postgres.Failover,
@@ -140,7 +141,8 @@ func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *da
 		Compile:     planner.Compile,
 		Origin:      gate.Origin,
 		Logger:      logger,
-	}), nil
+	})
+	return newLogSource(source, client, x.entries, metrics, logger), nil
 }
 
 // A primary is what the gate and the loader ask: both only of the server that
