@@ -520,6 +520,30 @@ type retrier struct {
 }
 
 func newRetrier(ctx context.Context, c *config.Config, client *redis.Client) (*retrier, error) {
+	x, err := examineForRetry(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	planner := plan.New(x.entries)
+	tables, err := newTables(c.Source.Kafka, x, planner)
+	if err != nil {
+		return nil, err
+	}
+	if c.Database.URL != "" {
+		shapes := make(plan.Shapes, len(x.entries))
+		for i := range x.entries {
+			shapes[i] = x.entries[i].Shape
+		}
+		tables.describe(x.tables, shapes)
+	}
+	sink := redissink.New(client, redissink.Options{Entries: x.entries, SweepRate: c.Sweep.KeysPerSecond})
+	return &retrier{tables.decoder, planner, sink, x.database}, nil
+}
+
+func examineForRetry(ctx context.Context, c *config.Config) (*examination, error) {
+	if c.Database.URL == "" {
+		return examineAlone(c)
+	}
 	options, err := databaseConfig(c)
 	if err != nil {
 		return nil, err
@@ -531,22 +555,7 @@ func newRetrier(ctx context.Context, c *config.Config, client *redis.Client) (*r
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	x, err := examine(ctx, c, conn)
-	if err != nil {
-		return nil, err
-	}
-	planner := plan.New(x.entries)
-	decoder, described, err := newDecoder(c.Source.Kafka, x, planner)
-	if err != nil {
-		return nil, err
-	}
-	shapes := make(plan.Shapes, len(x.entries))
-	for i := range x.entries {
-		shapes[i] = x.entries[i].Shape
-	}
-	described.set(x.tables, shapes)
-	sink := redissink.New(client, redissink.Options{Entries: x.entries, SweepRate: c.Sweep.KeysPerSecond})
-	return &retrier{decoder, planner, sink, options.Database}, nil
+	return examine(ctx, c, conn)
 }
 
 // retry drops what the change of a record concerns. The change was committed long
@@ -568,7 +577,7 @@ func (r *retrier) retry(ctx context.Context, record *deadletter.Record, o *outco
 	case ok && c.Op == change.Undecodable:
 		o.Reason = c.Reason
 		return nil
-	case !ok, event.Source.Database != "" && event.Source.Database != r.database:
+	case !ok, r.database != "" && event.Source.Database != "" && event.Source.Database != r.database:
 		o.Said, o.Removed = "it concerns no entry", true
 		return nil
 	}

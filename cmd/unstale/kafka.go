@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -24,20 +25,17 @@ import (
 	"github.com/unstale/unstale/internal/plan"
 )
 
-// newKafkaSource reads the topics of the configuration.
-func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, observer deadletter.Observer, logger *slog.Logger) (apply.Source, error) {
+// newKafkaSource reads the topics of the configuration. The tables are to be told
+// what the catalog says; without a database there is nothing to tell.
+func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), observer deadletter.Observer, logger *slog.Logger) (apply.Source, *describedTables, error) {
 	k := c.Source.Kafka
 	client, err := kafkaClient(k)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	decoder, described, err := newDecoder(k, x, planner)
+	tables, err := newTables(k, x, planner)
 	if err != nil {
-		return nil, err
-	}
-	catalog.describe = func(tables []database.Table, shapes plan.Shapes) {
-		described.set(tables, shapes)
-		decoder.Forget()
+		return nil, nil, err
 	}
 	topics, pattern := kafkaTopics(k, x)
 	letters := newTopicLetters(k, client, x, observer, logger)
@@ -49,31 +47,33 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, gat
 		Instance:       k.InstanceID,
 		SessionTimeout: k.SessionTimeout,
 		Uncommitted:    k.IsolationLevel == "read_uncommitted",
-		Database:       catalog.config.Database,
-		Decoder:        decoder,
+		Database:       x.database,
+		Decoder:        tables.decoder,
 		Keep:           letters.keep,
-		Origin:         gate.Origin,
+		Origin:         origin,
 		Logger:         logger,
-	}), letters.topic}, nil
+	}), letters.topic}, tables, nil
 }
 
-// newDecoder reads records. It knows nothing of the tables until it is told.
-func newDecoder(k config.Kafka, x *examination, planner *plan.Planner) (*debezium.Decoder, *describedTables, error) {
+// newTables returns tables of which nothing is known yet, with the decoder that
+// reads their records.
+func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describedTables, error) {
 	schema, err := schemaRegistry(k.SchemaRegistry)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	described := &describedTables{wanted: map[database.Name]bool{}}
+	tables := &describedTables{wanted: map[database.Name]bool{}}
 	for _, e := range x.entries {
-		described.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
+		tables.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
 	}
-	return debezium.NewDecoder(debezium.Options{
+	tables.decoder = debezium.NewDecoder(debezium.Options{
 		Schema:      schema,
-		Table:       described.table,
-		Wanted:      described.isWanted,
+		Table:       tables.table,
+		Wanted:      tables.isWanted,
 		Compile:     planner.Compile,
 		Placeholder: k.Placeholder,
-	}), described, nil
+	})
+	return tables, nil
 }
 
 // kafkaClient is how to reach the brokers.
@@ -137,8 +137,11 @@ func kafkaTopics(k config.Kafka, x *examination) (topics []string, pattern bool)
 	case len(k.Topics) > 0:
 		return k.Topics, false
 	}
-	for _, name := range distinctTables(x.tables) {
-		topics = append(topics, topicName(k.TopicPrefix, name))
+	for i := range x.entries {
+		topic := topicName(k.TopicPrefix, database.Name{Schema: x.entries[i].Schema, Table: x.entries[i].Table})
+		if !slices.Contains(topics, topic) {
+			topics = append(topics, topic)
+		}
 	}
 	return topics, false
 }
@@ -161,8 +164,9 @@ func sanitized(name string) string {
 // describedTables is what the catalog says of the entries' tables, for whoever
 // reads their rows from records.
 type describedTables struct {
-	wanted map[database.Name]bool
-	now    atomic.Pointer[map[database.Name]*debezium.Table]
+	decoder *debezium.Decoder
+	wanted  map[database.Name]bool
+	now     atomic.Pointer[map[database.Name]*debezium.Table]
 }
 
 func (d *describedTables) isWanted(schema, table string) bool {
@@ -176,7 +180,7 @@ func (d *describedTables) table(schema, table string) *debezium.Table {
 	return nil
 }
 
-func (d *describedTables) set(tables []database.Table, shapes plan.Shapes) {
+func (d *describedTables) describe(tables []database.Table, shapes plan.Shapes) {
 	now := map[database.Name]*debezium.Table{}
 	for i := range tables {
 		t := &tables[i]
@@ -195,4 +199,5 @@ func (d *describedTables) set(tables []database.Table, shapes plan.Shapes) {
 		now[t.Name] = described
 	}
 	d.now.Store(&now)
+	d.decoder.Forget()
 }

@@ -31,7 +31,8 @@ func newTopicLetters(k config.Kafka, client []kgo.Opt, x *examination, observer 
 	l := &topicLetters{topic: deadletter.NewTopic(client, k.DeadletterTopic), tables: map[string]database.Name{}, x: x}
 	l.Keeper = deadletter.NewKeeper(deadletter.Options{Append: l.topic.Append, RateMax: k.DeadletterMaxRate, Observer: observer, Logger: logger})
 	if k.TopicPrefix != "" {
-		for _, name := range distinctTables(x.tables) {
+		for _, e := range x.entries {
+			name := database.Name{Schema: e.Schema, Table: e.Table}
 			l.tables[topicName(k.TopicPrefix, name)] = name
 		}
 	}

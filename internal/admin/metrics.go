@@ -74,7 +74,7 @@ func NewMetrics() *Metrics {
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "unstale_sweep_dropped_keys_total", Help: "Keys that sweeps have dropped."}),
 		loaded: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; forgotten, there were too many."}, []string{"entry", "result"}),
+			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; forgotten, there were too many, or another instance has the stream now."}, []string{"entry", "result"}),
 		letters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "unstale_deadletters_total", Help: "Changes that could not be applied and are kept for a person, by the topic of their record, or by their table where the database's log is read."}, []string{"topic", "table"}),
 	}
@@ -97,6 +97,8 @@ func (m *Metrics) watch(status func() apply.Status) {
 	}
 	gauge("unstale_lag_bytes", "Bytes of the primary's log that are not applied yet.",
 		func(s apply.Status) float64 { return float64(s.LagBytes) })
+	gauge("unstale_lag_records", "Records of the topics that are not applied yet.",
+		func(s apply.Status) float64 { return float64(s.LagRecords) })
 	gauge("unstale_lag_seconds", "How long ago the primary stood where Redis is; 0 when nothing is outstanding.",
 		func(s apply.Status) float64 { return s.Lag.Seconds() })
 	gauge("unstale_ready", "1 when the cache has caught up once and is swept.",

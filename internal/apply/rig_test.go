@@ -287,6 +287,8 @@ func (s *source) Pending() bool {
 
 func (s *source) Resume(context.Context, []change.Position) error { return nil }
 
+func (s *source) Behind() (int64, time.Time) { return 0, time.Time{} }
+
 func (s *source) Confirm(_ int, p change.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -612,14 +614,22 @@ func (r *rig) wantDrops(want ...string) {
 
 // loader is asked to load keys.
 type loader struct {
-	mu   sync.Mutex
-	keys []string
+	mu     sync.Mutex
+	keys   []string
+	forgot int
 }
 
 func (l *loader) Request(entry int, key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.keys = append(l.keys, key)
+}
+
+func (l *loader) Forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keys = nil
+	l.forgot++
 }
 
 func (r *rig) wantLoads(want ...string) {

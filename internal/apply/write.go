@@ -176,6 +176,10 @@ func (s *session) judge(b *plan.Batch) {
 	}
 	now := time.Now()
 	since, known := s.lag.since(b.Oldest())
+	if s.unknown {
+		// No primary says where its log is: the clocks must do.
+		since, known = time.UnixMicro(b.OldestCommit()), b.OldestCommit() > 0
+	}
 	if b.Oldest() <= s.doubtful || !known || now.Sub(since) > guard.YoungMax {
 		b.Doubt()
 	}

@@ -33,8 +33,9 @@ type Rows interface {
 
 // A Cache gives leases and takes values. A token stands for one load.
 type Cache interface {
-	// Begin asks for the lease of each key. The answers are in the order of keys.
-	Begin(ctx context.Context, e *plan.Entry, token string, keys []string) ([]guard.Begun, error)
+	// Begin asks for the lease of each key, and behind that whether the claim
+	// stands. The answers are in the order of keys.
+	Begin(ctx context.Context, claim guard.Claim, e *plan.Entry, token string, keys []string) (begun []guard.Begun, stands bool, err error)
 	// Fill writes the values whose lease still stands, and says which. With an
 	// insert that is not zero each leaves a shield.
 	Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) (stored []bool, err error)
@@ -47,7 +48,8 @@ type Cache interface {
 type Observer interface {
 	// Filled: so many keys of an entry are done with.
 	Filled(entry string, t Tally)
-	// Dropped: a request found the queue full.
+	// Dropped: a request found the queue full, or was forgotten since another
+	// instance has the stream now.
 	Dropped(entry string)
 	// Held: a server refused or did not answer; it is tried again.
 	Held(server string)
@@ -143,6 +145,10 @@ type serverError struct {
 func (e *serverError) Error() string { return e.err.Error() }
 func (e *serverError) Unwrap() error { return e.err }
 
+// ErrSuperseded says that the claim of who loads does not stand any more: the
+// stream has another owner, or the entry is another one.
+var ErrSuperseded = errors.New("what is loaded has been taken up by another owner, or in another shape")
+
 // A filler takes chunks of keys through begin, load and fill. It is safe for
 // concurrent use.
 type filler struct {
@@ -150,6 +156,7 @@ type filler struct {
 	rows    Rows
 	cache   Cache
 	applied func() uint64
+	claim   func() guard.Claim
 	logger  *slog.Logger
 
 	mu sync.Mutex
@@ -159,11 +166,11 @@ type filler struct {
 	said map[string]bool
 }
 
-func newFiller(entries []plan.Entry, rows Rows, cache Cache, applied func() uint64, logger *slog.Logger) *filler {
+func newFiller(entries []plan.Entry, rows Rows, cache Cache, applied func() uint64, claim func() guard.Claim, logger *slog.Logger) *filler {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	f := &filler{entries: entries, rows: rows, cache: cache, applied: applied, logger: logger, said: map[string]bool{}}
+	f := &filler{entries: entries, rows: rows, cache: cache, applied: applied, claim: claim, logger: logger, said: map[string]bool{}}
 	for range entries {
 		f.chunks = append(f.chunks, chunkKeysMin)
 	}
@@ -196,8 +203,12 @@ func (f *filler) learn(entry int, values [][]string) {
 	f.chunks[entry] = max(1, min(2*f.chunks[entry], chunkKeysMax, chunkBytesMax/max(1, bytes/rows)))
 }
 
-// fill deals with keys of one entry. An error is a *serverError or that of ctx;
-// everything may then be done again.
+// fill deals with keys of one entry. An error is a *serverError or that of ctx,
+// and everything may then be done again; or ErrSuperseded.
+//
+// A new owner notes what the entries are for it before it sweeps them. Leases that
+// were given before that note are ended by the first pass of the sweep, or what was
+// filled under them is dropped by the second; behind it the claim does not stand.
 func (f *filler) fill(ctx context.Context, entry int, keys []string) ([]result, error) {
 	e := &f.entries[entry]
 	leased, cancel := context.WithTimeout(ctx, e.Lease)
@@ -206,7 +217,7 @@ func (f *filler) fill(ctx context.Context, entry int, keys []string) ([]result, 
 	rand.Read(random) // never fails
 	token := string(random)
 
-	begun, err := f.cache.Begin(leased, e, token, keys)
+	begun, stands, err := f.cache.Begin(leased, f.claim(), e, token, keys)
 	if err != nil {
 		return nil, &serverError{serverRedis, fmt.Errorf("ask for leases on %s: %w", e.Name, err)}
 	}
@@ -231,6 +242,10 @@ func (f *filler) fill(ctx context.Context, entry int, keys []string) ([]result, 
 	ourKeys := make([]string, len(ours))
 	for at, i := range ours {
 		ourKeys[at] = keys[i]
+	}
+	if !stands {
+		f.release(ctx, token, ourKeys)
+		return nil, fmt.Errorf("load %s: %w", e.Name, ErrSuperseded)
 	}
 	outcomes, err := f.load(leased, entry, token, ourKeys)
 	if ofStatement(err) {

@@ -20,7 +20,7 @@ import (
 // running runs a queue over w until the test ends.
 func running(t *testing.T, w *world, onChange plan.OnChange, options fill.Options) *fill.Queue {
 	t.Helper()
-	options.Applied, options.Observer = w.Applied, w
+	options.Applied, options.Claim, options.Observer = w.Applied, claim, w
 	q := fill.NewQueue(entries(t, onChange), w, w, options)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -197,7 +197,7 @@ func TestALockedTableHoldsItsOwnEntryOnly(t *testing.T) {
 		var log bytes.Buffer
 		both := entries(t, plan.Refresh)
 		both = append(both, both[0])
-		q := fill.NewQueue(both, w, w, fill.Options{Applied: w.Applied, Observer: w, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		q := fill.NewQueue(both, w, w, fill.Options{Applied: w.Applied, Claim: claim, Observer: w, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- q.Run(ctx) }()
@@ -224,6 +224,34 @@ func TestALockedTableHoldsItsOwnEntryOnly(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Another instance has the stream, perhaps with other columns. What it sweeps is
+// not filled again, and what it drops it has loaded itself.
+func TestWhatAnotherOwnerHasTakenUpIsNotLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		q := running(t, w, plan.Refresh, fill.Options{RowsPerSecond: 100})
+		for i := range 1000 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(2 * time.Second)
+		w.supersede()
+		settle(time.Second)
+		_, before := w.wrong()
+		settle(time.Second)
+		if _, cached := w.wrong(); cached != before || before == 0 || len(w.leases) != 0 {
+			t.Errorf("%d cached, %d a second before, %d leases", cached, before, len(w.leases))
+		}
+		q.Forget()
+		settle(time.Second)
+		if _, cached := w.wrong(); q.Pending() != 0 || cached+w.dropped != 1000 {
+			t.Errorf("%d pending, %d cached, %d dropped", q.Pending(), cached, w.dropped)
+		}
+		if len(w.held) != 0 {
+			t.Errorf("held %v: no server is away", w.held)
 		}
 	})
 }

@@ -29,17 +29,19 @@ type world struct {
 	// othersLoad, if not zero, is what is left of a lease that others always have.
 	othersLoad time.Duration
 
-	loads     []int // the number of keys of each statement
-	loadTime  time.Duration
-	refuses   func(id string) error // a row that cannot be read
-	broken    map[string]error      // keys that can have no lease
-	away      map[string]error      // servers that do not answer
-	calls     int
-	saved     []fill.Progress
-	dropped   int
-	held      map[string]int
-	tally     fill.Tally
-	afterLoad func()
+	loads    []int // the number of keys of each statement
+	loadTime time.Duration
+	refuses  func(id string) error // a row that cannot be read
+	broken   map[string]error      // keys that can have no lease
+	away     map[string]error      // servers that do not answer
+	// superseded: the claim of who loads does not stand.
+	superseded bool
+	calls      int
+	saved      []fill.Progress
+	dropped    int
+	held       map[string]int
+	tally      fill.Tally
+	afterLoad  func()
 }
 
 type lease struct {
@@ -135,12 +137,12 @@ func (w *world) Next(ctx context.Context, entry int, after []string, limit int) 
 	return keys, nil
 }
 
-func (w *world) Begin(ctx context.Context, e *plan.Entry, token string, keys []string) ([]guard.Begun, error) {
+func (w *world) Begin(ctx context.Context, claim guard.Claim, e *plan.Entry, token string, keys []string) ([]guard.Begun, bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls++
 	if err := w.away["redis"]; err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var begun []guard.Begun
 	for _, key := range keys {
@@ -158,8 +160,17 @@ func (w *world) Begin(ctx context.Context, e *plan.Entry, token string, keys []s
 			begun = append(begun, guard.Begun{Status: guard.Leased})
 		}
 	}
-	return begun, nil
+	return begun, !w.superseded, nil
 }
+
+// supersede has another owner take the stream up.
+func (w *world) supersede() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.superseded = true
+}
+
+func claim() guard.Claim { return guard.Claim{} }
 
 func (w *world) Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) ([]bool, error) {
 	w.mu.Lock()

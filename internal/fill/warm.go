@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
 
@@ -39,6 +41,8 @@ type WarmOptions struct {
 	Workers int
 	// Applied is the LSN that the stream has applied to Redis. Required.
 	Applied func() uint64
+	// Claim is what the entries are for who warms. Required.
+	Claim func() guard.Claim
 	// Observer is required.
 	Observer Observer
 	Logger   *slog.Logger
@@ -74,7 +78,7 @@ func NewWarmer(entries []plan.Entry, keys Keys, rows Rows, cache Cache, options 
 	if options.Workers == 0 {
 		options.Workers = Workers
 	}
-	f := newFiller(entries, rows, cache, options.Applied, options.Logger)
+	f := newFiller(entries, rows, cache, options.Applied, options.Claim, options.Logger)
 	return &Warmer{
 		filler: f, keys: keys, options: options,
 		pace: pace{perSecond: options.RowsPerSecond},
@@ -92,8 +96,8 @@ type stretch struct {
 
 // Run loads an entry, going on behind from. When ctx ends it finishes what is
 // under way and returns how far it has come, which has been saved, and the error
-// of ctx. It holds while a server is away; other errors are what only a person
-// can mend.
+// of ctx. It holds while a server is away; other errors, such as ErrSuperseded,
+// are what only a person can mend.
 func (w *Warmer) Run(ctx context.Context, entry int, from Progress) (Progress, error) {
 	stretches, done := make(chan *stretch), make(chan *stretch)
 	ahead := make(chan struct{}, aheadMax)
@@ -109,25 +113,30 @@ func (w *Warmer) Run(ctx context.Context, entry int, from Progress) (Progress, e
 		defer close(stretches)
 		return w.walk(stop, entry, from.After, ahead, stretches)
 	})
-	all.Go(func() error {
-		defer close(done)
-		var work errgroup.Group
-		for range w.options.Workers {
-			work.Go(func() error {
-				for s := range stretches {
-					if err := w.load(stop, failed, entry, s); err != nil {
-						return stopped(stop, err) // the stretch is not done
-					}
-					select {
-					case done <- s:
-					case <-failed.Done():
-						return nil
-					}
+	var workers sync.WaitGroup
+	for range w.options.Workers {
+		workers.Add(1)
+		// In the group of all: the error of one ends the others, who would wait for
+		// its stretch.
+		all.Go(func() error {
+			defer workers.Done()
+			for s := range stretches {
+				if err := w.load(stop, failed, entry, s); err != nil {
+					return stopped(stop, err) // the stretch is not done
 				}
-				return nil
-			})
-		}
-		return work.Wait()
+				select {
+				case done <- s:
+				case <-failed.Done():
+					return nil
+				}
+			}
+			return nil
+		})
+	}
+	all.Go(func() error {
+		workers.Wait()
+		close(done)
+		return nil
 	})
 	all.Go(func() error {
 		return w.collect(failed, entry, ahead, done, &progress)

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -91,6 +92,9 @@ type Source struct {
 
 	event  debezium.Event
 	change change.Change
+
+	behind    atomic.Int64 // records that were not given at the last poll
+	committed atomic.Int64 // of the last change that was given, in us
 	// scans are the initial snapshots that were met: each is told once, in whatever
 	// partition it shows first.
 	scans map[scan]bool
@@ -120,6 +124,8 @@ func (s *Source) begins(met scan) bool {
 type partition struct {
 	standing
 	stream int
+	// high is where the partition ended at the last fetch.
+	high int64
 	// records were fetched and not given yet.
 	records []*kgo.Record
 	// position is behind the last record that was given or passed over; told is
@@ -260,7 +266,7 @@ func (s *Source) Resume(_ context.Context, from []change.Position) error {
 		if consume[p.topic] == nil {
 			consume[p.topic] = map[int32]kgo.Offset{}
 		}
-		p.position, p.told = from[i], from[i]
+		p.position, p.told, p.high = from[i], from[i], p.end
 		consume[p.topic][p.number] = kgo.NewOffset().At(int64(from[i].LSN))
 	}
 	isolation := kgo.ReadCommitted()
@@ -329,13 +335,8 @@ func (s *Source) Pending() bool { return len(s.queue) > 0 }
 
 // poll fetches records, or waits until a schema may be asked for again.
 func (s *Source) poll(ctx context.Context) error {
-	var polling context.Context
-	var cancel context.CancelFunc
-	if next := s.nextAgain(); !next.IsZero() {
-		polling, cancel = context.WithDeadline(s.polling, next)
-	} else {
-		polling, cancel = context.WithCancel(s.polling)
-	}
+	s.measure()
+	polling, cancel := context.WithDeadline(s.polling, s.nextAgain())
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
 	fetches := s.reader.PollRecords(polling, pollRecordsMax)
@@ -352,7 +353,11 @@ func (s *Source) poll(ctx context.Context) error {
 	}
 	fetches.EachPartition(func(fetched kgo.FetchTopicPartition) {
 		p := s.at[place{fetched.Topic, fetched.Partition}]
-		if p == nil || len(fetched.Records) == 0 {
+		if p == nil {
+			return
+		}
+		p.high = max(p.high, fetched.HighWatermark)
+		if len(fetched.Records) == 0 {
 			return
 		}
 		p.records = append(p.records, fetched.Records...)
@@ -366,14 +371,34 @@ func (s *Source) poll(ctx context.Context) error {
 			s.queue = append(s.queue, p)
 		}
 	}
+	s.measure()
 	return nil
 }
 
-// nextAgain is when the first of the partitions that wait for a schema asks for it
-// again; zero if none waits.
-func (s *Source) nextAgain() (next time.Time) {
+// measure counts what there is to be given.
+func (s *Source) measure() {
+	var behind int64
 	for _, p := range s.partitions {
-		if !p.waiting.IsZero() && (next.IsZero() || p.again.Before(next)) {
+		behind += max(0, p.high-int64(p.position.LSN))
+	}
+	s.behind.Store(behind)
+}
+
+// Behind tells how many records there were at the last fetch that Next has not
+// given since, and when the last change that it has given was committed.
+func (s *Source) Behind() (records int64, committed time.Time) {
+	if at := s.committed.Load(); at > 0 {
+		committed = time.UnixMicro(at)
+	}
+	return s.behind.Load(), committed
+}
+
+// nextAgain is when the first of the partitions that wait for a schema asks for it
+// again, or far away.
+func (s *Source) nextAgain() time.Time {
+	next := time.Now().Add(time.Hour)
+	for _, p := range s.partitions {
+		if !p.waiting.IsZero() && p.again.Before(next) {
 			next = p.again
 		}
 	}
@@ -485,6 +510,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		c.Scan = scans[e.Snapshot]
 	}
 	p.open, p.committedAt, p.told = e.XID, e.CommittedAt, p.position
+	s.committed.Store(e.CommittedAt)
 	return c
 }
 
