@@ -29,6 +29,8 @@ type Letter struct {
 	// of the database's log.
 	Record *Record
 	Change *Change
+
+	key []byte // in the topic
 }
 
 // A Record is a record of Kafka as it was.

@@ -190,7 +190,7 @@ func (t *Topic) record(l *Letter) *kgo.Record {
 // letter reads what record has written. A record that somebody else has put there
 // is a letter too, of which little is known.
 func letter(record *kgo.Record) Letter {
-	l := Letter{Number: record.Offset, Time: record.Timestamp, Record: &Record{Value: record.Value}}
+	l := Letter{Number: record.Offset, Time: record.Timestamp, Record: &Record{Value: record.Value}, key: record.Key}
 	ours := len(record.Headers)
 	for i, h := range record.Headers {
 		if h.Key == headerReason {
@@ -278,14 +278,14 @@ func (t *Topic) Read(ctx context.Context, number int64) (Letter, error) {
 	return *found, nil
 }
 
-// Remove takes a letter away.
+// Remove takes a letter away, one that List or Read has returned.
 func (t *Topic) Remove(ctx context.Context, l Letter) error {
 	if err := t.open(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerMax)
 	defer cancel()
-	if err := t.produce(ctx, &kgo.Record{Key: []byte(l.place())}); err != nil {
+	if err := t.produce(ctx, &kgo.Record{Key: l.key}); err != nil {
 		return t.refusal(fmt.Errorf("remove a dead letter from topic %s: %w", t.name, err))
 	}
 	return nil
