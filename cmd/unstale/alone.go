@@ -37,7 +37,7 @@ func runAlone(ctx context.Context, c *config.Config, client *redis.Client, metri
 		logger.Warn("not promised: " + text)
 	}
 	planner := plan.New(x.entries)
-	source, _, err := newKafkaSource(c, x, planner, func(context.Context) (change.Origin, error) { return change.Origin{}, nil }, logger)
+	source, _, err := newKafkaSource(c, x, planner, func(context.Context) (change.Origin, error) { return change.Origin{}, nil }, metrics, logger)
 	if err != nil {
 		return err
 	}

@@ -304,7 +304,7 @@ func TestChangesComeThroughDebeziumAndKafka(t *testing.T) {
 // dropped and, where the connector shows the types, set. What cannot be promised
 // is said.
 func TestKafkaWithoutADatabase(t *testing.T) {
-	f := newTopicFixture(t, 15, true)
+	f := newTopicFixture(t, 15, avro)
 	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2))")
 	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20) i")
 	f.connectDebezium()
