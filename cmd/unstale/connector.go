@@ -385,7 +385,7 @@ func printLeft(w io.Writer, k *kafkaConnect, have map[string]string, topics []st
 	slot, publication := or(have["slot.name"], "debezium"), or(have["publication.name"], "dbz_publication")
 	fmt.Fprintf(w, "connector %s: deleted. It leaves\n", k.name)
 	fmt.Fprintf(w, "  slot %s, for which the server keeps its log until the disk is full:\n    SELECT pg_drop_replication_slot('%s');\n", slot, slot)
-	fmt.Fprintf(w, "  publication %s:\n    DROP PUBLICATION %s;\n", publication, pgx.Identifier{publication}.Sanitize())
+	fmt.Fprintf(w, "  publication %s:\n    DROP PUBLICATION %s;\n", publication, database.Name{Table: publication}.SQL())
 	fmt.Fprintf(w, "  its position, where a connector goes on that is made under this name\n")
 	if len(topics) > 0 {
 		slices.Sort(topics)
