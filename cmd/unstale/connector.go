@@ -369,6 +369,9 @@ log, its publication, its topics and its position, and says what removes them.`,
 			if err := k.client.Delete(ctx, k.name); err != nil {
 				return err
 			}
+			if err := k.gone(ctx); err != nil {
+				return err
+			}
 			printLeft(cmd.OutOrStdout(), k, have, topics)
 			return nil
 		}),
@@ -685,6 +688,28 @@ func (k *kafkaConnect) settle(ctx context.Context, there func(connect.Status) bo
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-time.After(settlePoll):
+		}
+	}
+}
+
+// gone waits until Connect no longer tells of the connector: only then has its
+// task let go of the slot.
+func (k *kafkaConnect) gone(ctx context.Context) error {
+	deadline := time.Now().Add(settleMax)
+	for {
+		_, err := k.client.Status(ctx, k.name)
+		switch {
+		case errors.Is(err, connect.ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("connector %s is deleted, and after %s Connect still tells of it; its log may say why", k.name, settleMax)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-time.After(settlePoll):
 		}
 	}
