@@ -107,6 +107,9 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	} else {
 		fs.database(ctx, &sound)
 	}
+	if c.Source.FromKafka && !about("source") {
+		fs.kafka(ctx, &sound)
+	}
 	if c.Source.Kafka.Connect.URL != "" && !about("source") {
 		fs.connector(ctx, &sound)
 	}

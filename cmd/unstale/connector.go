@@ -453,22 +453,30 @@ func (k *kafkaConnect) explain(err error) error {
 // connectorTables are the tables of the entries, each once. Which schema a table
 // without one is in, only the database knows.
 func connectorTables(ctx context.Context, c *config.Config) ([]connect.Table, error) {
-	names := make([]database.Name, len(c.Entries))
-	for i, e := range c.Entries {
-		names[i] = database.Name{Schema: e.Schema, Table: e.Table}
-	}
-	if slices.ContainsFunc(names, func(n database.Name) bool { return n.Schema == "" }) {
-		if err := resolve(ctx, c, names); err != nil {
-			return nil, err
-		}
-	}
+	names, err := tableNames(ctx, c)
 	var tables []connect.Table
 	for _, n := range names {
 		if t := (connect.Table{Schema: n.Schema, Name: n.Table}); !slices.Contains(tables, t) {
 			tables = append(tables, t)
 		}
 	}
-	return tables, nil
+	return tables, err
+}
+
+// tableNames are the tables of the entries, in their order. One without a schema
+// is what the database takes it for; where there is none to ask, one of public.
+func tableNames(ctx context.Context, c *config.Config) ([]database.Name, error) {
+	names := make([]database.Name, len(c.Entries))
+	for i, e := range c.Entries {
+		names[i] = database.Name{Schema: e.Schema, Table: e.Table}
+		if e.Schema == "" && c.Database.URL == "" {
+			names[i].Schema = "public"
+		}
+	}
+	if slices.ContainsFunc(names, func(n database.Name) bool { return n.Schema == "" }) {
+		return names, resolve(ctx, c, names)
+	}
+	return names, nil
 }
 
 // resolve finds the schemas of the tables.

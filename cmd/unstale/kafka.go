@@ -15,39 +15,31 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"github.com/twmb/franz-go/pkg/sr"
 
+	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/deadletter"
 	"github.com/unstale/unstale/internal/debezium"
 	"github.com/unstale/unstale/internal/kafkasource"
 	"github.com/unstale/unstale/internal/plan"
 )
 
-// newKafkaSource reads the topics of the configuration. tables is to be told what
-// the catalog says; without a database there is nothing to tell.
-func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), logger *slog.Logger) (*kafkasource.Source, *describedTables, error) {
+// newKafkaSource reads the topics of the configuration. The tables are to be told
+// what the catalog says; without a database there is nothing to tell.
+func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), observer deadletter.Observer, logger *slog.Logger) (apply.Source, *describedTables, error) {
 	k := c.Source.Kafka
 	client, err := kafkaClient(k)
 	if err != nil {
 		return nil, nil, err
 	}
-	schema, err := schemaRegistry(k.SchemaRegistry)
+	tables, err := newTables(k, x, planner)
 	if err != nil {
 		return nil, nil, err
 	}
-	tables := &describedTables{wanted: map[database.Name]bool{}}
-	for _, e := range x.entries {
-		tables.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
-	}
-	tables.decoder = debezium.NewDecoder(debezium.Options{
-		Schema:      schema,
-		Table:       tables.table,
-		Wanted:      tables.isWanted,
-		Compile:     planner.Compile,
-		Placeholder: k.Placeholder,
-	})
-	topics, pattern := kafkaTopics(k, x)
-	return kafkasource.New(kafkasource.Options{
+	topics, pattern := kafkaTopics(k, x.tableNames())
+	letters := newTopicLetters(k, client, x, observer, logger)
+	return topicSource{kafkasource.New(kafkasource.Options{
 		Client:         client,
 		Group:          k.Group,
 		Topics:         topics,
@@ -57,26 +49,53 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		Uncommitted:    k.IsolationLevel == "read_uncommitted",
 		Database:       x.database,
 		Decoder:        tables.decoder,
-		Keep: func(_ context.Context, record *kgo.Record, reason error) error {
-			logger.Error("a record that cannot be read", "topic", record.Topic, "partition", record.Partition, "offset", record.Offset, "err", reason)
-			return nil
-		},
-		Origin: origin,
-		Logger: logger,
-	}), tables, nil
+		Keep:           letters.keep,
+		Origin:         origin,
+		Logger:         logger,
+	}), letters.topic}, tables, nil
+}
+
+// newTables returns tables of which nothing is known yet, with the decoder that
+// reads their records.
+func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describedTables, error) {
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err != nil {
+		return nil, err
+	}
+	tables := &describedTables{wanted: map[database.Name]bool{}}
+	for _, name := range x.tableNames() {
+		tables.wanted[name] = true
+	}
+	tables.decoder = debezium.NewDecoder(debezium.Options{
+		Schema:      schema,
+		Table:       tables.table,
+		Wanted:      tables.isWanted,
+		Compile:     planner.Compile,
+		Placeholder: k.Placeholder,
+	})
+	return tables, nil
 }
 
 // kafka looks at the brokers, the topics and the schema registry.
-func (fs *findings) kafka(ctx context.Context, c *config.Config, x *examination) {
+func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	k := c.Source.Kafka
+	if c.Database.URL == "" {
+		for _, text := range unpromised {
+			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
+		}
+	}
+	tables, err := tableNames(ctx, c)
+	if err != nil {
+		return // it was said of the database
+	}
 	client, err := kafkaClient(k)
 	if err != nil {
 		fs.add("kafka", err.Error(), "")
 		return
 	}
-	topics, pattern := kafkaTopics(k, x)
+	topics, pattern := kafkaTopics(k, tables)
 	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
 	if err != nil {
 		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
@@ -157,16 +176,15 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 }
 
 // kafkaTopics are the topics to be read.
-func kafkaTopics(k config.Kafka, x *examination) (topics []string, pattern bool) {
+func kafkaTopics(k config.Kafka, tables []database.Name) (topics []string, pattern bool) {
 	switch {
 	case k.TopicsPattern != "":
 		return []string{k.TopicsPattern}, true
 	case len(k.Topics) > 0:
 		return k.Topics, false
 	}
-	for i := range x.entries {
-		topic := topicName(k.TopicPrefix, database.Name{Schema: x.entries[i].Schema, Table: x.entries[i].Table})
-		if !slices.Contains(topics, topic) {
+	for _, table := range tables {
+		if topic := topicName(k.TopicPrefix, table); !slices.Contains(topics, topic) {
 			topics = append(topics, topic)
 		}
 	}

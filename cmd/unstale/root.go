@@ -79,7 +79,7 @@ right: a committed change drops exactly the keys that it makes stale.`,
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().StringP("config", "c", "unstale.yaml", "configuration file, - for standard input")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newPlan(), newWarm(), newStatus(), newConnector(), newDemo(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newPlan(), newWarm(), newStatus(), newDeadletter(), newConnector(), newDemo(), newVersion())
 	return root
 }
 

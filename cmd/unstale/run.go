@@ -104,7 +104,7 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	defer gate.Close()
 	catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
 	defer catalog.close(context.WithoutCancel(ctx))
-	source, err := newSource(c, examined, planner, gate, catalog, logger)
+	source, err := newSource(c, examined, planner, gate, catalog, client, metrics, logger)
 	if err != nil {
 		return err
 	}
@@ -133,13 +133,13 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 }
 
 // newSource is where changes come from.
-func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, logger *slog.Logger) (apply.Source, error) {
+func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, client *redis.Client, metrics *admin.Metrics, logger *slog.Logger) (apply.Source, error) {
 	if c.Source.FromKafka {
-		kafka, decoder, err := newKafkaSource(c, x, planner, gate.Origin, logger)
+		kafka, tables, err := newKafkaSource(c, x, planner, gate.Origin, metrics, logger)
 		if err != nil {
 			return nil, err
 		}
-		catalog.describe = decoder.describe
+		catalog.describe = tables.describe
 		return kafka, nil
 	}
 	sourceConfig, err := pgconn.ParseConfig(c.ReplicationConnString())
@@ -147,7 +147,7 @@ func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *da
 		return nil, err
 	}
 	expectName(sourceConfig, c.Database.TLS.ServerName)
-	return pgsource.New(sourceConfig, pgsource.Options{
+	source := pgsource.New(sourceConfig, pgsource.Options{
 		Slot:        c.Source.Postgres.Slot,
 		Publication: c.Source.Postgres.Publication,
 		Failover:    c.Source.Postgres.Failover,
@@ -155,7 +155,8 @@ func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *da
 		Compile:     planner.Compile,
 		Origin:      gate.Origin,
 		Logger:      logger,
-	}), nil
+	})
+	return newLogSource(source, client, x.entries, metrics, logger), nil
 }
 
 // A primary is what the gate and the loader ask: both only of the server that

@@ -50,6 +50,43 @@ func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropp
 	}
 }
 
+// Drop drops the keys of a batch and ends their leases, whatever the batch would
+// do to them. As a sweep does, it writes nothing else and needs no stream to own.
+func (s *Sink) Drop(ctx context.Context, b *plan.Batch) error {
+	for loaded := false; ; loaded = true {
+		err := s.drop(ctx, b)
+		if err == nil || loaded || !strings.Contains(err.Error(), "NOSCRIPT") {
+			return err
+		}
+		if err := s.load(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Sink) drop(ctx context.Context, b *plan.Batch) error {
+	pipe := s.client.Pipeline()
+	for i := range b.Len() {
+		key := string(b.Key(i))
+		side, ok := guard.SideKey(key)
+		switch {
+		case ok && s.options.Entries[b.Entry(i)].Sets():
+			pipe.EvalSha(ctx, guard.Forget.SHA, []string{key, side})
+		case ok:
+			pipe.Unlink(ctx, key, side)
+		default:
+			pipe.Unlink(ctx, key)
+		}
+	}
+	if pipe.Len() == 0 {
+		return nil
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("drop keys: %w", err)
+	}
+	return nil
+}
+
 func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []plan.Keys) (dropped int, err error) {
 	pipe := s.client.Pipeline()
 	for _, key := range keys {
