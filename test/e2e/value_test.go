@@ -26,12 +26,8 @@ var (
 	valueRows = flag.Int("value.rows", 100_000, "how many whole rows are rendered and compared on each server, at least")
 )
 
-// Each table has this many random columns and rows; every row is inserted and
-// updated, so it counts twice.
-const (
-	valueColumns   = 10
-	valueTableRows = 500
-)
+// Each table has this many random columns.
+const valueColumns = 10
 
 // A row that is written from a change must have the bytes that a reader would
 // load, whatever its types and values are. A row is incomplete only where the
@@ -45,14 +41,14 @@ func TestARowFromTheLogHasTheBytesOfTheDatabase(t *testing.T) {
 			began := time.Now()
 			v := newValues(t, sharedPostgres(t, major), rand.New(rand.NewPCG(*valueSeed, uint64(major))))
 			// One in a hundred is incomplete.
-			tables := v.createTables(1 + (*valueRows+*valueRows/50)/(2*valueTableRows))
+			tables := v.createTables(1 + (*valueRows+*valueRows/50)/(2*v.tableRows))
 			v.attach(tables)
 			for i, table := range tables {
-				v.insert(table)
-				v.compare(table, v.read(valueTableRows))
+				v.insert(table, 0, v.tableRows)
+				v.compare(table, v.read(v.tableRows))
 				// Half of the columns move to another row, the others are untouched.
 				v.update(table)
-				v.compare(table, v.read(valueTableRows))
+				v.compare(table, v.read(v.tableRows))
 				if t.Failed() {
 					t.Fatalf("table %d: %s", i, strings.Join(v.types[table], ", "))
 				}
@@ -81,6 +77,9 @@ type values struct {
 	source   *pgsource.Source
 	shapes   map[string]*value.Shape
 	programs map[string]*value.Program
+	// tableRows is how many rows each table has. Each is inserted and updated,
+	// so it counts twice.
+	tableRows int
 
 	rendered, incomplete int
 }
@@ -91,7 +90,7 @@ type renderedRow struct{ json, fields []byte }
 func newValues(t *testing.T, server *stack.Postgres, r *rand.Rand) *values {
 	v := &values{t: t, r: r, url: newDatabase(t, server),
 		types: map[string][]string{}, drawers: map[string][]drawnType{},
-		shapes: map[string]*value.Shape{}, programs: map[string]*value.Program{}}
+		shapes: map[string]*value.Shape{}, programs: map[string]*value.Program{}, tableRows: 500}
 	v.db = connectTo(t, v.url)
 	execute(t, v.db, hostile(mustParse(t, v.url).Database)...)
 	execute(t, v.db, valueTypes...)
@@ -173,9 +172,10 @@ func (v *values) attach(tables []string) {
 	}
 }
 
-func (v *values) insert(table string) {
+// insert writes the rows with the ids from and following, up to before to.
+func (v *values) insert(table string, from, to int) {
 	var rows bytes.Buffer
-	for id := range valueTableRows {
+	for id := from; id < to; id++ {
 		rows.WriteString(strconv.Itoa(id))
 		for _, d := range v.drawers[table] {
 			rows.WriteByte('\t')
@@ -201,7 +201,7 @@ func (v *values) update(table string) {
 		set = append(set, fmt.Sprintf("%s = s.%s", column, column))
 	}
 	execute(v.t, v.db, fmt.Sprintf(`UPDATE %s SET %s FROM %s s WHERE s.id = (%s.id + %d) %% %d`,
-		table, strings.Join(set, ", "), table, table, 1+v.r.IntN(valueTableRows-1), valueTableRows))
+		table, strings.Join(set, ", "), table, table, 1+v.r.IntN(v.tableRows-1), v.tableRows))
 }
 
 // read renders the next n row changes; those that are incomplete are nil.
