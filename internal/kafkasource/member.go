@@ -3,6 +3,7 @@ package kafkasource
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -43,6 +44,8 @@ type member struct {
 	client *kgo.Client
 	admin  *kadm.Client
 	group  string
+	// instance is the name of a static member.
+	instance string
 
 	mu       sync.Mutex
 	assigned map[place]bool
@@ -66,6 +69,7 @@ type member struct {
 func newMember(options []kgo.Opt, group, instance string, sessionTimeout time.Duration) (*member, error) {
 	m := &member{
 		group:    group,
+		instance: instance,
 		assigned: map[place]bool{},
 		leaving:  map[place]bool{},
 		changed:  make(chan struct{}),
@@ -188,6 +192,37 @@ func (m *member) take() (ours []place, changed <-chan struct{}, joined bool) {
 		m.letGo = make(chan struct{})
 	}
 	return ours, m.changed, m.joined
+}
+
+// present asks the group whether it counts this instance in. One that was frozen
+// for longer than its session finds that out with its next heartbeat; until then it
+// would take streams over that others have.
+func (m *member) present(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
+	id, generation := m.client.GroupMetadata()
+	request := kmsg.NewPtrHeartbeatRequest()
+	request.Group, request.MemberID, request.Generation = m.group, id, generation
+	if m.instance != "" {
+		request.InstanceID = &m.instance
+	}
+	reply, err := request.RequestWith(ctx, m.client)
+	if err != nil {
+		return false, fmt.Errorf("ask group %s whether this instance is in: %w", m.group, err)
+	}
+	switch err := kerr.ErrorForCode(reply.ErrorCode); {
+	case err == nil, errors.Is(err, kerr.RebalanceInProgress):
+		return true, nil
+	case errors.Is(err, kerr.UnknownMemberID):
+		if id != "" {
+			m.client.ForceRebalance() // joins again, before the next heartbeat would
+		}
+		return false, nil
+	case errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID):
+		return false, nil // the answer of the group is on its way
+	default:
+		return false, fmt.Errorf("ask group %s whether this instance is in: %w", m.group, err)
+	}
 }
 
 // release says that nothing that was read is on its way any more.

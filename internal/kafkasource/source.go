@@ -211,7 +211,11 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 	for {
 		ours, changed, joined := s.member.take()
 		if len(ours) > 0 {
-			return ours, changed, nil
+			present, err := s.member.present(ctx)
+			if err == nil && !present {
+				err = fmt.Errorf("%w: the group is about to say what this instance has", change.ErrInUse)
+			}
+			return ours, changed, err
 		}
 		if joined {
 			return nil, nil, fmt.Errorf("%w: the group has no partition for this instance", change.ErrInUse)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/kafkasource"
@@ -407,4 +408,38 @@ func TestATopicIsMadeAnew(t *testing.T) {
 		at, err := c.Attach(r.within(10 * time.Second))
 		return err == nil && len(at.Streams) == 1 && at.Streams[0].Name != before && at.Streams[0].Begin.LSN == 0
 	})
+}
+
+// An instance that was frozen does not know that the group has given its partitions
+// to others. It asks before it takes them over, and joins again.
+func TestWhoTheGroupHasGivenUpTakesNothingOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700))
+	c := r.consumer(func(o *kafkasource.Options) { o.SessionTimeout = time.Minute }) // a heartbeat each 20 s
+	c.begin(1)
+	groups, err := r.admin.DescribeGroups(r.within(5*time.Second), group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := kmsg.NewPtrLeaveGroupRequest()
+	request.Group = group
+	for _, m := range groups[group].Members {
+		request.MemberID = m.MemberID
+		member := kmsg.NewLeaveGroupRequestMember()
+		member.MemberID = m.MemberID
+		request.Members = append(request.Members, member)
+	}
+	if _, err := request.RequestWith(r.within(5*time.Second), r.producer); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := c.Attach(r.within(10 * time.Second)); !errors.Is(err, change.ErrInUse) {
+		t.Fatalf("%+v, %v; want %v", at, err, change.ErrInUse)
+	}
+	began := time.Now()
+	c.begin(1)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("joined again after %s", took)
+	}
+	c.want("0 insert 1 in 700 to 1")
 }
