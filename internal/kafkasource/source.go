@@ -159,23 +159,38 @@ func New(options Options) *Source {
 // it gives none, that is change.ErrInUse.
 func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 	s.detach()
-	if s.member == nil {
-		options := append([]kgo.Opt{kgo.ConsumeTopics(s.options.Topics...)}, s.options.Client...)
-		if s.options.Pattern {
-			options = append(options, kgo.ConsumeRegex())
+	for {
+		if s.member == nil {
+			if err := s.join(); err != nil {
+				return change.Attachment{}, fmt.Errorf("join consumer group %s: %w", s.options.Group, err)
+			}
 		}
-		m, err := newMember(options, s.options.Group, s.options.Instance, s.options.SessionTimeout)
-		if err != nil {
-			return change.Attachment{}, fmt.Errorf("join consumer group %s: %w", s.options.Group, err)
+		a, err := s.attach(ctx)
+		switch {
+		case errors.Is(err, errMadeAnew):
+			s.member.close(ctx)
+			s.member = nil
+		case err != nil:
+			s.member.release()
+			return change.Attachment{}, fmt.Errorf("attach to group %s: %w", s.options.Group, err)
+		default:
+			return a, nil
 		}
-		s.member = m
 	}
-	a, err := s.attach(ctx)
+}
+
+// join makes this instance a member of the group.
+func (s *Source) join() error {
+	options := append([]kgo.Opt{kgo.ConsumeTopics(s.options.Topics...)}, s.options.Client...)
+	if s.options.Pattern {
+		options = append(options, kgo.ConsumeRegex())
+	}
+	m, err := newMember(options, s.options.Group, s.options.Instance, s.options.SessionTimeout)
 	if err != nil {
-		s.member.release()
-		return change.Attachment{}, fmt.Errorf("attach to group %s: %w", s.options.Group, err)
+		return err
 	}
-	return a, nil
+	s.member = m
+	return nil
 }
 
 func (s *Source) attach(ctx context.Context) (change.Attachment, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -408,6 +409,38 @@ func TestATopicIsMadeAnew(t *testing.T) {
 		at, err := c.Attach(r.within(10 * time.Second))
 		return err == nil && len(at.Streams) == 1 && at.Streams[0].Name != before && at.Streams[0].Begin.LSN == 0
 	})
+	r.producer = r.client(kgo.RecordPartitioner(kgo.ManualPartitioner())) // the other knows the topic that was
+	r.send(0, insert("2", 701))
+	c.begin(1)
+	c.want("0 insert 2 in 701 to 1", "0 commit in 701 to 1")
+	c.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 1})
+	r.eventually("it is committed", func() bool { at, _ := r.committed(0); return at == 1 })
+}
+
+// A commit that a broker has refused is made again, though nothing more comes.
+func TestARefusedCommitIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700))
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 700 to 1", "0 commit in 700 to 1")
+	refused := make(chan struct{})
+	r.cluster.ControlKey(int16(kmsg.OffsetCommit), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		reply := request.ResponseKind().(*kmsg.OffsetCommitResponse)
+		for _, topic := range request.(*kmsg.OffsetCommitRequest).Topics {
+			answer := kmsg.OffsetCommitResponseTopic{Topic: topic.Topic, TopicID: topic.TopicID}
+			for _, p := range topic.Partitions {
+				answer.Partitions = append(answer.Partitions, kmsg.OffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: kerr.RebalanceInProgress.Code})
+			}
+			reply.Topics = append(reply.Topics, answer)
+		}
+		close(refused)
+		return reply, nil, true
+	})
+	c.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 1})
+	<-refused
+	r.eventually("it is committed", func() bool { at, _ := r.committed(0); return at == 1 })
 }
 
 // An instance that was frozen does not know that the group has given its partitions

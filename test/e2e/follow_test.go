@@ -115,7 +115,7 @@ type notes struct {
 // come in Avro.
 func (p *pipeline) watch() error {
 	topic := filepath.Base(p.connect.Dir()) + "-offsets"
-	client, err := kgo.NewClient(kgo.SeedBrokers(p.kafka.Brokers()), kgo.ConsumeTopics(topic, `^.*\.public\.sentinels$`), kgo.ConsumeRegex(), kgo.MetadataMaxAge(time.Second))
+	client, err := kgo.NewClient(kgo.SeedBrokers(p.kafka.Brokers()), kgo.ConsumeTopics(topic, `^.*\.public\.sentinels$`), kgo.ConsumeRegex(), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(time.Second))
 	if err != nil {
 		return err
 	}
