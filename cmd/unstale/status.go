@@ -113,6 +113,9 @@ func printStatus(w io.Writer, s *admin.Status) {
 		line("holding", "%s: %s", server, s.Holding[server])
 	}
 	line("gaps", "%d", s.Gaps)
+	for _, text := range s.Unpromised {
+		line("promises", "%s", text)
+	}
 	if s.LastGap != "" {
 		line("last gap", "%s", s.LastGap)
 	}

@@ -29,6 +29,7 @@ type Status struct {
 	Holding    map[string]string `json:"holding"`
 	Gaps       int               `json:"gaps"`
 	LastGap    string            `json:"last_gap,omitempty"`
+	Unpromised []string          `json:"unpromised,omitempty"`
 	Changes    uint64            `json:"changes"`
 	Dropped    uint64            `json:"keys_dropped"`
 	Set        uint64            `json:"keys_set"`
@@ -148,6 +149,7 @@ func (s *Server) report() Status {
 		Holding:    holding,
 		Gaps:       now.Gaps,
 		LastGap:    now.LastGap,
+		Unpromised: now.Unpromised,
 		Changes:    s.metrics.total(s.metrics.changes),
 		Dropped:    s.metrics.total(s.metrics.dropped),
 		Set:        s.metrics.total(s.metrics.set),

@@ -37,6 +37,8 @@ type Status struct {
 	Holding map[string]string
 	Gaps    int
 	LastGap string
+	// Unpromised has what cannot be promised as the service is configured.
+	Unpromised []string
 }
 
 // StreamStatus is how far a stream is.

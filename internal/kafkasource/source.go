@@ -67,7 +67,8 @@ type Options struct {
 	// Database is the name of the database whose changes are ours; empty: any.
 	Database string
 	Decoder  *debezium.Decoder
-	// Keep keeps a record that cannot be read for a person.
+	// Keep keeps a record that cannot be read for a person. It returns nil when that
+	// is confirmed, and only then is the record passed over.
 	Keep func(ctx context.Context, record *kgo.Record, reason error) error
 	// Origin is what the database connection, by which changes are gated and
 	// readers load, sees as its server.
@@ -519,7 +520,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	}
 	c := &s.change
 	*c = change.Change{
-		Op: change.Insert, Relation: e.Relation, Old: e.Old, New: e.New,
+		Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New,
 		Stream: p.stream, XID: uint32(e.XID), LSN: e.LSN, CommittedAt: e.CommittedAt, Position: p.position,
 		// A key that another partition may have, too, has no order.
 		Again: !placed(record.Key, p.number, p.partitions),
@@ -529,17 +530,37 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	} else {
 		c.Scan = scans[e.Snapshot]
 	}
-	switch {
-	case e.Kind == debezium.Truncate:
-		c.Op = change.Truncate
-	case e.Op == 'u':
-		c.Op = change.Update
-	case e.Op == 'd':
-		c.Op = change.Delete
-	}
 	p.open, p.committedAt, p.told = e.XID, e.CommittedAt, p.position
 	s.committed.Store(e.CommittedAt)
 	return c
+}
+
+// opOf is what the event of a row, or a truncate, says to have happened.
+func opOf(e *debezium.Event) change.Op {
+	switch {
+	case e.Kind == debezium.Truncate:
+		return change.Truncate
+	case e.Op == 'u':
+		return change.Update
+	case e.Op == 'd':
+		return change.Delete
+	}
+	return change.Insert
+}
+
+// Late returns the change of an event that is applied long after its turn: it may
+// only drop. It is Undecodable if nobody knows what the event is about, and ok is
+// false if that concerns no entry.
+func Late(e *debezium.Event) (c change.Change, ok bool) {
+	switch {
+	case e.Kind == debezium.Tombstone && e.Relation == nil && e.Source.Table == "":
+		return change.Change{Op: change.Undecodable, Reason: "a tombstone whose table nobody knows"}, true
+	case e.Kind == debezium.Other, e.Relation == nil:
+		return change.Change{}, false
+	case e.Kind == debezium.Tombstone:
+		return change.Change{Op: change.Delete, Relation: e.Relation, Old: e.Old, Again: true}, true
+	}
+	return change.Change{Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New, Again: true}, true
 }
 
 var scans = map[debezium.Snapshot]change.Scan{

@@ -303,3 +303,25 @@ func TestChangesComeThroughDebeziumAndKafka(t *testing.T) {
 	i.eventually("every row is cached, and no other", func() bool { return len(f.different("warm")) == 0 })
 	i.stop()
 }
+
+// The service of the well-known examples has no database to ask: changes are
+// dropped and, where the connector shows the types, set. What cannot be promised
+// is said.
+func TestKafkaWithoutADatabase(t *testing.T) {
+	f := newTopicFixture(t, 15, avro)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2))")
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20) i")
+	f.connectDebezium()
+	text := f.config("  warm: {key: 'warm:{id}', table: products, on_change: warm}\n  dropped: {key: 'dropped:{id}', table: products}\n")
+	i := startInstance(t, strings.TrimPrefix(text, "database: "+f.url+"\n"))
+	i.waitReady()
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+	f.fetch("dropped:7", product, 7)
+	f.exec("UPDATE products SET price = 77.70 WHERE id = 7")
+	i.eventually("it is dropped", func() bool { return !f.cached("dropped:7") })
+	i.eventually("it is set", func() bool { return f.value("warm:7") == `{"id":7,"name":"product 7","price":77.70}` })
+	if s, err := i.status(); err != nil || len(s.Unpromised) == 0 || i.said("not promised") != len(s.Unpromised) {
+		t.Errorf("it does not say what is not promised: %+v, %v\n%s", s, err, i.log)
+	}
+	i.stop()
+}
