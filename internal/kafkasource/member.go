@@ -142,9 +142,13 @@ func (m *member) revoke(ctx context.Context, _ *kgo.Client, revoked map[string][
 	clear(m.leaving)
 }
 
-// lose takes partitions away that another instance may have already.
+// lose takes partitions away that another instance may have already. What the group
+// gives is not known then: perhaps there is no broker to ask.
 func (m *member) lose(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 	m.remove(lost, false)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.joined = false
 }
 
 func (m *member) remove(removed map[string][]int32, leaving bool) (letGo chan struct{}) {
@@ -195,6 +199,13 @@ func (m *member) take() (ours []place, changed <-chan struct{}, joined bool) {
 		m.letGo = make(chan struct{})
 	}
 	return ours, m.changed, m.joined
+}
+
+// ping asks whether any broker answers.
+func (m *member) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingEvery)
+	defer cancel()
+	return m.client.Ping(ctx)
 }
 
 // present asks the group whether it counts this instance in. One that was frozen

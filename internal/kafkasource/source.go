@@ -217,13 +217,19 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	return a, nil
 }
 
-// assignedMax is how long Attach waits for the group to say what is ours.
-const assignedMax = 30 * time.Second
+const (
+	// assignedMax is how long Attach waits for the group to say what is ours.
+	assignedMax = 30 * time.Second
+	// pingEvery is how often it looks meanwhile whether there is a broker.
+	pingEvery = 2 * time.Second
+)
 
 // assigned waits until the group has given this instance something.
 func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error) {
 	deadline := time.NewTimer(assignedMax)
 	defer deadline.Stop()
+	ping := time.NewTicker(pingEvery)
+	defer ping.Stop()
 	for {
 		ours, changed, joined := s.member.take()
 		if len(ours) > 0 {
@@ -240,10 +246,11 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 		case <-s.member.woken:
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
-		case <-deadline.C:
-			if err := s.member.client.Ping(ctx); err != nil {
+		case <-ping.C:
+			if err := s.member.ping(ctx); err != nil {
 				return nil, nil, err
 			}
+		case <-deadline.C:
 			return nil, nil, errors.New("the group does not say which partitions are ours: are the topics there, and may this user join the group?")
 		}
 	}

@@ -476,3 +476,23 @@ func TestWhoTheGroupHasGivenUpTakesNothingOver(t *testing.T) {
 	}
 	c.want("0 insert 1 in 700 to 1")
 }
+
+// Without a broker an instance does not stand by for another one: it is cut off, and
+// that is an error.
+func TestNoBrokerIsNoStandby(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	c := r.consumer()
+	c.begin(1)
+	reading := c.read()
+	r.cluster.Close()
+	select {
+	case err := <-reading.err:
+		t.Log(err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("it reads on")
+	}
+	if _, err := c.Attach(r.within(20 * time.Second)); err == nil || errors.Is(err, change.ErrInUse) || errors.Is(err, context.DeadlineExceeded) && r.t.Context().Err() != nil {
+		t.Errorf("got %v", err)
+	}
+}
