@@ -470,8 +470,10 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 	}
 	switch {
 	case p.open != 0:
-		// Whether more of the transaction comes nobody can tell.
-		return s.commit(p), nil
+		// Only the record of another transaction shows that one has ended.
+		c := s.commit(p)
+		c.Cut = true
+		return c, nil
 	case p.position.Compare(p.told) > 0:
 		s.change = change.Change{Op: change.Idle, Stream: p.stream, Position: p.position}
 		p.told = p.position

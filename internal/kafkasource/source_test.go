@@ -18,7 +18,7 @@ import (
 )
 
 // A position is the offset of the next record. The end of a transaction shows when
-// another begins, or when nothing more is at hand.
+// another begins; when nothing more is at hand it may go on.
 func TestRowsStandAtTheirOffsets(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)
@@ -26,7 +26,7 @@ func TestRowsStandAtTheirOffsets(t *testing.T) {
 	c := r.consumer()
 	c.begin(1)
 	c.want("0 insert 1 in 700 to 1", "0 insert 2 in 700 to 2", "0 commit in 700 to 2",
-		"0 insert 3 in 701 to 3", "0 commit in 701 to 3", "0 delete 3 in 702 to 4", "0 commit in 702 to 4")
+		"0 insert 3 in 701 to 3", "0 commit in 701 to 3", "0 delete 3 in 702 to 4", "0 commit in 702 cut to 4")
 	if c.Pending() {
 		t.Error("pending, with nothing at hand")
 	}
@@ -83,7 +83,7 @@ func TestTransactionsOfKafka(t *testing.T) {
 	}
 	c := r.consumer()
 	c.begin(1)
-	c.want("0 insert 1 in 701 to 3", "0 commit in 701 to 4")
+	c.want("0 insert 1 in 701 to 3", "0 commit in 701 cut to 4")
 }
 
 // A record that cannot be read is kept before it is passed over: if it cannot be
@@ -112,7 +112,7 @@ func TestARecordIsKeptBeforeItIsPassed(t *testing.T) {
 	if err := c.Resume(t.Context(), []change.Position{{Timeline: change.Offsets, LSN: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	c.want("0 undecodable to 2", "0 insert 2 in 701 to 3", "0 commit in 701 to 3")
+	c.want("0 undecodable to 2", "0 insert 2 in 701 to 3", "0 commit in 701 cut to 3")
 	if diff := cmp.Diff([]int64{1, 1}, kept); diff != "" {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}
@@ -128,7 +128,7 @@ func TestAnUnknownSchemaHoldsItsPartitionOnly(t *testing.T) {
 	c := r.consumer()
 	c.begin(2)
 	insertOf := func(partition, xid, to int) []string {
-		return []string{fmt.Sprintf("%d insert %s in %d to %d", partition, ids[partition], xid, to), fmt.Sprintf("%d commit in %d to %d", partition, xid, to)}
+		return []string{fmt.Sprintf("%d insert %s in %d to %d", partition, ids[partition], xid, to), fmt.Sprintf("%d commit in %d cut to %d", partition, xid, to)}
 	}
 	c.want(insertOf(0, 700, 1)...)
 	// Long enough for both to be at hand at once: the record, and another try.
@@ -412,7 +412,7 @@ func TestATopicIsMadeAnew(t *testing.T) {
 	r.producer = r.client(kgo.RecordPartitioner(kgo.ManualPartitioner())) // the other knows the topic that was
 	r.send(0, insert("2", 701))
 	c.begin(1)
-	c.want("0 insert 2 in 701 to 1", "0 commit in 701 to 1")
+	c.want("0 insert 2 in 701 to 1", "0 commit in 701 cut to 1")
 	c.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 1})
 	r.eventually("it is committed", func() bool { at, _ := r.committed(0); return at == 1 })
 }
@@ -424,7 +424,7 @@ func TestARefusedCommitIsMadeAgain(t *testing.T) {
 	r.send(0, insert("1", 700))
 	c := r.consumer()
 	c.begin(1)
-	c.want("0 insert 1 in 700 to 1", "0 commit in 700 to 1")
+	c.want("0 insert 1 in 700 to 1", "0 commit in 700 cut to 1")
 	refused := make(chan struct{})
 	r.cluster.ControlKey(int16(kmsg.OffsetCommit), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		reply := request.ResponseKind().(*kmsg.OffsetCommitResponse)
