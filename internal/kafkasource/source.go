@@ -145,6 +145,7 @@ type partition struct {
 	// waiting: the schema of the first of records is not to be had, since then.
 	waiting time.Time
 	again   time.Time // when to ask for it again
+	absent  time.Time // since when the registry has said that there is none
 }
 
 // New returns a source that is not attached yet.
@@ -442,9 +443,13 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 			continue
 		}
 		if !p.ahead {
+			var began time.Time
+			if !p.waiting.IsZero() {
+				began = time.Now()
+			}
 			err := s.options.Decoder.Decode(ctx, record.Key, record.Value, &s.event)
 			if _, unknown := errors.AsType[*debezium.UnknownSchema](err); unknown && ctx.Err() == nil {
-				if s.wait(p, err) {
+				if s.wait(p, err, began) {
 					break
 				}
 			}
@@ -610,18 +615,24 @@ func (s *Source) foreign(e *debezium.Event) bool {
 
 // wait sets a partition aside until the schema of its next record may be had. It
 // returns false when the registry has said for long enough that there is no such
-// schema.
-func (s *Source) wait(p *partition, err error) bool {
+// schema. began is when it was asked, zero for the first time.
+func (s *Source) wait(p *partition, err error, began time.Time) bool {
 	now := time.Now()
 	if p.waiting.IsZero() {
-		p.waiting = now
+		p.waiting, began = now, now
 		s.reader.PauseFetchPartitions(map[string][]int32{p.topic: {p.number}})
 		s.options.Logger.Warn("holding a partition until its schema can be had", "topic", p.topic, "partition", p.number, "err", err)
 	}
-	if errors.Is(err, ErrNoSchema) && now.Sub(p.waiting) > noSchemaMax {
+	switch {
+	case !errors.Is(err, ErrNoSchema):
+		p.absent = time.Time{} // it was not there to say so
+	case p.absent.IsZero():
+		p.absent = now
+	case now.Sub(p.absent) > noSchemaMax:
 		return false
 	}
-	p.again = now.Add(schemaAgain)
+	// A registry that hangs holds up every partition while it is asked.
+	p.again = now.Add(max(schemaAgain, 4*now.Sub(began)))
 	return true
 }
 
@@ -630,7 +641,7 @@ func (p *partition) arrived(reader *kgo.Client) {
 	if p.waiting.IsZero() {
 		return
 	}
-	p.waiting, p.again = time.Time{}, time.Time{}
+	p.waiting, p.again, p.absent = time.Time{}, time.Time{}, time.Time{}
 	reader.ResumeFetchPartitions(map[string][]int32{p.topic: {p.number}})
 }
 
