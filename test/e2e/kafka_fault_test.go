@@ -144,7 +144,8 @@ func (tr *topicTrial) right() {
 		t.Errorf("%v\n%s", err, tr.logs())
 	}
 	t.Log(v)
-	for _, i := range tr.instances {
+	for n, i := range tr.instances {
+		t.Logf("instance %d: %v keys set, %v dropped that a change could have set", n, i.metric("unstale_keys_set_total"), i.metric("unstale_keys_doubted_total"))
 		if peak := i.residentMax(); peak > memoryMax {
 			t.Errorf("took %d MB at its peak, want at most %d", peak>>20, memoryMax>>20)
 		}
@@ -403,6 +404,7 @@ func TestKafkaConnectIsKilled(t *testing.T) {
 	})
 	i := tr.instances[0]
 	tr.commits(200)
+	i.eventually("some of it is in the topic", func() bool { return tr.topicEnd() > 100 })
 	before := tr.topicEnd()
 	check(t, tr.connect.Kill())
 	tr.commits(20)
