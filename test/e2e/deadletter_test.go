@@ -3,16 +3,24 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/unstale/unstale/internal/admin"
 	"github.com/unstale/unstale/internal/deadletter"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/redissink"
 	"github.com/unstale/unstale/internal/stack"
 )
 
@@ -222,6 +230,65 @@ func (f *letterFixture) keep(l deadletter.Letter) {
 	}
 }
 
+const productKey = `{"type":"record","name":"Key","namespace":"cdc.public.products","fields":[{"name":"id","type":"int"}]}`
+
+const productEnvelope = `{"type":"record","name":"Envelope","namespace":"cdc.public.products","fields":[
+	{"name":"before","type":["null",{"type":"record","name":"Value","fields":[{"name":"id","type":"int"},{"name":"name","type":["null","string"],"default":null}]}],"default":null},
+	{"name":"after","type":["null","Value"],"default":null},
+	{"name":"source","type":{"type":"record","name":"Source","namespace":"io.debezium.connector.postgresql","fields":[
+		{"name":"version","type":"string"},{"name":"connector","type":"string"},{"name":"name","type":"string"},{"name":"ts_ms","type":"long"},
+		{"name":"snapshot","type":["null","string"],"default":null},{"name":"db","type":"string"},{"name":"sequence","type":["null","string"],"default":null},
+		{"name":"schema","type":"string"},{"name":"table","type":"string"},{"name":"txId","type":["null","long"],"default":null},{"name":"lsn","type":["null","long"],"default":null}]}},
+	{"name":"op","type":"string"},{"name":"ts_ms","type":["null","long"],"default":null}]}`
+
+// A registry that had lost a schema has it again: the letters that nobody could
+// read are read, and shown as what they say.
+func TestALetterIsReadWhenTheRegistryHasItsSchema(t *testing.T) {
+	f := newLetterFixture(t)
+	var known atomic.Bool
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.schemaregistry.v1+json")
+		text := map[string]string{"/schemas/ids/1": productKey, "/schemas/ids/2": productEnvelope}[r.URL.Path]
+		if text == "" || !known.Load() {
+			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprint(w, `{"error_code":40403,"message":"Schema not found"}`)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{"schema": text})
+	}))
+	t.Cleanup(registry.Close)
+	config, _ := writeConfig(t, strings.Replace(f.config(10), "    group:", "    schema_registry: "+registry.URL+"\n    group:", 1))
+
+	encode := func(id byte, schema string, v any) []byte {
+		message, err := avro.MustParse(schema).AppendEncode([]byte{0, 0, 0, 0, id}, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return message
+	}
+	key := encode(1, productKey, map[string]any{"id": int32(7)})
+	value := encode(2, productEnvelope, map[string]any{
+		"before": map[string]any{"id": int32(7), "name": "old"}, "after": nil, "op": "d", "ts_ms": nil,
+		"source": map[string]any{"version": "3.6.0.Final", "connector": "postgresql", "name": f.slot, "ts_ms": int64(1763800000123), "snapshot": "false", "db": f.slot,
+			"sequence": `["8","16"]`, "schema": "public", "table": "products", "txId": int64(7), "lsn": int64(16)},
+	})
+	f.keep(deadletter.Letter{Time: time.Now(), Reason: "schema 2", Record: &deadletter.Record{Topic: f.topic, Timestamp: time.Now(), Key: key, Value: value}})
+	if err := f.rdb.MSet(within(t, 10*time.Second), "product:7", "old", "product:8", "other").Err(); err != nil {
+		t.Fatal(err)
+	}
+	wantCommand(t, config, 0, []string{"key          000000000", "in hex"}, "show", "0")
+	wantCommand(t, config, 1, []string{"0  kept: schema 2: ", "Schema not found"}, "retry", "0")
+	known.Store(true)
+	wantCommand(t, config, 0, []string{`key          {"id":7} (Avro, schema 1)`, `value        {"before":{"id":7,"name":"old"},"after":null,`}, "show", "0")
+	wantCommand(t, config, 0, []string{"0  dropped product:7; removed"}, "retry", "0")
+	if f.cached("product:7") || !f.cached("product:8") {
+		t.Errorf("product:7 is cached: %v, product:8: %v", f.cached("product:7"), f.cached("product:8"))
+	}
+	if letters := lettersOf(t, config); len(letters) != 0 {
+		t.Errorf("letters %+v", letters)
+	}
+}
+
 // A topic of which nothing can be read must not be copied record by record: it
 // holds, says so once, and goes on when a person has decided.
 func TestTooManyDeadLettersHoldThePartition(t *testing.T) {
@@ -311,4 +378,43 @@ func TestDeadLettersOfTheLog(t *testing.T) {
 	wantCommand(t, i.config, 0, []string{"removed"}, "drop", "--all")
 	wantCommand(t, i.config, 0, []string{"no dead letters"}, "list")
 	i.stop()
+}
+
+// What is dropped outside of a stream leaves, of a key that changes SET, the
+// shield that a reader has left: an old change must still not be SET over what
+// that reader has seen. A lease ends either way.
+func TestKeysAreDroppedAsASweepDrops(t *testing.T) {
+	r := sharedRedis(t)
+	options, err := redis.ParseURL(r.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(options)
+	t.Cleanup(func() { _ = client.Close() })
+	ctx := within(t, 30*time.Second)
+	parse := func(text string) *guard.Template {
+		template, err := guard.ParseTemplate(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return template
+	}
+	entries := []plan.Entry{{Name: "plain", Key: parse("droppedplain:{id}")}, {Name: "kept", Key: parse("droppedkept:{id}"), OnChange: plan.Warm}}
+	const shield = "s\x00\x00\x00\x00\x00\x00\x00\x09"
+	batch := plan.NewBatch()
+	for i, e := range entries {
+		key := e.Key.Key("1")
+		side, _ := guard.SideKey(key)
+		if err := client.MSet(ctx, key, "value", side, shield+"lease").Err(); err != nil {
+			t.Fatal(err)
+		}
+		batch.Add([]byte(key), plan.Forget, i, nil, 0)
+	}
+	if err := redissink.New(client, redissink.Options{Entries: entries}).Drop(ctx, batch); err != nil {
+		t.Fatal(err)
+	}
+	got := client.MGet(ctx, "droppedplain:1", "{droppedplain:1}:l", "droppedkept:1", "{droppedkept:1}:l").Val()
+	if diff := cmp.Diff([]any{nil, nil, nil, shield}, got); diff != "" {
+		t.Errorf("left (-want +got)\n%s", diff)
+	}
 }
