@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -14,42 +15,31 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"github.com/twmb/franz-go/pkg/sr"
 
+	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/deadletter"
 	"github.com/unstale/unstale/internal/debezium"
 	"github.com/unstale/unstale/internal/kafkasource"
 	"github.com/unstale/unstale/internal/plan"
 )
 
-// newKafkaSource reads the topics of the configuration.
-func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, logger *slog.Logger) (*kafkasource.Source, error) {
+// newKafkaSource reads the topics of the configuration. The tables are to be told
+// what the catalog says; without a database there is nothing to tell.
+func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), observer deadletter.Observer, logger *slog.Logger) (apply.Source, *describedTables, error) {
 	k := c.Source.Kafka
 	client, err := kafkaClient(k)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	schema, err := schemaRegistry(k.SchemaRegistry)
+	tables, err := newTables(k, x, planner)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	described := describedTables{wanted: map[database.Name]bool{}}
-	for _, e := range x.entries {
-		described.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
-	}
-	decoder := debezium.NewDecoder(debezium.Options{
-		Schema:      schema,
-		Table:       described.table,
-		Wanted:      described.isWanted,
-		Compile:     planner.Compile,
-		Placeholder: k.Placeholder,
-	})
-	catalog.describe = func(tables []database.Table, shapes plan.Shapes) {
-		described.set(tables, shapes)
-		decoder.Forget()
-	}
-	topics, pattern := kafkaTopics(k, x)
-	return kafkasource.New(kafkasource.Options{
+	topics, pattern := kafkaTopics(k, x.tableNames())
+	letters := newTopicLetters(k, client, x, observer, logger)
+	return topicSource{kafkasource.New(kafkasource.Options{
 		Client:         client,
 		Group:          k.Group,
 		Topics:         topics,
@@ -57,15 +47,79 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, gat
 		Instance:       k.InstanceID,
 		SessionTimeout: k.SessionTimeout,
 		Uncommitted:    k.IsolationLevel == "read_uncommitted",
-		Database:       catalog.config.Database,
-		Decoder:        decoder,
-		Keep: func(_ context.Context, record *kgo.Record, reason error) error {
-			logger.Error("a record that cannot be read", "topic", record.Topic, "partition", record.Partition, "offset", record.Offset, "err", reason)
-			return nil
-		},
-		Origin: gate.Origin,
-		Logger: logger,
-	}), nil
+		Database:       x.database,
+		Decoder:        tables.decoder,
+		Keep:           letters.keep,
+		Origin:         origin,
+		Logger:         logger,
+	}), letters.topic}, tables, nil
+}
+
+// newTables returns tables of which nothing is known yet, with the decoder that
+// reads their records.
+func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describedTables, error) {
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err != nil {
+		return nil, err
+	}
+	tables := &describedTables{wanted: map[database.Name]bool{}}
+	for _, name := range x.tableNames() {
+		tables.wanted[name] = true
+	}
+	tables.decoder = debezium.NewDecoder(debezium.Options{
+		Schema:      schema,
+		Table:       tables.table,
+		Wanted:      tables.isWanted,
+		Compile:     planner.Compile,
+		Placeholder: k.Placeholder,
+	})
+	return tables, nil
+}
+
+// kafka looks at the brokers, the topics and the schema registry.
+func (fs *findings) kafka(ctx context.Context, c *config.Config) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	k := c.Source.Kafka
+	if c.Database.URL == "" {
+		for _, text := range unpromised {
+			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
+		}
+	}
+	tables, err := tableNames(ctx, c)
+	if err != nil {
+		return // it was said of the database
+	}
+	client, err := kafkaClient(k)
+	if err != nil {
+		fs.add("kafka", err.Error(), "")
+		return
+	}
+	topics, pattern := kafkaTopics(k, tables)
+	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
+	if err != nil {
+		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
+	}
+	for _, p := range problems {
+		severity := database.Advice
+		if p.Wrong {
+			severity = database.Wrong
+		}
+		fs.addProblem(database.Problem{Severity: severity, Subject: p.Subject, Text: p.Text, Mend: []string{p.Mend}})
+	}
+	if k.SchemaRegistry.URL == "" {
+		return
+	}
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err == nil {
+		// No registry gives an id that high; it must say so.
+		if _, err = schema(ctx, 1<<31-1); errors.Is(err, kafkasource.ErrNoSchema) {
+			err = nil
+		}
+	}
+	if err != nil {
+		fs.add("schema registry", err.Error(), "look at source.kafka.schema_registry")
+	}
 }
 
 // kafkaClient is how to reach the brokers.
@@ -122,15 +176,17 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 }
 
 // kafkaTopics are the topics to be read.
-func kafkaTopics(k config.Kafka, x *examination) (topics []string, pattern bool) {
+func kafkaTopics(k config.Kafka, tables []database.Name) (topics []string, pattern bool) {
 	switch {
 	case k.TopicsPattern != "":
 		return []string{k.TopicsPattern}, true
 	case len(k.Topics) > 0:
 		return k.Topics, false
 	}
-	for _, name := range distinctTables(x.tables) {
-		topics = append(topics, topicName(k.TopicPrefix, name))
+	for _, table := range tables {
+		if topic := topicName(k.TopicPrefix, table); !slices.Contains(topics, topic) {
+			topics = append(topics, topic)
+		}
 	}
 	return topics, false
 }
@@ -153,8 +209,9 @@ func sanitized(name string) string {
 // describedTables is what the catalog says of the entries' tables, for whoever
 // reads their rows from records.
 type describedTables struct {
-	wanted map[database.Name]bool
-	now    atomic.Pointer[map[database.Name]*debezium.Table]
+	decoder *debezium.Decoder
+	wanted  map[database.Name]bool
+	now     atomic.Pointer[map[database.Name]*debezium.Table]
 }
 
 func (d *describedTables) isWanted(schema, table string) bool {
@@ -168,7 +225,7 @@ func (d *describedTables) table(schema, table string) *debezium.Table {
 	return nil
 }
 
-func (d *describedTables) set(tables []database.Table, shapes plan.Shapes) {
+func (d *describedTables) describe(tables []database.Table, shapes plan.Shapes) {
 	now := map[database.Name]*debezium.Table{}
 	for i := range tables {
 		t := &tables[i]
@@ -187,4 +244,5 @@ func (d *describedTables) set(tables []database.Table, shapes plan.Shapes) {
 		now[t.Name] = described
 	}
 	d.now.Store(&now)
+	d.decoder.Forget()
 }

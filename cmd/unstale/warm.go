@@ -233,6 +233,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		RowsPerSecond: options.rate,
 		Workers:       2 * c.Load.Connections,
 		Applied:       w.applied.Load,
+		Claim:         func() guard.Claim { return guard.Claim{Stream: w.stream, Fingerprints: w.today} },
 		Observer:      nobody{},
 		Logger:        logger,
 		Save:          w.save,
@@ -313,11 +314,7 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 			fmt.Fprintln(out, result)
 		}
 		if err != nil {
-			then := "the same command goes on where this one stopped"
-			if errors.Is(err, change.ErrOriginChanged) {
-				then = warmMend
-			}
-			err = fmt.Errorf("%s: %w\n  %s", result.Entry, err, then)
+			err = w.stopped(result.Entry, err)
 			break
 		}
 	}
@@ -335,6 +332,20 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 		}
 	}
 	return err
+}
+
+// stopped says what to do about an entry that was not loaded to its end.
+func (w *warm) stopped(entry string, err error) error {
+	switch {
+	case errors.Is(err, fill.ErrSuperseded):
+		return &change.Refusal{
+			Problem: fmt.Sprintf("entry %s is not what it was when this began: its table has changed, or unstale run has taken it up with another configuration; what is loaded from now on would be of the old one", entry),
+			Mend:    warmMend,
+		}
+	case errors.Is(err, change.ErrOriginChanged):
+		return fmt.Errorf("%s: %w\n  %s", entry, err, warmMend)
+	}
+	return fmt.Errorf("%s: %w\n  the same command goes on where this one stopped", entry, err)
 }
 
 // load loads one entry.

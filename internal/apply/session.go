@@ -35,6 +35,10 @@ type stream struct {
 	// The writer's own.
 	written     change.Position
 	unconfirmed []checkpoint
+	// again: somebody has set the stream back, and what it brings is behind what was
+	// written. Nothing is confirmed meanwhile: it would not come again if this
+	// session broke.
+	again bool
 	// unsettled, if not nil, is what the watermark said of the entries before
 	// some were found to differ; they are swept once more when every
 	// transaction below session.unsettledBelow has ended.
@@ -48,6 +52,7 @@ type stream struct {
 type session struct {
 	*Loop
 	origin  change.Origin
+	unknown bool // there is no primary to ask
 	streams []stream
 	behind  int // streams that have not caught up
 	durable time.Duration
@@ -206,7 +211,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	if err := s.snapshot(ctx, outages, &snapshot); err != nil {
 		return nil, err
 	}
-	s.doubtful, s.unsettledBelow = snapshot.InsertLSN, snapshot.XMax
+	s.doubtful, s.unsettledBelow, s.unknown = snapshot.InsertLSN, snapshot.XMax, snapshot.Unknown
 	s.streams, s.behind = make([]stream, len(at.Streams)), len(at.Streams)
 	first := make([]*plan.Batch, len(at.Streams))
 	resume := make([]change.Position, len(at.Streams))
@@ -284,7 +289,7 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 	first.Stream = number
 	switch {
 	case cause == "" && st.Rewound:
-		st.resume, first.End = begin, lowest.Lo
+		st.resume, first.End, st.again = begin, lowest.Lo, true
 	case cause == "":
 		st.resume, first.End = lowest.Lo, lowest.Lo
 	case cause == gapOrigin && lowest.Lo.Timeline == change.Offsets:
@@ -293,6 +298,9 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		st.resume, first.End, st.ungated = lowest.Lo, lowest.Lo, st.End
 	default:
 		st.resume, first.End = begin, begin
+	}
+	if snapshot.Unknown {
+		st.ungated = st.End // which may have been applied before
 	}
 	// A primary that was set back will use the same places in its log again.
 	if first.End.Compare(lowest.Settled) < 0 {
@@ -439,7 +447,9 @@ func changedTemplates(before, after guard.Fingerprints) []string {
 }
 
 // note is what the watermark of a stream is to say. Entries that are to be swept
-// once more keep their old fingerprints, so that a crash does not forget it.
+// once more have a fingerprint that is nobody's, so that a crash does not forget
+// it. It must not be the old one: who comes back with the old configuration, or
+// loads by it still, would take what is cached for its own.
 func (s *session) note(stream int) *guard.Note {
 	said := maps.Clone(s.fingerprints)
 	if unsettled := s.streams[stream].unsettled; unsettled != nil {
@@ -447,7 +457,7 @@ func (s *session) note(stream int) *guard.Note {
 			if before, known := unsettled[name]; !known {
 				delete(said, name)
 			} else if before != entry {
-				said[name] = before
+				said[name] = guard.Fingerprint{Key: before.Key}
 			}
 		}
 	}
@@ -549,7 +559,9 @@ func (s *session) read(stop, ctx context.Context) error {
 			continue
 		}
 		if c.Position.Compare(st.ungated) <= 0 {
-			c.XID, c.Again = 0, true
+			// A row of an initial snapshot yields to whatever is there: it may come
+			// again, if it is of this primary.
+			c.XID, c.Again = 0, c.Again || !s.unknown || c.Scan == change.Streamed
 		}
 		s.recognize(st, c)
 		if batch.Started() && (batch.Stream != c.Stream || c.Op == change.Restart) {

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -66,7 +67,8 @@ type Options struct {
 	// Database is the name of the database whose changes are ours; empty: any.
 	Database string
 	Decoder  *debezium.Decoder
-	// Keep keeps a record that cannot be read for a person.
+	// Keep keeps a record that cannot be read for a person. It returns nil when that
+	// is confirmed, and only then is the record passed over.
 	Keep func(ctx context.Context, record *kgo.Record, reason error) error
 	// Origin is what the database connection, by which changes are gated and
 	// readers load, sees as its server.
@@ -90,6 +92,9 @@ type Source struct {
 
 	event  debezium.Event
 	change change.Change
+
+	behind    atomic.Int64 // records that were not given at the last poll
+	committed atomic.Int64 // of the last change that was given, in us
 	// scans are the initial snapshots that were met: each is told once, in whatever
 	// partition it shows first.
 	scans map[scan]bool
@@ -119,6 +124,8 @@ func (s *Source) begins(met scan) bool {
 type partition struct {
 	standing
 	stream int
+	// high is where the partition ended at the last fetch.
+	high int64
 	// records were fetched and not given yet.
 	records []*kgo.Record
 	// position is behind the last record that was given or passed over; told is
@@ -259,7 +266,7 @@ func (s *Source) Resume(_ context.Context, from []change.Position) error {
 		if consume[p.topic] == nil {
 			consume[p.topic] = map[int32]kgo.Offset{}
 		}
-		p.position, p.told = from[i], from[i]
+		p.position, p.told, p.high = from[i], from[i], p.end
 		consume[p.topic][p.number] = kgo.NewOffset().At(int64(from[i].LSN))
 	}
 	isolation := kgo.ReadCommitted()
@@ -328,12 +335,8 @@ func (s *Source) Pending() bool { return len(s.queue) > 0 }
 
 // poll fetches records, or waits until a schema may be asked for again.
 func (s *Source) poll(ctx context.Context) error {
-	polling, cancel := s.polling, context.CancelFunc(func() {})
-	if next := s.nextAgain(); !next.IsZero() {
-		polling, cancel = context.WithDeadline(s.polling, next)
-	} else {
-		polling, cancel = context.WithCancel(s.polling)
-	}
+	s.measure()
+	polling, cancel := context.WithDeadline(s.polling, s.nextAgain())
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
 	fetches := s.reader.PollRecords(polling, pollRecordsMax)
@@ -350,7 +353,11 @@ func (s *Source) poll(ctx context.Context) error {
 	}
 	fetches.EachPartition(func(fetched kgo.FetchTopicPartition) {
 		p := s.at[place{fetched.Topic, fetched.Partition}]
-		if p == nil || len(fetched.Records) == 0 {
+		if p == nil {
+			return
+		}
+		p.high = max(p.high, fetched.HighWatermark)
+		if len(fetched.Records) == 0 {
 			return
 		}
 		p.records = append(p.records, fetched.Records...)
@@ -358,20 +365,42 @@ func (s *Source) poll(ctx context.Context) error {
 			s.queue = append(s.queue, p)
 		}
 	})
+	// One that waits goes alone: it may well go on waiting, and whoever collects
+	// changes would keep what he has for as long as it is pending.
 	now := time.Now()
 	for _, p := range s.partitions {
-		if !p.waiting.IsZero() && !now.Before(p.again) {
+		if len(s.queue) == 0 && !p.waiting.IsZero() && !now.Before(p.again) {
 			s.queue = append(s.queue, p)
 		}
 	}
+	s.measure()
 	return nil
 }
 
-// nextAgain is when the first of the partitions that wait for a schema asks for it
-// again; zero if none waits.
-func (s *Source) nextAgain() (next time.Time) {
+// measure counts what there is to be given.
+func (s *Source) measure() {
+	var behind int64
 	for _, p := range s.partitions {
-		if !p.waiting.IsZero() && (next.IsZero() || p.again.Before(next)) {
+		behind += max(0, p.high-int64(p.position.LSN))
+	}
+	s.behind.Store(behind)
+}
+
+// Behind tells how many records there were at the last fetch that Next has not
+// given since, and when the last change that it has given was committed.
+func (s *Source) Behind() (records int64, committed time.Time) {
+	if at := s.committed.Load(); at > 0 {
+		committed = time.UnixMicro(at)
+	}
+	return s.behind.Load(), committed
+}
+
+// nextAgain is when the first of the partitions that wait for a schema asks for it
+// again, or far away.
+func (s *Source) nextAgain() time.Time {
+	next := time.Now().Add(time.Hour)
+	for _, p := range s.partitions {
+		if !p.waiting.IsZero() && p.again.Before(next) {
 			next = p.again
 		}
 	}
@@ -472,7 +501,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	}
 	c := &s.change
 	*c = change.Change{
-		Op: change.Insert, Relation: e.Relation, Old: e.Old, New: e.New,
+		Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New,
 		Stream: p.stream, XID: uint32(e.XID), LSN: e.LSN, CommittedAt: e.CommittedAt, Position: p.position,
 		// A key that another partition may have, too, has no order.
 		Again: !placed(record.Key, p.number, p.partitions),
@@ -482,16 +511,37 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	} else {
 		c.Scan = scans[e.Snapshot]
 	}
+	p.open, p.committedAt, p.told = e.XID, e.CommittedAt, p.position
+	s.committed.Store(e.CommittedAt)
+	return c
+}
+
+// opOf is what the event of a row, or a truncate, says to have happened.
+func opOf(e *debezium.Event) change.Op {
 	switch {
 	case e.Kind == debezium.Truncate:
-		c.Op = change.Truncate
+		return change.Truncate
 	case e.Op == 'u':
-		c.Op = change.Update
+		return change.Update
 	case e.Op == 'd':
-		c.Op = change.Delete
+		return change.Delete
 	}
-	p.open, p.committedAt, p.told = e.XID, e.CommittedAt, p.position
-	return c
+	return change.Insert
+}
+
+// Late returns the change of an event that is applied long after its turn: it may
+// only drop. It is Undecodable if nobody knows what the event is about, and ok is
+// false if that concerns no entry.
+func Late(e *debezium.Event) (c change.Change, ok bool) {
+	switch {
+	case e.Kind == debezium.Tombstone && e.Relation == nil && e.Source.Table == "":
+		return change.Change{Op: change.Undecodable, Reason: "a tombstone whose table nobody knows"}, true
+	case e.Kind == debezium.Other, e.Relation == nil:
+		return change.Change{}, false
+	case e.Kind == debezium.Tombstone:
+		return change.Change{Op: change.Delete, Relation: e.Relation, Old: e.Old, Again: true}, true
+	}
+	return change.Change{Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New, Again: true}, true
 }
 
 var scans = map[debezium.Snapshot]change.Scan{

@@ -70,6 +70,7 @@ func (fixedCatalog) Look(context.Context) (apply.Look, error) {
 type noLoader struct{}
 
 func (noLoader) Request(int, string) {}
+func (noLoader) Forget()             {}
 
 // A watcher is told by a loop what it has written.
 type watcher struct {
