@@ -80,12 +80,11 @@ func benchKafkaLatency(ctx context.Context, b *bench) (err error) {
 	if err := b.startKafka(ctx); err != nil {
 		return err
 	}
-	jvm := stack.JVM{FullJIT: true}
-	schemas, err := b.stack.Registry(ctx, stack.RegistryOptions{JVM: jvm})
+	schemas, err := b.stack.Registry(ctx, stack.RegistryOptions{}) // asked twice
 	if err != nil {
 		return err
 	}
-	connect, err := b.stack.Connect(ctx, stack.ConnectOptions{Kafka: b.pipeline.kafka, Registry: schemas, JVM: jvm})
+	connect, err := b.stack.Connect(ctx, stack.ConnectOptions{Kafka: b.pipeline.kafka, Registry: schemas, JVM: stack.JVM{FullJIT: true}})
 	if err != nil {
 		return err
 	}
@@ -343,15 +342,15 @@ func (b *bench) passThrough(ctx context.Context, schemas *stack.Registry, topic 
 	})
 
 	group.Go(func() error {
-		sessions, work := errgroup.WithContext(work)
+		sessions, pacing := errgroup.WithContext(work)
 		for i := range pipelineSessions {
 			sessions.Go(func() error {
-				conn, err := pgx.Connect(work, b.postgres.URL())
+				conn, err := pgx.Connect(pacing, b.postgres.URL())
 				if err != nil {
 					return err
 				}
-				defer conn.Close(context.WithoutCancel(work))
-				_, err = conn.Exec(work, "CALL change_orders_at_a_pace($1, $2, $3, $4)", first+i, pipelineSessions, last, every)
+				defer conn.Close(context.WithoutCancel(pacing))
+				_, err = conn.Exec(pacing, "CALL change_orders_at_a_pace($1, $2, $3, $4)", first+i, pipelineSessions, last, every)
 				return err
 			})
 		}
