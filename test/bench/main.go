@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 
 	b := &bench{
-		sizes:   sizes{Runs: 3, Rows: 1_000_000, Transactions: 200_000, LatencySecs: 10, MemoryRows: 5_000_000, Records: 2_000_000, ControlRecords: 10_000},
+		sizes:   sizes{Runs: 3, Rows: 1_000_000, Transactions: 200_000, LatencySecs: 10, MemoryRows: 5_000_000, Records: 1_000_000, ControlRecords: 5_000},
 		major:   *major,
 		say:     func(line string) { fmt.Fprintln(stderr, line) },
 		profile: profiler{dir: *profiles},
