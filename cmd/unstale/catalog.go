@@ -36,6 +36,8 @@ type catalog struct {
 	needs   database.Needs
 	entries []plan.Entry
 	logger  *slog.Logger
+	// describe, if not nil, is told what the tables are whenever they have changed.
+	describe func([]database.Table, plan.Shapes)
 
 	conn *pgx.Conn
 	last guard.Fingerprints
@@ -186,11 +188,21 @@ func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	published, err := database.Publications(ctx, c.conn, c.needs.Publication, names)
-	if err != nil || maps.Equal(fingerprints, c.shaped) || !slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return e.Sets() }) {
+	var published map[database.Name]database.Published
+	if !c.needs.Foreign {
+		published, err = database.Publications(ctx, c.conn, c.needs.Publication, names)
+	}
+	sets := slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return e.Sets() })
+	if err != nil || maps.Equal(fingerprints, c.shaped) || !sets && c.describe == nil {
 		return fingerprints, published, nil, err
 	}
 	shapes, err := database.Shapes(ctx, c.conn, names)
+	if err == nil && c.describe != nil {
+		var tables []database.Table
+		if tables, err = database.Tables(ctx, c.conn, names); err == nil {
+			c.describe(tables, shapes)
+		}
+	}
 	return fingerprints, published, shapes, err
 }
 

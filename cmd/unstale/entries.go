@@ -53,11 +53,21 @@ func collisions(c *config.Config, templates []*guard.Template, alphabet func(ent
 
 // An examination is what a look at the database tells about a configuration.
 type examination struct {
-	needs   database.Needs
-	entries []plan.Entry
-	tables  []database.Table // one for each entry
+	needs    database.Needs
+	database string // its name
+	entries  []plan.Entry
+	tables   []database.Table // one for each entry
 	// problems are the database's: what ought to be changed there.
 	problems []database.Problem
+}
+
+// tableNames are the tables of the entries, in their order.
+func (x *examination) tableNames() []database.Name {
+	names := make([]database.Name, len(x.entries))
+	for i := range x.entries {
+		names[i] = database.Name{Schema: x.entries[i].Schema, Table: x.entries[i].Table}
+	}
+	return names
 }
 
 // examine looks the tables of all entries up and has the database diagnosed. The
@@ -73,7 +83,7 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 	if err != nil {
 		return nil, fmt.Errorf("diagnose the database: %w", err)
 	}
-	x := &examination{needs: needs}
+	x := &examination{needs: needs, database: conn.Config().Database}
 	for _, p := range found {
 		if p.Entry == "" {
 			x.problems = append(x.problems, p)
@@ -109,11 +119,12 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 // needsOf says what the configuration asks of the database.
 func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
 	needs := database.Needs{
+		Foreign:         c.Source.FromKafka,
 		Slot:            c.Source.Postgres.Slot,
 		Publication:     c.Source.Postgres.Publication,
 		ApplicationName: applicationName,
 	}
-	if c.Source.Postgres.URL != "" {
+	if c.Source.Postgres.URL != "" && !c.Source.FromKafka {
 		// Whoever reads the stream is judged. A URL that cannot be read is said
 		// by whoever connects to it.
 		if replication, err := pgconn.ParseConfig(c.ReplicationConnString()); err == nil {

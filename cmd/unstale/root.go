@@ -65,7 +65,8 @@ func newRoot() *cobra.Command {
 		Use:   "unstale",
 		Short: "Keep a Redis cache coherent with PostgreSQL",
 		Long: `Unstale reads PostgreSQL's log and keeps the rows that a service caches in Redis
-right: a committed change drops exactly the keys that it makes stale.`,
+right: a committed change drops exactly the keys that it makes stale, or sets them to
+the new row, or has them loaded again, as each entry says.`,
 		Example: `  unstale demo                      see it work, on servers of its own
   unstale check                     what stands in the way, and what mends it
   unstale run                       keep the cache coherent`,
@@ -79,7 +80,7 @@ right: a committed change drops exactly the keys that it makes stale.`,
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().StringP("config", "c", "unstale.yaml", "configuration file, - for standard input")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newPlan(), newWarm(), newStatus(), newDemo(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newPlan(), newWarm(), newStatus(), newDeadletter(), newConnector(), newDemo(), newVersion())
 	return root
 }
 
@@ -101,6 +102,17 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 		return nil, err
 	}
 	return config.Load(path, os.LookupEnv)
+}
+
+// quoteJSON is text as a string of JSON, with < > & as they are.
+func quoteJSON(text string) string {
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(text); err != nil {
+		panic(fmt.Sprintf("encode %q: %v", text, err))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func printJSON(w io.Writer, v any) error {

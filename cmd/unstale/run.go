@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -50,18 +51,6 @@ kills. kill -9 at any moment loses nothing.`,
 
 // run wires the service in the order of the data: source, plan, apply, sink.
 func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
-	if c.Source.FromKafka {
-		return fmt.Errorf("%s: source.kafka can be written and is not read yet; take it out to read the database's log", c.File())
-	}
-	databaseConfig, err := databaseConfig(c)
-	if err != nil {
-		return err
-	}
-	sourceConfig, err := pgconn.ParseConfig(c.ReplicationConnString())
-	if err != nil {
-		return err
-	}
-	expectName(sourceConfig, c.Database.TLS.ServerName)
 	client, err := redisClient(c.Redis)
 	if err != nil {
 		return err
@@ -86,54 +75,88 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 
 	work.Go(func() error {
 		defer endServing()
-		examined, err := examineWhenReachable(workCtx, c, databaseConfig, logger, &status)
-		if workCtx.Err() != nil {
-			return nil // stopped before there was anything to finish
+		if c.Database.URL == "" {
+			return runAlone(workCtx, c, client, metrics, &status, logger)
 		}
-		if err == nil {
-			err = refuseRedis(workCtx, client)
-		}
-		if err != nil {
-			return err
-		}
-		planner := plan.New(examined.entries)
-		gate := database.NewGate(databaseConfig, database.Options{Logger: logger})
-		defer gate.Close()
-		source := pgsource.New(sourceConfig, pgsource.Options{
-			Slot:        c.Source.Postgres.Slot,
-			Publication: c.Source.Postgres.Publication,
-			Failover:    c.Source.Postgres.Failover,
-			Tables:      publishedTables(examined.tables),
-			Compile:     planner.Compile,
-			Origin:      gate.Origin,
-			Logger:      logger,
-		})
-		sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
-		catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
-		defer catalog.close(context.WithoutCancel(ctx))
-
-		loader := database.NewLoader(databaseConfig, loads(examined.entries), database.LoaderOptions{Connections: c.Load.Connections})
-		defer loader.Close()
-		var loop *apply.Loop
-		queue := fill.NewQueue(examined.entries, loader, redissink.NewLeases(client), fill.Options{
-			RowsPerSecond: c.Load.RowsPerSecond,
-			Workers:       2 * c.Load.Connections,
-			Applied:       func() uint64 { return loop.Applied() },
-			Observer:      metrics,
-			Logger:        logger,
-		})
-		metrics.WatchLoads(queue.Pending)
-		loop = apply.New(source, planner, primary{gate, loader}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue})
-		status.is(loop.Status)
-
-		loading, endLoading := context.WithCancel(workCtx)
-		loaded := make(chan error, 1)
-		go func() { loaded <- queue.Run(loading) }()
-		err = loop.Run(workCtx)
-		endLoading()
-		return errors.Join(err, <-loaded)
+		return runBeside(workCtx, c, client, metrics, &status, logger)
 	})
 	return work.Wait()
+}
+
+// runBeside keeps the cache coherent beside a database that can be asked.
+func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metrics *admin.Metrics, status *currentStatus, logger *slog.Logger) error {
+	databaseConfig, err := databaseConfig(c)
+	if err != nil {
+		return err
+	}
+	examined, err := examineWhenReachable(ctx, c, databaseConfig, logger, status)
+	if ctx.Err() != nil {
+		return nil // stopped before there was anything to finish
+	}
+	if err == nil {
+		err = refuseRedis(ctx, client)
+	}
+	if err != nil {
+		return err
+	}
+	planner := plan.New(examined.entries)
+	gate := database.NewGate(databaseConfig, database.Options{Logger: logger})
+	defer gate.Close()
+	catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
+	defer catalog.close(context.WithoutCancel(ctx))
+	source, err := newSource(c, examined, planner, gate, catalog, client, metrics, logger)
+	if err != nil {
+		return err
+	}
+	sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
+	loader := database.NewLoader(databaseConfig, loads(examined.entries), database.LoaderOptions{Connections: c.Load.Connections})
+	defer loader.Close()
+	var loop *apply.Loop
+	queue := fill.NewQueue(examined.entries, loader, redissink.NewLeases(client), fill.Options{
+		RowsPerSecond: c.Load.RowsPerSecond,
+		Workers:       2 * c.Load.Connections,
+		Applied:       func() uint64 { return loop.Applied() },
+		Claim:         sink.Claim,
+		Observer:      metrics,
+		Logger:        logger,
+	})
+	metrics.WatchLoads(queue.Pending)
+	loop = apply.New(source, planner, primary{gate, loader}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue})
+	status.is(loop.Status)
+
+	loading, endLoading := context.WithCancel(ctx)
+	loaded := make(chan error, 1)
+	go func() { loaded <- queue.Run(loading) }()
+	err = loop.Run(ctx)
+	endLoading()
+	return errors.Join(err, <-loaded)
+}
+
+// newSource is where changes come from.
+func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *database.Gate, catalog *catalog, client *redis.Client, metrics *admin.Metrics, logger *slog.Logger) (apply.Source, error) {
+	if c.Source.FromKafka {
+		kafka, tables, err := newKafkaSource(c, x, planner, gate.Origin, metrics, logger)
+		if err != nil {
+			return nil, err
+		}
+		catalog.describe = tables.describe
+		return kafka, nil
+	}
+	sourceConfig, err := pgconn.ParseConfig(c.ReplicationConnString())
+	if err != nil {
+		return nil, err
+	}
+	expectName(sourceConfig, c.Database.TLS.ServerName)
+	source := pgsource.New(sourceConfig, pgsource.Options{
+		Slot:        c.Source.Postgres.Slot,
+		Publication: c.Source.Postgres.Publication,
+		Failover:    c.Source.Postgres.Failover,
+		Tables:      publishedTables(x.tables),
+		Compile:     planner.Compile,
+		Origin:      gate.Origin,
+		Logger:      logger,
+	})
+	return newLogSource(source, client, x.entries, metrics, logger), nil
 }
 
 // A primary is what the gate and the loader ask: both only of the server that

@@ -100,7 +100,11 @@ func printStatus(w io.Writer, s *admin.Status) {
 		line("settled", "%s", st.Settled)
 		line("confirmed", "%s", st.Confirmed)
 	}
-	line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
+	if s.LagRecords > 0 {
+		line("lag", "%d records, %.1f s", s.LagRecords, s.LagSeconds)
+	} else {
+		line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
+	}
 	line("changes", "%d, %d keys dropped, %d set", s.Changes, s.Dropped, s.Set)
 	if len(s.Sweeping) > 0 {
 		line("sweeping", "%s", strings.Join(s.Sweeping, ", "))
@@ -109,6 +113,9 @@ func printStatus(w io.Writer, s *admin.Status) {
 		line("holding", "%s: %s", server, s.Holding[server])
 	}
 	line("gaps", "%d", s.Gaps)
+	for _, text := range s.Unpromised {
+		line("promises", "%s", text)
+	}
 	if s.LastGap != "" {
 		line("last gap", "%s", s.LastGap)
 	}

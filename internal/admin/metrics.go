@@ -9,11 +9,12 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/unstale/unstale/internal/apply"
+	"github.com/unstale/unstale/internal/deadletter"
 	"github.com/unstale/unstale/internal/fill"
 )
 
-// Metrics counts what a loop does, and the queue that loads for it. It observes
-// both.
+// Metrics counts what a loop does, the queue that loads for it, and dead letters.
+// It observes them all.
 type Metrics struct {
 	registry  *prometheus.Registry
 	changes   prometheus.Counter
@@ -31,11 +32,13 @@ type Metrics struct {
 	scanned   prometheus.Counter
 	swept     prometheus.Counter
 	loaded    *prometheus.CounterVec
+	letters   *prometheus.CounterVec
 }
 
 var (
-	_ apply.Observer = (*Metrics)(nil)
-	_ fill.Observer  = (*Metrics)(nil)
+	_ apply.Observer      = (*Metrics)(nil)
+	_ deadletter.Observer = (*Metrics)(nil)
+	_ fill.Observer       = (*Metrics)(nil)
 )
 
 // NewMetrics returns metrics that are all zero.
@@ -71,10 +74,12 @@ func NewMetrics() *Metrics {
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "unstale_sweep_dropped_keys_total", Help: "Keys that sweeps have dropped."}),
 		loaded: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; forgotten, there were too many."}, []string{"entry", "result"}),
+			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; forgotten, there were too many, or another instance has the stream now."}, []string{"entry", "result"}),
+		letters: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unstale_deadletters_total", Help: "Changes that could not be applied and are kept for a person, by the topic of their record, or by their table where the database's log is read."}, []string{"topic", "table"}),
 	}
 	m.registry.MustRegister(m.changes, m.effects, m.dropped, m.set, m.doubted, m.batchKeys, m.gateWait, m.snapshots, m.latency,
-		m.retries, m.gaps, m.sweeps, m.scanned, m.swept, m.loaded)
+		m.retries, m.gaps, m.sweeps, m.scanned, m.swept, m.loaded, m.letters)
 	for _, kind := range []string{"key", "sweep"} {
 		m.effects.WithLabelValues(kind)
 	}
@@ -92,6 +97,8 @@ func (m *Metrics) watch(status func() apply.Status) {
 	}
 	gauge("unstale_lag_bytes", "Bytes of the primary's log that are not applied yet.",
 		func(s apply.Status) float64 { return float64(s.LagBytes) })
+	gauge("unstale_lag_records", "Records of the topics that are not applied yet.",
+		func(s apply.Status) float64 { return float64(s.LagRecords) })
 	gauge("unstale_lag_seconds", "How long ago the primary stood where Redis is; 0 when nothing is outstanding.",
 		func(s apply.Status) float64 { return s.Lag.Seconds() })
 	gauge("unstale_ready", "1 when the cache has caught up once and is swept.",
@@ -166,6 +173,9 @@ func (m *Metrics) Filled(entry string, t fill.Tally) {
 		}
 	}
 }
+
+// Deadletter implements deadletter.Observer.
+func (m *Metrics) Deadletter(topic, table string) { m.letters.WithLabelValues(topic, table).Inc() }
 
 // Dropped implements fill.Observer.
 func (m *Metrics) Dropped(entry string) { m.loaded.WithLabelValues(entry, "forgotten").Inc() }

@@ -23,11 +23,13 @@ type Status struct {
 	Ready      bool              `json:"ready"`
 	Streams    []Stream          `json:"streams"`
 	LagBytes   uint64            `json:"lag_bytes"`
+	LagRecords int64             `json:"lag_records"`
 	LagSeconds float64           `json:"lag_seconds"`
 	Sweeping   []string          `json:"sweeping"`
 	Holding    map[string]string `json:"holding"`
 	Gaps       int               `json:"gaps"`
 	LastGap    string            `json:"last_gap,omitempty"`
+	Unpromised []string          `json:"unpromised,omitempty"`
 	Changes    uint64            `json:"changes"`
 	Dropped    uint64            `json:"keys_dropped"`
 	Set        uint64            `json:"keys_set"`
@@ -119,6 +121,8 @@ func notReady(s apply.Status) string {
 		return "not ready: holding for " + strings.Join(servers, ", ")
 	case len(s.Sweeping) > 0:
 		return "not ready: sweeping " + strings.Join(s.Sweeping, ", ")
+	case s.State == apply.StateStreaming && s.LagRecords > 0:
+		return fmt.Sprintf("not ready: catching up, %d records behind", s.LagRecords)
 	case s.State == apply.StateStreaming:
 		return fmt.Sprintf("not ready: catching up, %d bytes behind", s.LagBytes)
 	}
@@ -139,11 +143,13 @@ func (s *Server) report() Status {
 		Ready:      now.Ready(),
 		Streams:    streams,
 		LagBytes:   now.LagBytes,
+		LagRecords: now.LagRecords,
 		LagSeconds: now.Lag.Seconds(),
 		Sweeping:   append([]string{}, now.Sweeping...),
 		Holding:    holding,
 		Gaps:       now.Gaps,
 		LastGap:    now.LastGap,
+		Unpromised: now.Unpromised,
 		Changes:    s.metrics.total(s.metrics.changes),
 		Dropped:    s.metrics.total(s.metrics.dropped),
 		Set:        s.metrics.total(s.metrics.set),

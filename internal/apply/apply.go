@@ -37,6 +37,10 @@ type Source interface {
 	Next(ctx context.Context) (*change.Change, error)
 	// Pending reports whether Next will return without waiting.
 	Pending() bool
+	// Behind tells how many records there are that Next has not given, and when the
+	// last one that it has was committed. It may be called beside Next. Zero where
+	// the log of the database tells how far behind a stream is.
+	Behind() (records int64, committed time.Time)
 	// Confirm says that everything of a stream up to p is durable: the source need
 	// not send it again. It may be called beside Next.
 	Confirm(stream int, p change.Position)
@@ -73,6 +77,9 @@ type Look struct {
 type Loader interface {
 	// Request asks for a key of an entry, by its index. It does not block.
 	Request(entry int, key string)
+	// Forget says that another instance has the stream now, and what it drops
+	// loaded.
+	Forget()
 }
 
 // A Sink holds the cache.
@@ -245,6 +252,9 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) standBy(ctx context.Context, err error) bool {
 	if l.Status().State != StateStandby {
 		l.logger.Info("standing by: this instance takes over when the other one ends", "reason", err)
+		if l.options.Loader != nil {
+			l.options.Loader.Forget()
+		}
 	}
 	l.status.set(func(s *Status) { s.State = StateStandby; s.CaughtUp = false })
 	return sleep(ctx, jitter(standbyEvery))

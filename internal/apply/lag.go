@@ -95,11 +95,17 @@ func (l *lag) since(lsn uint64) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// measureLag notes how far behind applied is. Over the partitions of topics it
-// says nothing: their offsets are no places in the log.
+// measureLag notes how far behind applied is. The offsets of topics are no places
+// in the log: there the source knows.
 func (s *session) measureLag(now time.Time, applied uint64) {
 	if applied == 0 {
 		s.lag.trim(now)
+		records, committed := s.source.Behind()
+		var age time.Duration
+		if records > 0 && !committed.IsZero() {
+			age = max(0, now.Sub(committed))
+		}
+		s.Loop.status.set(func(status *Status) { status.LagRecords, status.Lag = records, age })
 		return
 	}
 	bytes, age := s.lag.behind(now, applied)

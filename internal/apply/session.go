@@ -35,6 +35,10 @@ type stream struct {
 	// The writer's own.
 	written     change.Position
 	unconfirmed []checkpoint
+	// again: somebody has set the stream back, and what it brings is behind what was
+	// written. Nothing is confirmed meanwhile: it would not come again if this
+	// session broke.
+	again bool
 	// unsettled, if not nil, is what the watermark said of the entries before
 	// some were found to differ; they are swept once more when every
 	// transaction below session.unsettledBelow has ended.
@@ -48,6 +52,7 @@ type stream struct {
 type session struct {
 	*Loop
 	origin  change.Origin
+	unknown bool // there is no primary to ask
 	streams []stream
 	behind  int // streams that have not caught up
 	durable time.Duration
@@ -60,7 +65,9 @@ type session struct {
 	free    chan *plan.Batch
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
-	ended   chan []int // a sweep has: the watermarks of these streams are to say so
+	await   bool          // the reader waits for the first sweep
+	swept   chan struct{} // a sweep that the reader waits for has ended
+	ended   chan []int    // a sweep has: the watermarks of these streams are to say so
 	marks   chan mark
 	sweeps  sweeps
 	asking  sync.Mutex    // the gate answers one at a time
@@ -109,6 +116,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		free:    make(chan *plan.Batch, batchesMax),
 		queued:  semaphore.NewWeighted(queueBytesMax),
 		looks:   make(chan look),
+		swept:   make(chan struct{}),
 		ended:   make(chan []int),
 		marks:   make(chan mark),
 		sweeps:  sweeps{due: make(chan struct{}, 1)},
@@ -203,7 +211,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	if err := s.snapshot(ctx, outages, &snapshot); err != nil {
 		return nil, err
 	}
-	s.doubtful, s.unsettledBelow = snapshot.InsertLSN, snapshot.XMax
+	s.doubtful, s.unsettledBelow, s.unknown = snapshot.InsertLSN, snapshot.XMax, snapshot.Unknown
 	s.streams, s.behind = make([]stream, len(at.Streams)), len(at.Streams)
 	first := make([]*plan.Batch, len(at.Streams))
 	resume := make([]change.Position, len(at.Streams))
@@ -214,6 +222,11 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		resume[i] = s.streams[i].resume
 	}
 	s.sayGaps(found)
+	// Rows of an initial snapshot are written once. A sweep beside them would drop
+	// what they have written.
+	if s.await = len(found) > 0 && !at.Streams[0].End.IsZero(); s.await {
+		s.sweeps.await()
+	}
 	// The sweeps that any stream asks for are known now, so each can note them.
 	for i, b := range first {
 		b.Note = s.note(i)
@@ -276,7 +289,7 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 	first.Stream = number
 	switch {
 	case cause == "" && st.Rewound:
-		st.resume, first.End = begin, lowest.Lo
+		st.resume, first.End, st.again = begin, lowest.Lo, true
 	case cause == "":
 		st.resume, first.End = lowest.Lo, lowest.Lo
 	case cause == gapOrigin && lowest.Lo.Timeline == change.Offsets:
@@ -285,6 +298,9 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		st.resume, first.End, st.ungated = lowest.Lo, lowest.Lo, st.End
 	default:
 		st.resume, first.End = begin, begin
+	}
+	if snapshot.Unknown {
+		st.ungated = st.End // which may have been applied before
 	}
 	// A primary that was set back will use the same places in its log again.
 	if first.End.Compare(lowest.Settled) < 0 {
@@ -431,7 +447,9 @@ func changedTemplates(before, after guard.Fingerprints) []string {
 }
 
 // note is what the watermark of a stream is to say. Entries that are to be swept
-// once more keep their old fingerprints, so that a crash does not forget it.
+// once more have a fingerprint that is nobody's, so that a crash does not forget
+// it. It must not be the old one: who comes back with the old configuration, or
+// loads by it still, would take what is cached for its own.
 func (s *session) note(stream int) *guard.Note {
 	said := maps.Clone(s.fingerprints)
 	if unsettled := s.streams[stream].unsettled; unsettled != nil {
@@ -439,7 +457,7 @@ func (s *session) note(stream int) *guard.Note {
 			if before, known := unsettled[name]; !known {
 				delete(said, name)
 			} else if before != entry {
-				said[name] = before
+				said[name] = guard.Fingerprint{Key: before.Key}
 			}
 		}
 	}
@@ -512,6 +530,9 @@ func (s *session) read(stop, ctx context.Context) error {
 	reading, cancel := context.WithCancel(stop)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
+	if s.await {
+		s.awaitSweep(reading)
+	}
 	batch := <-s.free
 	batch.Reset()
 	for {
@@ -538,16 +559,29 @@ func (s *session) read(stop, ctx context.Context) error {
 			continue
 		}
 		if c.Position.Compare(st.ungated) <= 0 {
-			c.XID, c.Again = 0, true
+			// A row of an initial snapshot yields to whatever is there: it may come
+			// again, if it is of this primary.
+			c.XID, c.Again = 0, c.Again || !s.unknown || c.Scan == change.Streamed
 		}
 		s.recognize(st, c)
-		if batch.Started() && batch.Stream != c.Stream {
+		if batch.Started() && (batch.Stream != c.Stream || c.Op == change.Restart) {
 			if batch = s.handOn(ctx, batch); batch == nil {
 				return nil
 			}
 		}
+		if c.Cut && batch.Started() {
+			// The row may be written again, and this state was never committed then.
+			batch.Close()
+		}
 		s.planner.Plan(c, batch)
 		batch.Seen = st.seen
+		if c.Op == change.Restart {
+			if batch = s.handOn(ctx, batch); batch == nil {
+				return nil
+			}
+			s.awaitSweep(reading)
+			continue
+		}
 		// What a transaction SETs is shown when it has ended, if it fits.
 		if !batch.Full() && (s.source.Pending() || batch.Open()) {
 			continue
@@ -555,6 +589,14 @@ func (s *session) read(stop, ctx context.Context) error {
 		if batch = s.handOn(ctx, batch); batch == nil {
 			return nil
 		}
+	}
+}
+
+// awaitSweep waits until a sweep has ended that would drop what is read next.
+func (s *session) awaitSweep(ctx context.Context) {
+	select {
+	case <-s.swept:
+	case <-ctx.Done():
 	}
 }
 

@@ -142,6 +142,9 @@ func TestAnInstanceStandsByWhileAnotherOwnsTheStream(t *testing.T) {
 		r.wantLogged("holding", 0)
 		status := r.loop.Status()
 		r.wantStatus("state", status.State, apply.StateStandby)
+		if r.loader.forgot != 1 {
+			r.t.Errorf("the loader was told %d times to forget what the other instance drops now", r.loader.forgot)
+		}
 		if len(status.Holding) > 0 || status.Ready() {
 			r.t.Errorf("standing by with %+v", status)
 		}

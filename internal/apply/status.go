@@ -24,10 +24,12 @@ type Status struct {
 	State   State
 	Streams []StreamStatus
 	// LagBytes is the log between what Redis holds and the primary's insert
-	// position; Lag is how long ago the primary stood there.
-	LagBytes uint64
-	Lag      time.Duration
-	CaughtUp bool // once since the streams were attached
+	// position; Lag is how long ago the primary stood there. Over topics there are
+	// LagRecords to be read, and the last that was was committed Lag ago.
+	LagBytes   uint64
+	LagRecords int64
+	Lag        time.Duration
+	CaughtUp   bool // once since the streams were attached
 	// Sweeping lists the key templates that are being swept.
 	Sweeping []string
 	// Holding has, for each server that is away, what it said first, or what a
@@ -35,6 +37,8 @@ type Status struct {
 	Holding map[string]string
 	Gaps    int
 	LastGap string
+	// Unpromised has what cannot be promised as the service is configured.
+	Unpromised []string
 }
 
 // StreamStatus is how far a stream is.

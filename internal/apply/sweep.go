@@ -27,6 +27,7 @@ type generation struct {
 	// generation has ended.
 	before  map[int]change.Position
 	running bool
+	awaited bool // the reader waits for it
 }
 
 // request asks for a sweep of templates because of a stream. settled is where
@@ -49,6 +50,13 @@ func (s *sweeps) request(templates []string, stream int, settled change.Position
 	g.templates = append(g.templates, templates...)
 	slices.Sort(g.templates)
 	g.templates = slices.Compact(g.templates)
+}
+
+// await has the reader told when what was requested last has ended.
+func (s *sweeps) await() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generations[len(s.generations)-1].awaited = true
 }
 
 // wake lets the sweeper look for a generation.
@@ -174,6 +182,13 @@ func (s *session) sweepAll(ctx context.Context, outages *outages) error {
 		case s.ended <- streams:
 		case <-ctx.Done():
 			return nil
+		}
+		if g.awaited {
+			select {
+			case s.swept <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	}
 }

@@ -443,7 +443,8 @@ func TestSettledGoesBackWithThePrimary(t *testing.T) {
 
 // How a table is published may have changed while nobody looked, and a
 // transaction that began before can commit rows that are never sent, behind the
-// sweep of the start. A crash before that must not forget it.
+// sweep of the start. A crash before that must not forget it, and who comes back
+// with the old configuration must not take what is cached now for its own.
 func TestWhatDifferedAtTheStartIsSweptAgainWhenOldTransactionsHaveEnded(t *testing.T) {
 	play(t, func(r *rig) {
 		r.sink.mark.Fingerprints = guard.Fingerprints{
@@ -456,8 +457,8 @@ func TestWhatDifferedAtTheStartIsSweptAgainWhenOldTransactionsHaveEnded(t *testi
 		if swept := r.sink.sweeps(); len(swept) != 2 || swept[0].templates != userTemplate {
 			r.t.Fatalf("swept %v", swept)
 		}
-		if got := r.sink.watermark().Fingerprints["user"].Hash; got != "0" {
-			r.t.Errorf("the watermark has the fingerprint %q: after a crash nobody would know", got)
+		if got, want := r.sink.watermark().Fingerprints["user"], (guard.Fingerprint{Key: userTemplate}); got != want {
+			r.t.Errorf("the watermark has the fingerprint %v, want nobody's %v", got, want)
 		}
 		r.gate.set(func(g *gate) { delete(g.running, 900) })
 		r.pass(time.Minute)

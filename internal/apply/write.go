@@ -28,6 +28,10 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first []*plan.
 			if !ok {
 				return s.finish(ctx)
 			}
+			for _, b := range group {
+				st := &s.streams[b.Stream]
+				st.again = st.again && b.End.Compare(st.written) < 0
+			}
 			if err := s.write(ctx, outages, group); err != nil {
 				return err
 			}
@@ -176,6 +180,10 @@ func (s *session) judge(b *plan.Batch) {
 	}
 	now := time.Now()
 	since, known := s.lag.since(b.Oldest())
+	if s.unknown {
+		// No primary says where its log is: the clocks must do.
+		since, known = time.UnixMicro(b.OldestCommit()), b.OldestCommit() > 0
+	}
 	if b.Oldest() <= s.doubtful || !known || now.Sub(since) > guard.YoungMax {
 		b.Doubt()
 	}
@@ -224,6 +232,9 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		templates = append(templates, entry.Key.String())
 	}
 	s.sweeps.request(templates, b.Stream, s.streams[b.Stream].written)
+	if b.Sweeps[0].Cause == plan.Restarted {
+		s.sweeps.await()
+	}
 	b.Note = s.note(b.Stream)
 }
 
@@ -295,6 +306,9 @@ type checkpoint struct {
 // checkpoint remembers that Redis has confirmed written. One in confirmEvery
 // is enough, so a few dozen at most wait to become durable.
 func (st *stream) checkpoint(now time.Time) {
+	if st.again {
+		return
+	}
 	n := len(st.unconfirmed)
 	if n > 1 && now.Sub(st.unconfirmed[n-2].at) < confirmEvery {
 		st.unconfirmed[n-1] = checkpoint{now, st.written}

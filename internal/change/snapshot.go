@@ -10,11 +10,17 @@ type Snapshot struct {
 	XIP        []uint64 // in progress, ascending
 	// InsertLSN is pg_current_wal_insert_lsn().
 	InsertLSN uint64
+	// Unknown: there is no primary to ask. Everything counts as visible, and nobody
+	// can tell where the log is.
+	Unknown bool
 }
 
 // Visible reports whether the transaction with the 32-bit id xid, taken from
 // the log, is visible in s.
 func (s *Snapshot) Visible(xid uint32) bool {
+	if s.Unknown {
+		return true
+	}
 	full := s.widen(xid)
 	if full < s.XMin {
 		return true

@@ -150,6 +150,8 @@ type Column struct {
 	// Generated is pg_attribute.attgenerated: empty, "s" (stored) or "v"
 	// (virtual).
 	Generated string `json:"generated"`
+	// Defaulted: it may be NULL and has a default.
+	Defaulted bool `json:"defaulted"`
 	// Logged: the log can have it. Stored generated columns are in the log from
 	// PostgreSQL 18 on, if the publication says so, and virtual ones never.
 	Logged bool `json:"logged"`
@@ -338,6 +340,7 @@ SELECT asked.number,
             'type_name', format_type(a.atttypid, a.atttypmod),
             'type_mod', CASE WHEN base.type_mod IS NULL OR a.atttypmod >= 0 THEN a.atttypmod ELSE base.type_mod END,
             'generated', a.attgenerated,
+            'defaulted', a.atthasdef AND a.attgenerated = '' AND NOT a.attnotnull,
             'logged', a.attgenerated = '' OR a.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000,
             'deterministic', coalesce(collation_of.collisdeterministic, true),
             'readable', has_column_privilege(asked.oid, a.attnum, 'SELECT'),

@@ -129,6 +129,18 @@ func TestATombstoneIsOfTheTableWithItsKey(t *testing.T) {
 	}
 }
 
+// A tombstone of a table without entries is told from one of which nobody knows
+// whose it is.
+func TestATombstoneOfAnotherTableNamesIt(t *testing.T) {
+	d := newDecoder(orderTable(), orderColumns...)
+	m := order()
+	m["source"].(object)["table"] = "others"
+	decode(t, d, orderKeyOf(t, 7), encode(t, orderEnvelopeID, orderEnvelope, m))
+	if e := decode(t, d, orderKeyOf(t, 7), nil); e.Kind != debezium.Tombstone || e.Relation != nil || e.Source.Table != "others" {
+		t.Errorf("got %+v", e)
+	}
+}
+
 // A transform can give the keys of all tables one name. A tombstone is then of
 // any of them.
 func TestATombstoneOfSeveralTablesIsOfNone(t *testing.T) {

@@ -43,10 +43,10 @@ const (
 	// Truncate empties a table.
 	Truncate
 	// Tombstone follows a delete, and is what a compacted topic keeps of it. Old
-	// has the key and Relation its table, if an earlier message of the table had
-	// a key of the same schema, and no other table's had. The schema's name is
-	// not asked: a transform that routes messages changes it. A key in JSON
-	// without a schema names no table.
+	// has the key, and Source and Relation say of which table, if an earlier
+	// message of that table had a key of the same schema and no other table's
+	// had. The schema's name is not asked: a transform that routes messages
+	// changes it. A key in JSON without a schema names no table.
 	Tombstone
 )
 

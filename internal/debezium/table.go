@@ -117,6 +117,10 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 		fields:  fields,
 		forgets: d.forgets.Load(),
 	}
+	if k.of != nil && k.of.name != r.name {
+		k.ambiguous = true
+	}
+	k.of = r
 	if !d.options.Wanted(r.name.schema, r.name.table) {
 		return r
 	}
@@ -158,10 +162,6 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 		clear(d.readers)
 	}
 	d.readers[r.name] = r
-	if k.of != nil && k.of.name != r.name {
-		k.ambiguous = true
-	}
-	k.of = r
 	return r
 }
 

@@ -14,10 +14,14 @@ func (d *Decoder) tombstone(ctx context.Context, key []byte, e *Event) error {
 	if err != nil {
 		return err
 	}
-	if k.ambiguous || k.of == nil || k.of.relation == nil {
+	if k.ambiguous || k.of == nil {
 		return nil
 	}
 	r := k.of
+	e.Source = Source{r.connector, r.database, r.name.schema, r.name.table}
+	if r.relation == nil {
+		return nil
+	}
 	if k.compiled != r {
 		d.compileKey(k, r)
 	}
@@ -32,8 +36,6 @@ func (d *Decoder) tombstone(ctx context.Context, key []byte, e *Event) error {
 	for _, slot := range r.unidentified {
 		values[slot] = change.Value{}
 	}
-	e.Source.Schema, e.Source.Table = r.name.schema, r.name.table
-	e.Source.Connector, e.Source.Database = r.connector, r.database
 	e.Relation = r.relation
 	e.Old = change.Row{Kind: change.IdentityOnly, Values: values}
 	return nil

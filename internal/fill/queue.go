@@ -3,6 +3,7 @@ package fill
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
 
@@ -34,6 +36,8 @@ type Options struct {
 	Workers int
 	// Applied is the LSN that the stream has applied to Redis. Required.
 	Applied func() uint64
+	// Claim is that of the owner for whom the queue loads. Required.
+	Claim func() guard.Claim
 	// Observer is required.
 	Observer Observer
 	Logger   *slog.Logger
@@ -74,7 +78,7 @@ func NewQueue(entries []plan.Entry, rows Rows, cache Cache, options Options) *Qu
 	if options.Workers == 0 {
 		options.Workers = Workers
 	}
-	f := newFiller(entries, rows, cache, options.Applied, options.Logger)
+	f := newFiller(entries, rows, cache, options.Applied, options.Claim, options.Logger)
 	return &Queue{
 		filler: f, observer: options.Observer, workers: options.Workers,
 		pace:    pace{perSecond: options.RowsPerSecond},
@@ -116,6 +120,32 @@ func (q *Queue) request(entry int, key string) bool {
 	q.bytes += len(key)
 	heap.Push(&q.due[entry], r)
 	return true
+}
+
+// Forget drops the requests that no worker has: their keys are dropped by
+// another instance now, which has them loaded.
+func (q *Queue) Forget() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for entry := range q.due {
+		for _, r := range q.due[entry] {
+			q.drop(r)
+		}
+		q.due[entry] = nil
+	}
+	for _, r := range q.pending {
+		r.again = false
+	}
+}
+
+func (q *Queue) drop(r *request) {
+	q.done(r)
+	q.observer.Dropped(q.filler.entries[r.entry].Name)
+}
+
+func (q *Queue) done(r *request) {
+	q.bytes -= len(r.key)
+	delete(q.pending, r.key)
 }
 
 // Pending is the number of keys that wait or are being loaded.
@@ -210,10 +240,24 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 		keys[i] = r.key
 	}
 	results, err := q.filler.fill(ctx, entry, keys)
-	if err != nil {
-		if ctx.Err() == nil {
-			q.hold.failed(entry, err)
+	switch {
+	case err == nil:
+		q.hold.over(entry)
+	case errors.Is(err, ErrSuperseded):
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		for _, r := range chunk {
+			if r.again { // by who is the owner now
+				q.putBack(r, time.Now())
+			} else {
+				q.drop(r)
+			}
 		}
+		return
+	case ctx.Err() == nil:
+		q.hold.failed(entry, err)
+	}
+	if results == nil {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		for _, r := range chunk {
@@ -221,7 +265,6 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 		}
 		return
 	}
-	q.hold.over(entry)
 
 	var tally Tally
 	q.mu.Lock()
@@ -237,8 +280,7 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 			q.putBack(r, now.Add(results[i].left+rand.N(10*time.Millisecond)))
 			continue
 		default:
-			q.bytes -= len(r.key)
-			delete(q.pending, r.key)
+			q.done(r)
 		}
 		tally.count(results[i].outcome)
 	}

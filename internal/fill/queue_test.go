@@ -20,7 +20,7 @@ import (
 // running runs a queue over w until the test ends.
 func running(t *testing.T, w *world, onChange plan.OnChange, options fill.Options) *fill.Queue {
 	t.Helper()
-	options.Applied, options.Observer = w.Applied, w
+	options.Applied, options.Claim, options.Observer = w.Applied, claim, w
 	q := fill.NewQueue(entries(t, onChange), w, w, options)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -197,7 +197,7 @@ func TestALockedTableHoldsItsOwnEntryOnly(t *testing.T) {
 		var log bytes.Buffer
 		both := entries(t, plan.Refresh)
 		both = append(both, both[0])
-		q := fill.NewQueue(both, w, w, fill.Options{Applied: w.Applied, Observer: w, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		q := fill.NewQueue(both, w, w, fill.Options{Applied: w.Applied, Claim: claim, Observer: w, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- q.Run(ctx) }()
@@ -228,6 +228,34 @@ func TestALockedTableHoldsItsOwnEntryOnly(t *testing.T) {
 	})
 }
 
+// Another instance has the stream, perhaps with other columns. What it sweeps is
+// not filled again, and what it drops it has loaded itself.
+func TestWhatAnotherOwnerHasTakenUpIsNotLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		q := running(t, w, plan.Refresh, fill.Options{RowsPerSecond: 100})
+		for i := range 1000 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(2 * time.Second)
+		w.supersede()
+		settle(time.Second)
+		_, before := w.wrong()
+		settle(time.Second)
+		if _, cached := w.wrong(); cached != before || before == 0 || len(w.leases) != 0 {
+			t.Errorf("%d cached, %d a second before, %d leases", cached, before, len(w.leases))
+		}
+		q.Forget()
+		settle(time.Second)
+		if _, cached := w.wrong(); q.Pending() != 0 || cached+w.dropped != 1000 {
+			t.Errorf("%d pending, %d cached, %d dropped", q.Pending(), cached, w.dropped)
+		}
+		if len(w.held) != 0 {
+			t.Errorf("held %v: no server is away", w.held)
+		}
+	})
+}
+
 // One row that cannot be read must not keep the others of its chunk from being
 // loaded, nor be tried for ever.
 func TestARowThatCannotBeReadCostsNoOther(t *testing.T) {
@@ -253,6 +281,88 @@ func TestARowThatCannotBeReadCostsNoOther(t *testing.T) {
 		}
 		if n := strings.Count(log.String(), "\n"); n != 1 {
 			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+	})
+}
+
+// A right that is gone is so for every key: to look for the one that is wrong, by
+// halves, would be hundreds of statements for each chunk, and no key is.
+func TestATableThatCannotBeReadIsAskedSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		w.is("database", refusal("42501"))
+		var log bytes.Buffer
+		q := running(t, w, plan.Refresh, fill.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for i := range 1000 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(time.Minute)
+		if w.calls > 400 || len(w.leases) != 0 {
+			t.Errorf("%d calls in a minute, %d leases", w.calls, len(w.leases))
+		}
+		if w.tally.Failed == 0 || w.tally.Failed+q.Pending() != 1000 {
+			t.Errorf("%d failed, %d pending", w.tally.Failed, q.Pending())
+		}
+		w.is("database", nil)
+		settle(10 * time.Second)
+		if wrong, cached := w.wrong(); cached != 1000-w.tally.Failed || cached < 100 || len(wrong) > 0 {
+			t.Errorf("%d cached, %d failed, wrong %v", cached, w.tally.Failed, wrong)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+	})
+}
+
+// A database that is too busy for a chunk is not to be asked for its halves at
+// once, and again for theirs, nor for as much the next time. Each such statement
+// keeps it busy for the length of a lease.
+func TestABusyDatabaseIsAskedForLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		tooMuch, most := 0, 1
+		w.busy = func(keys int) error {
+			if keys > most {
+				tooMuch++
+				return refusal("57014")
+			}
+			return nil
+		}
+		q := running(t, w, plan.Refresh, fill.Options{})
+		for i := range 1000 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(30 * time.Second)
+		w.mu.Lock()
+		if stored := w.tally.Stored; w.held["database"] != tooMuch || tooMuch > 16+stored/4 || stored == 0 || w.tally.Failed > 0 {
+			t.Errorf("%d statements were too much, held %v, %+v", tooMuch, w.held, w.tally)
+		}
+		most = 1000
+		w.mu.Unlock()
+		settle(time.Minute)
+		if _, cached := w.wrong(); cached != 1000 {
+			t.Errorf("%d cached, %d pending", cached, q.Pending())
+		}
+	})
+}
+
+// Alone, a key whose row takes longer than its lease is the one.
+func TestARowThatTakesTooLongCostsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(100)
+		w.refuses = func(id string) error {
+			if id == "50" {
+				return refusal("57014")
+			}
+			return nil
+		}
+		q := running(t, w, plan.Refresh, fill.Options{})
+		for i := range 100 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(time.Minute)
+		if diff := cmp.Diff(fill.Tally{Stored: 99, Failed: 1}, w.tally); diff != "" {
+			t.Errorf("%d pending, tally (-want +got):\n%s", q.Pending(), diff)
 		}
 	})
 }

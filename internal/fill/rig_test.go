@@ -29,17 +29,20 @@ type world struct {
 	// othersLoad, if not zero, is what is left of a lease that others always have.
 	othersLoad time.Duration
 
-	loads     []int // the number of keys of each statement
-	loadTime  time.Duration
-	refuses   func(id string) error // a row that cannot be read
-	broken    map[string]error      // keys that can have no lease
-	away      map[string]error      // servers that do not answer
-	calls     int
-	saved     []fill.Progress
-	dropped   int
-	held      map[string]int
-	tally     fill.Tally
-	afterLoad func()
+	loads    []int // the number of keys of each statement
+	loadTime time.Duration
+	refuses  func(id string) error // a row that cannot be read
+	broken   map[string]error      // keys that can have no lease
+	away     map[string]error      // servers that do not answer
+	busy     func(keys int) error  // a statement that cannot be done, for its number of keys
+	// superseded: the claim of who loads does not stand.
+	superseded bool
+	calls      int
+	saved      []fill.Progress
+	dropped    int
+	held       map[string]int
+	tally      fill.Tally
+	afterLoad  func()
 }
 
 type lease struct {
@@ -84,6 +87,9 @@ func (w *world) Load(ctx context.Context, entry int, keys [][]string) ([][]strin
 	w.mu.Lock()
 	w.calls++
 	err := w.away["database"]
+	if w.busy != nil && err == nil {
+		err = w.busy(len(keys))
+	}
 	var values [][]string
 	for _, key := range keys {
 		if w.refuses != nil && err == nil {
@@ -120,6 +126,11 @@ func (w *world) Next(ctx context.Context, entry int, after []string, limit int) 
 	if err := w.away["database"]; err != nil {
 		return nil, err
 	}
+	if w.busy != nil {
+		if err := w.busy(limit); err != nil {
+			return nil, err
+		}
+	}
 	from := 0
 	if after != nil {
 		n, err := strconv.Atoi(after[0])
@@ -135,12 +146,12 @@ func (w *world) Next(ctx context.Context, entry int, after []string, limit int) 
 	return keys, nil
 }
 
-func (w *world) Begin(ctx context.Context, e *plan.Entry, token string, keys []string) ([]guard.Begun, error) {
+func (w *world) Begin(ctx context.Context, claim guard.Claim, e *plan.Entry, token string, keys []string) ([]guard.Begun, bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls++
 	if err := w.away["redis"]; err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var begun []guard.Begun
 	for _, key := range keys {
@@ -158,8 +169,17 @@ func (w *world) Begin(ctx context.Context, e *plan.Entry, token string, keys []s
 			begun = append(begun, guard.Begun{Status: guard.Leased})
 		}
 	}
-	return begun, nil
+	return begun, !w.superseded, nil
 }
+
+// supersede has another owner take the stream up.
+func (w *world) supersede() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.superseded = true
+}
+
+func claim() guard.Claim { return guard.Claim{} }
 
 func (w *world) Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) ([]bool, error) {
 	w.mu.Lock()

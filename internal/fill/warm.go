@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
 
@@ -39,6 +41,8 @@ type WarmOptions struct {
 	Workers int
 	// Applied is the LSN that the stream has applied to Redis. Required.
 	Applied func() uint64
+	// Claim is what the entries are for who warms. Required.
+	Claim func() guard.Claim
 	// Observer is required.
 	Observer Observer
 	Logger   *slog.Logger
@@ -74,7 +78,7 @@ func NewWarmer(entries []plan.Entry, keys Keys, rows Rows, cache Cache, options 
 	if options.Workers == 0 {
 		options.Workers = Workers
 	}
-	f := newFiller(entries, rows, cache, options.Applied, options.Logger)
+	f := newFiller(entries, rows, cache, options.Applied, options.Claim, options.Logger)
 	return &Warmer{
 		filler: f, keys: keys, options: options,
 		pace: pace{perSecond: options.RowsPerSecond},
@@ -92,8 +96,8 @@ type stretch struct {
 
 // Run loads an entry, going on behind from. When ctx ends it finishes what is
 // under way and returns how far it has come, which has been saved, and the error
-// of ctx. It holds while a server is away; other errors are what only a person
-// can mend.
+// of ctx. It holds while a server is away; other errors, such as ErrSuperseded,
+// are what only a person can mend.
 func (w *Warmer) Run(ctx context.Context, entry int, from Progress) (Progress, error) {
 	stretches, done := make(chan *stretch), make(chan *stretch)
 	ahead := make(chan struct{}, aheadMax)
@@ -109,25 +113,30 @@ func (w *Warmer) Run(ctx context.Context, entry int, from Progress) (Progress, e
 		defer close(stretches)
 		return w.walk(stop, entry, from.After, ahead, stretches)
 	})
-	all.Go(func() error {
-		defer close(done)
-		var work errgroup.Group
-		for range w.options.Workers {
-			work.Go(func() error {
-				for s := range stretches {
-					if err := w.load(stop, failed, entry, s); err != nil {
-						return stopped(stop, err) // the stretch is not done
-					}
-					select {
-					case done <- s:
-					case <-failed.Done():
-						return nil
-					}
+	var workers sync.WaitGroup
+	for range w.options.Workers {
+		workers.Add(1)
+		// In the group of all: the error of one ends the others, who would wait for
+		// its stretch.
+		all.Go(func() error {
+			defer workers.Done()
+			for s := range stretches {
+				if err := w.load(stop, failed, entry, s); err != nil {
+					return stopped(stop, err) // the stretch is not done
 				}
-				return nil
-			})
-		}
-		return work.Wait()
+				select {
+				case done <- s:
+				case <-failed.Done():
+					return nil
+				}
+			}
+			return nil
+		})
+	}
+	all.Go(func() error {
+		workers.Wait()
+		close(done)
+		return nil
 	})
 	all.Go(func() error {
 		return w.collect(failed, entry, ahead, done, &progress)
@@ -143,12 +152,19 @@ func (w *Warmer) Run(ctx context.Context, entry int, from Progress) (Progress, e
 func (w *Warmer) walk(ctx context.Context, entry int, after []string, ahead chan<- struct{}, stretches chan<- *stretch) error {
 	e := &w.filler.entries[entry]
 	for number := 0; ; number++ {
-		limit := w.pace.limit(w.filler.chunk(entry))
 		var values [][]string
 		err := w.persist(ctx, entry, func() (err error) {
 			asking, cancel := context.WithTimeout(ctx, walkWait)
 			defer cancel()
-			if values, err = w.keys.Next(asking, entry, after, limit); err != nil && !ofStatement(err) {
+			limit := w.pace.limit(w.filler.chunk(entry))
+			values, err = w.keys.Next(asking, entry, after, limit)
+			switch blame(err) {
+			case ofTable, ofRow:
+				return err
+			case ofTime:
+				w.filler.halve(entry, limit)
+			}
+			if err != nil {
 				err = &serverError{serverDatabase, err}
 			}
 			return err
@@ -185,26 +201,31 @@ func (w *Warmer) walk(ctx context.Context, entry int, after []string, ahead chan
 func (w *Warmer) load(stop, work context.Context, entry int, s *stretch) error {
 	keys := s.keys
 	for looks := 0; len(keys) > 0; looks++ {
-		if sleepUntil(stop, w.pace.next()); stop.Err() != nil {
-			return stop.Err()
-		}
-		w.pace.charge(len(keys))
-		var results []result
-		err := w.persist(stop, entry, func() (err error) {
-			results, err = w.filler.fill(work, entry, keys)
-			return err
-		})
-		if err != nil {
-			return err
-		}
 		var left []string
 		var wait time.Duration
-		for i, r := range results {
-			if r.outcome == busy && looks < looksMax {
-				left, wait = append(left, keys[i]), max(wait, r.left)
-				continue
+		for len(keys) > 0 {
+			if sleepUntil(stop, w.pace.next()); stop.Err() != nil {
+				return stop.Err()
 			}
-			s.tally.count(r.outcome)
+			var results []result
+			err := w.persist(stop, entry, func() (err error) {
+				// It may be less than when the stretch was cut.
+				chunk := keys[:min(len(keys), w.filler.chunk(entry))]
+				w.pace.charge(len(chunk))
+				results, err = w.filler.fill(work, entry, chunk)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			for i, r := range results {
+				if r.outcome == busy && looks < looksMax {
+					left, wait = append(left, keys[i]), max(wait, r.left)
+					continue
+				}
+				s.tally.count(r.outcome)
+			}
+			keys = keys[len(results):]
 		}
 		if keys = left; len(keys) > 0 {
 			// Whoever has the lease usually fills soon, and this stretch holds up
@@ -277,7 +298,9 @@ func (w *Warmer) persist(ctx context.Context, entry int, do func() error) error 
 			w.hold.over(entry)
 			return nil
 		}
-		if _, passing := errors.AsType[*serverError](err); !passing || errors.Is(err, change.ErrOriginChanged) {
+		_, passing := errors.AsType[*serverError](err)
+		_, lasting := errors.AsType[*tableError](err)
+		if !passing || lasting || errors.Is(err, change.ErrOriginChanged) {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -18,7 +18,7 @@ import (
 
 func warmer(t *testing.T, w *world, options fill.WarmOptions) *fill.Warmer {
 	t.Helper()
-	options.Applied, options.Observer = w.Applied, w
+	options.Applied, options.Claim, options.Observer = w.Applied, claim, w
 	if options.Save == nil {
 		options.Save = w.save
 	}
@@ -128,6 +128,88 @@ func TestAWarmHoldsWhileAServerIsAway(t *testing.T) {
 		w.is("database", refusal("42P01"))
 		if _, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{}); err == nil {
 			t.Error("a table that is gone is no error")
+		}
+	})
+}
+
+// A right that is gone only a person can give again: it is said, and not that every
+// row has failed.
+func TestAWarmEndsAtATableThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		w.refuses = func(string) error { return refusal("42501") }
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{})
+		if err == nil || p.Keys() != 0 || w.calls > 20 || len(w.leases) != 0 {
+			t.Errorf("%v, %+v, %d calls, %d leases", err, p, w.calls, len(w.leases))
+		}
+	})
+}
+
+// A warm must not end because the database is busy for a while, neither while it
+// walks nor while it loads: then it takes smaller steps.
+func TestAWarmOfABusyDatabaseTakesSmallerSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(5000)
+		most := 1000
+		w.busy = func(keys int) error {
+			if keys > most {
+				return refusal("57014")
+			}
+			return nil
+		}
+		w.loadTime = 10 * time.Millisecond
+		for after, keys := range map[time.Duration]int{50 * time.Millisecond: 3, time.Minute: 1000} {
+			time.AfterFunc(after, func() {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				most = keys
+			})
+		}
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{})
+		if err != nil || !p.Done || p.Stored != 5000 {
+			t.Errorf("%+v: %v", p, err)
+		}
+		if w.held["database"] == 0 {
+			t.Error("it was never too busy: this proves nothing")
+		}
+	})
+}
+
+// Behind a name that leads to several servers one load, and only one, may come to
+// another one. The others must not wait for what that was to load.
+func TestAWarmEndsWhenOneLoadComesToAnotherServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(100_000)
+		w.loadTime = time.Millisecond
+		rows := 0
+		w.refuses = func(string) error {
+			if rows++; rows == 500 {
+				return change.ErrOriginChanged
+			}
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(ctx, 0, fill.Progress{})
+		if !errors.Is(err, change.ErrOriginChanged) || ctx.Err() != nil {
+			t.Errorf("%+v: %v, %v", p, err, ctx.Err())
+		}
+	})
+}
+
+// Somebody starts the service with another configuration. What it sweeps must not
+// be filled behind it with what the old one makes of a row.
+func TestAWarmEndsWhereItsEntryIsAnotherOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(10_000)
+		w.loadTime = 20 * time.Millisecond
+		time.AfterFunc(50*time.Millisecond, w.supersede)
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{})
+		if !errors.Is(err, fill.ErrSuperseded) || p.Done {
+			t.Errorf("%+v: %v", p, err)
+		}
+		if _, cached := w.wrong(); cached == 0 || cached == 10_000 || len(w.leases) != 0 {
+			t.Errorf("%d cached, %d leases", cached, len(w.leases))
 		}
 	})
 }

@@ -15,6 +15,12 @@ func WatermarkKey(slot uint16, stream string) string {
 	return "unstale:{" + Tag(slot) + "}:" + stream
 }
 
+// DeadlettersKey names the stream in which a master keeps the changes of a stream
+// that could not be applied.
+func DeadlettersKey(slot uint16, stream string) string {
+	return WatermarkKey(slot, "deadletters:"+stream)
+}
+
 // A Watermark is what own found on one master.
 type Watermark struct {
 	Epoch int64

@@ -175,6 +175,9 @@ func (s *Source) Pending() bool { return s.stream == nil || s.stream.pending() }
 // Resume implements apply.Source. A slot begins where it was confirmed.
 func (s *Source) Resume(context.Context, []change.Position) error { return nil }
 
+// Behind implements apply.Source. The log of the database tells.
+func (s *Source) Behind() (records int64, committed time.Time) { return 0, time.Time{} }
+
 // Confirm says that everything up to p is durable where it was to go; there is
 // one stream only. The server is told soon, and forgets what lies before p.
 func (s *Source) Confirm(_ int, p change.Position) {

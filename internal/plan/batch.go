@@ -60,8 +60,9 @@ type Batch struct {
 	restores int
 	// doubted are the items that were to SET and now forget.
 	doubted int
-	// oldest is the least LSN of the changes that SET.
-	oldest uint64
+	// oldest is the least LSN of the changes that SET, committed the least time.
+	oldest    uint64
+	committed int64
 	// open is a transaction that has not ended in the batch, zero if there is
 	// none; openSets: it SETs.
 	open     uint32
@@ -77,7 +78,8 @@ type item struct {
 	valueStart, valueEnd int // in values
 	entry                int
 	lsn                  uint64 // of the change
-	xid                  uint32 // of its transaction
+	committedAt          int64  // of its transaction, us since the Unix epoch
+	xid                  uint32
 	effect               Effect
 	loads                bool
 }
@@ -189,6 +191,10 @@ func (b *Batch) Doubted() int { return b.doubted }
 
 // Oldest returns the least LSN of the changes that are to be SET.
 func (b *Batch) Oldest() uint64 { return b.oldest }
+
+// OldestCommit returns when, by the clock of the database, the first of those was
+// committed, in microseconds since the Unix epoch.
+func (b *Batch) OldestCommit() int64 { return b.committed }
 
 // Key returns key i, which is valid until Reset.
 func (b *Batch) Key(i int) []byte {
@@ -321,6 +327,9 @@ func (b *Batch) end(it item) {
 	if it.effect.sets() {
 		if b.sets == 0 || it.lsn < b.oldest {
 			b.oldest = it.lsn
+		}
+		if b.sets == 0 || it.committedAt < b.committed {
+			b.committed = it.committedAt
 		}
 		b.sets++
 		b.openSets = b.openSets || it.xid == b.open && b.open != 0

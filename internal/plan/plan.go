@@ -37,6 +37,9 @@ type Entry struct {
 	Hash    bool     // a Redis hash; else a string with a JSON object
 	TTL     time.Duration
 	Shape   value.Shape // of the table
+	// Undescribed: there is no catalog to ask. A value has the columns that the
+	// source shows, and is written if their types are known from there.
+	Undescribed bool
 }
 
 // KeyBytesMax is the longest value that is part of a key. A row with a longer one
@@ -206,10 +209,27 @@ func (p *Planner) compileValues(r *relation) {
 		if !k.entry.Sets() {
 			continue
 		}
-		if k.value, k.unrendered = (*p.shapes)[k.number].Compile(r.Relation, k.entry.Columns); k.value != nil {
+		shape := (*p.shapes)[k.number]
+		if k.entry.Undescribed {
+			shape = shownShape(r.Relation)
+		}
+		if k.value, k.unrendered = shape.Compile(r.Relation, k.entry.Columns); k.value != nil {
 			k.value.Bind(r.Wanted)
 		}
 	}
+}
+
+// shownShape is what the relation itself shows of its table.
+func shownShape(r *change.Relation) value.Shape {
+	var shape value.Shape
+	for _, c := range r.Columns {
+		column := value.Column{Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod}
+		if c.TypeOID != 0 {
+			column.Type = &value.Type{OID: c.TypeOID, Name: fmt.Sprintf("type %d", c.TypeOID)}
+		}
+		shape.Columns = append(shape.Columns, column)
+	}
+	return shape
 }
 
 // learn compiles every value anew, if Know was called.
@@ -304,7 +324,7 @@ func (k *keyProgram) put(c *change.Change, b *Batch) {
 	if !k.key(c, &c.New, &c.Old, b) {
 		return
 	}
-	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads() && c.Scan == change.Streamed, lsn: c.LSN, xid: c.XID, valueStart: len(b.values)}
+	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads() && c.Scan == change.Streamed, lsn: c.LSN, xid: c.XID, committedAt: c.CommittedAt, valueStart: len(b.values)}
 	switch {
 	case !k.entry.Sets():
 	case c.Again, c.Scan != change.Streamed && k.entry.Hash:

@@ -24,19 +24,25 @@ type Leases struct {
 // given once.
 func NewLeases(client *redis.Client) *Leases { return &Leases{client} }
 
-// Begin asks for the lease of each key of an entry.
-func (l *Leases) Begin(ctx context.Context, e *plan.Entry, token string, keys []string) ([]guard.Begun, error) {
+// Begin asks for the lease of each key of an entry, and behind that whether the
+// claim stands.
+func (l *Leases) Begin(ctx context.Context, claim guard.Claim, e *plan.Entry, token string, keys []string) (begun []guard.Begun, stands bool, err error) {
 	format := guard.String
 	if e.Hash {
 		format = guard.Hash
 	}
+	var said *redis.StringCmd
+	// Commands of one connection are done in their order.
+	behind := func(pipe redis.Pipeliner) {
+		said = pipe.HGet(ctx, guard.WatermarkKey(0, claim.Stream), claim.Field())
+	}
 	replies, err := l.run(ctx, guard.Begin, keys, func(i int, side string) ([]string, []any) {
 		return []string{keys[i], side}, []any{token, e.Lease.Milliseconds(), guard.Shield.Milliseconds(), format}
-	})
+	}, behind)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	begun := make([]guard.Begun, len(keys))
+	begun = make([]guard.Begun, len(keys))
 	for i, reply := range replies {
 		if reply == nil {
 			begun[i].Err = fmt.Errorf("%s: %w", keys[i], errNoSideKey)
@@ -51,10 +57,17 @@ func (l *Leases) Begin(ctx context.Context, e *plan.Entry, token string, keys []
 			begun[i], err = guard.ParseBegin(answer)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", keys[i], err)
+			return nil, false, fmt.Errorf("%s: %w", keys[i], err)
 		}
 	}
-	return begun, nil
+	if said == nil {
+		return begun, true, nil // no key can have a lease
+	}
+	field, err := said.Result()
+	if err != nil && err != redis.Nil {
+		return nil, false, fmt.Errorf("read %s of the watermark: %w", claim.Field(), err)
+	}
+	return begun, claim.Stands(e.Name, field), nil
 }
 
 // Fill writes the values whose lease still stands, and says which. insert, if
@@ -73,7 +86,7 @@ func (l *Leases) Fill(ctx context.Context, e *plan.Entry, token string, insert u
 			arguments = append(arguments, text)
 		}
 		return []string{keys[i], side}, arguments
-	})
+	}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +108,7 @@ func (l *Leases) Fill(ctx context.Context, e *plan.Entry, token string, insert u
 func (l *Leases) Release(ctx context.Context, token string, keys []string) error {
 	replies, err := l.run(ctx, guard.Release, keys, func(i int, side string) ([]string, []any) {
 		return []string{side}, []any{token}
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -114,12 +127,13 @@ func (l *Leases) Release(ctx context.Context, token string, keys []string) error
 // so: the template has a tag.
 var errNoSideKey = errors.New("no lease for a key with an empty hash tag: give the column a value, or put more than it between the braces of the entry's key")
 
-// run runs a script for each key in one round trip. A key that can have no side
+// run runs a script for each key in one round trip, and what behind, if not nil,
+// adds. A key that can have no side
 // key, and so no lease, has no reply: it is nil. The replies hold their own
 // errors, except that Redis does not know the script: then it is told, and the
 // whole is sent again. Redis knows a script for all calls or for none, unless it
 // was restarted in between; then what the first of them did is lost as well.
-func (l *Leases) run(ctx context.Context, script guard.Script, keys []string, call func(i int, side string) (names []string, arguments []any)) ([]*redis.Cmd, error) {
+func (l *Leases) run(ctx context.Context, script guard.Script, keys []string, call func(i int, side string) (names []string, arguments []any), behind func(redis.Pipeliner)) ([]*redis.Cmd, error) {
 	for loaded := false; ; loaded = true {
 		pipe := l.client.Pipeline()
 		replies := make([]*redis.Cmd, len(keys))
@@ -130,6 +144,9 @@ func (l *Leases) run(ctx context.Context, script guard.Script, keys []string, ca
 			}
 			names, arguments := call(i, side)
 			replies[i] = pipe.EvalSha(ctx, script.SHA, names, arguments...)
+		}
+		if behind != nil && pipe.Len() > 0 {
+			behind(pipe)
 		}
 		_, err := pipe.Exec(ctx)
 		if loaded || !redis.HasErrorPrefix(err, "NOSCRIPT") {

@@ -25,9 +25,9 @@ func TestAKeyWithAnEmptyTagHasNoLease(t *testing.T) {
 	t.Cleanup(func() { _ = client.Close() })
 	leases, keys := redissink.NewLeases(client), []string{template.Key("")}
 
-	begun, err := leases.Begin(t.Context(), e, "token", keys)
-	if err != nil || begun[0].Err == nil {
-		t.Errorf("begin: %+v, %v", begun, err)
+	begun, stands, err := leases.Begin(t.Context(), guard.Claim{}, e, "token", keys)
+	if err != nil || !stands || begun[0].Err == nil {
+		t.Errorf("begin: %+v, stands %v, %v", begun, stands, err)
 	}
 	stored, err := leases.Fill(t.Context(), e, "token", 0, keys, [][]string{{"value"}})
 	if err != nil || stored[0] {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,8 +27,8 @@ import (
 // two seconds behind, a replica that may take over usually far less.
 const durableAfter = 3 * time.Second
 
-// A Sink is one Redis master. It is not safe for concurrent use but for Sweep
-// and RunID, which may run beside the others.
+// A Sink is one Redis master. It is not safe for concurrent use but for Sweep,
+// RunID and Claim, which may run beside the others.
 type Sink struct {
 	client  *redis.Client
 	options Options
@@ -35,6 +36,7 @@ type Sink struct {
 	owner   string
 	streams []stream
 	clock   clock
+	claim   atomic.Pointer[guard.Claim] // what Claim returns
 
 	arguments arguments
 	sent      []int64 // by stream: of the batches of a round trip
@@ -50,8 +52,8 @@ type stream struct {
 // clock relates the master's TIME to ours. It is read seldom and carried on by
 // our clock.
 type clock struct {
-	master int64     // ms
-	at     time.Time // when the answer came
+	master         int64 // ms
+	sent, received time.Time
 }
 
 // driftMax is how far the clocks may run apart between two looks. Beyond that
@@ -59,13 +61,26 @@ type clock struct {
 // nobody can say any more how old a change is.
 const driftMax = 2 * time.Second
 
+// answerMax is how long an answer may take that tells the master's TIME. It may
+// have been read at any moment in between, so two answers can hide a drift of twice
+// as long, and of driftMax: less than a shield lasts beyond guard.YoungMax and
+// guard.UntilMax.
+const answerMax = 5 * time.Second
+
 // when returns the master's TIME at t of our clock, or earlier: the answer took
 // its time to come.
-func (c *clock) when(t time.Time) int64 { return c.master + t.Sub(c.at).Milliseconds() }
+func (c *clock) when(t time.Time) int64 { return c.master + t.Sub(c.received).Milliseconds() }
 
-func (c *clock) set(master int64, now time.Time) error {
-	drift := time.Duration(master-c.when(now)) * time.Millisecond
-	c.master, c.at = master, now
+// set notes that the master's TIME was read between sent and received. A slow
+// answer is no drift.
+func (c *clock) set(master int64, sent, received time.Time) error {
+	earliest := c.when(sent)
+	latest := c.master + received.Sub(c.sent).Milliseconds()
+	*c = clock{master, sent, received}
+	if took := received.Sub(sent); took > answerMax {
+		return fmt.Errorf("%w, or may have: an answer took %s", guard.ErrClock, took.Round(time.Millisecond))
+	}
+	drift := time.Duration(max(master-latest, min(master-earliest, 0))) * time.Millisecond
 	if drift.Abs() > driftMax {
 		return fmt.Errorf("%w by %s", guard.ErrClock, drift)
 	}
@@ -102,8 +117,10 @@ func (s *Sink) Own(ctx context.Context, names []string) ([][]guard.Watermark, er
 		streams[i].watermark = guard.WatermarkKey(0, name)
 		pipe.EvalSha(ctx, guard.Own.SHA, []string{streams[i].watermark}, owner, guard.Format)
 	}
+	sent := time.Now()
 	// The commands hold their own errors, and each is looked at.
 	replies, err := pipe.Exec(ctx)
+	received := time.Now()
 	if len(replies) != len(names) {
 		return nil, fmt.Errorf("take over %d streams: %w", len(names), err)
 	}
@@ -119,10 +136,24 @@ func (s *Sink) Own(ctx context.Context, names []string) ([][]guard.Watermark, er
 		}
 		streams[i].epoch = mark.Epoch
 		marks[i] = []guard.Watermark{mark}
-		s.clock = clock{mark.Now, time.Now()}
+		s.clock = clock{mark.Now, sent, received}
 	}
 	s.owner, s.streams, s.sent = string(owner), streams, make([]int64, len(streams))
+	claim := guard.Claim{Owner: s.owner}
+	if len(names) > 0 {
+		claim.Stream = names[0] // one owner has them all
+	}
+	s.claim.Store(&claim)
 	return marks, nil
+}
+
+// Claim is that of what is loaded for the owner of the streams; one that does not
+// stand before the first Own.
+func (s *Sink) Claim() guard.Claim {
+	if claim := s.claim.Load(); claim != nil {
+		return *claim
+	}
+	return guard.Claim{}
 }
 
 func (s *Sink) load(ctx context.Context) error {
@@ -180,25 +211,32 @@ func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, e
 			sets[i] = slices.Concat(s.arguments.set, s.arguments.setHash)
 		}
 	}
+	sent := time.Now()
 	// The commands hold their own errors, and each is looked at.
 	replies, err := pipe.Exec(ctx)
+	received := time.Now()
 	if len(replies) != len(batches) {
 		return 0, fmt.Errorf("write %d batches: %w", len(batches), err)
 	}
 	var drifted error
 	for i, reply := range replies {
-		if err := s.confirm(reply.(*redis.Cmd), batches[i], sets[i]); errors.Is(err, guard.ErrClock) {
+		if err := s.confirm(reply.(*redis.Cmd), batches[i], sets[i], sent, received); errors.Is(err, guard.ErrClock) {
 			drifted = err // the batch is in
 		} else if err != nil {
-			return i, fmt.Errorf("write batch ending at %s: %w", batches[i].End, err)
+			if drifted == nil {
+				drifted = fmt.Errorf("write batch ending at %s: %w", batches[i].End, err)
+			}
+			// Behind a drift nothing is sent again: the clock says by now what it
+			// was set to, and how old the changes are was judged before.
+			return i, drifted
 		}
 	}
 	return len(batches), drifted
 }
 
-// confirm reads the reply to one batch. sets are its items that were to be SET,
-// as the script counts them.
-func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, sets []int) error {
+// confirm reads the reply to one batch, which came in between. sets are its items
+// that were to be SET, as the script counts them.
+func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, sets []int, sent, received time.Time) error {
 	answer, err := reply.Result()
 	if err != nil {
 		return err
@@ -223,7 +261,7 @@ func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, sets []int) error {
 		b.Refuse(sets[i])
 	}
 	if applied.Now > 0 {
-		return s.clock.set(applied.Now, time.Now())
+		return s.clock.set(applied.Now, sent, received)
 	}
 	return nil
 }
@@ -237,15 +275,17 @@ func (s *Sink) Probe(ctx context.Context) error {
 	for i := range s.streams {
 		marks[i] = pipe.HMGet(ctx, s.streams[i].watermark, "owner", "n", "epoch")
 	}
+	sent := time.Now()
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("look at the watermarks: %w", err)
 	}
+	received := time.Now()
 	for i := range s.streams {
 		if err := s.streams[i].compare(marks[i].Val(), s.owner); err != nil {
 			return err
 		}
 	}
-	return s.clock.set(clock.Val().UnixMilli(), time.Now())
+	return s.clock.set(clock.Val().UnixMilli(), sent, received)
 }
 
 // compare looks at owner, n and epoch of a watermark.

@@ -50,26 +50,61 @@ func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropp
 	}
 }
 
+// Drop drops the keys of a batch and ends their leases, whatever the batch would
+// do to them. As a sweep does, it writes nothing else and needs no stream to own.
+func (s *Sink) Drop(ctx context.Context, b *plan.Batch) error {
+	for loaded := false; ; loaded = true {
+		err := s.drop(ctx, b)
+		if err == nil || loaded || !strings.Contains(err.Error(), "NOSCRIPT") {
+			return err
+		}
+		if err := s.load(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Sink) drop(ctx context.Context, b *plan.Batch) error {
+	pipe := s.client.Pipeline()
+	for i := range b.Len() {
+		key := string(b.Key(i))
+		side, ok := guard.SideKey(key)
+		switch {
+		case ok && s.options.Entries[b.Entry(i)].Sets():
+			pipe.EvalSha(ctx, guard.Forget.SHA, []string{key, side})
+		case ok:
+			pipe.Unlink(ctx, key, side)
+		default:
+			pipe.Unlink(ctx, key)
+		}
+	}
+	if pipe.Len() == 0 {
+		return nil
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("drop keys: %w", err)
+	}
+	return nil
+}
+
 func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []plan.Keys) (dropped int, err error) {
 	pipe := s.client.Pipeline()
 	for _, key := range keys {
 		// What has the form of a side key can be a data key all the same:
 		// {7}:l is one of {{{user}}}:{kind}.
-		data, isSide := guard.DataKey(key)
-		for _, t := range templates {
-			matches := t.Matches(key)
-			if !matches && (!isSide || !t.Matches(data)) {
-				continue
-			}
-			if matches {
-				data = key
-			}
-			if side, ok := guard.SideKey(data); ok && t.Shielded {
-				pipe.EvalSha(ctx, guard.Forget.SHA, []string{data, side})
-			} else {
-				pipe.Unlink(ctx, key)
-			}
-			break
+		data := key
+		matches, shielded := matching(data, templates)
+		if of, isSide := guard.DataKey(key); isSide && !matches {
+			data = of
+			matches, shielded = matching(data, templates)
+		}
+		if !matches {
+			continue
+		}
+		if side, ok := guard.SideKey(data); ok && shielded {
+			pipe.EvalSha(ctx, guard.Forget.SHA, []string{data, side})
+		} else {
+			pipe.Unlink(ctx, key)
 		}
 	}
 	if dropped = pipe.Len(); dropped == 0 {
@@ -79,4 +114,17 @@ func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []plan
 		return 0, fmt.Errorf("drop swept keys: %w", err)
 	}
 	return dropped, nil
+}
+
+// matching reports whether a data key is one of the templates, and whether
+// shields are left beside it. An entry's old template and its new one may spell
+// the same keys: then what the new one says of shields counts.
+func matching(key string, templates []plan.Keys) (matches, shielded bool) {
+	for _, t := range templates {
+		if t.Matches(key) {
+			matches = true
+			shielded = shielded || t.Shielded
+		}
+	}
+	return matches, shielded
 }

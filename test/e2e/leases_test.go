@@ -43,15 +43,17 @@ func TestLeasesOfManyKeysInOneRoundTrip(t *testing.T) {
 			} else {
 				m.do("SET", "item:cached", "x")
 			}
-			if _, err := leases.Begin(ctx, e, "other", keys[1:2]); err != nil {
+			if _, _, err := leases.Begin(ctx, guard.Claim{}, e, "other", keys[1:2]); err != nil {
 				t.Fatal(err)
 			}
 			m.do("RPUSH", "item:list", "x")
 			m.do("SCRIPT", "FLUSH") // somebody cleans up
-			begun, err := leases.Begin(ctx, e, "token", keys)
-			if err != nil {
-				t.Fatal(err)
+			m.do("HSET", guard.WatermarkKey(0, "stream"), "owner", "us")
+			begun, stands, err := leases.Begin(ctx, guard.Claim{Stream: "stream", Owner: "us"}, e, "token", keys)
+			if err != nil || !stands {
+				t.Fatalf("stands %v, %v", stands, err)
 			}
+			m.do("DEL", guard.WatermarkKey(0, "stream"))
 			var got []string
 			for _, b := range begun {
 				text := b.Status
@@ -106,13 +108,50 @@ func TestLeasesOfManyKeysInOneRoundTrip(t *testing.T) {
 	}
 }
 
+// Who loads is told, in the round trip of its leases and behind them, whether it
+// still is who may.
+func TestAClaimStandsWhileTheWatermarkSaysSo(t *testing.T) {
+	m := masterOn(t, startRedis(t, stack.RedisOptions{}), false)
+	sink := redissink.New(m.client, redissink.Options{})
+	leases, e, ctx := redissink.NewLeases(m.client), leaseEntry(t, plan.Warm, false), within(t, time.Minute)
+	ours, theirs := guard.Fingerprints{"item": {Key: "item:{id}", Hash: "1"}}, guard.Fingerprints{"item": {Key: "item:{id}", Hash: "2"}}
+	want := func(when string, want bool, claim guard.Claim) {
+		t.Helper()
+		_, stands, err := leases.Begin(ctx, claim, e, "token", []string{"item:1"})
+		if err != nil || stands != want {
+			t.Errorf("%s: stands %v, want %v; %v", when, stands, want, err)
+		}
+	}
+	own := func(note guard.Fingerprints) {
+		t.Helper()
+		if _, err := sink.Own(ctx, []string{"stream", "another"}); err != nil {
+			t.Fatal(err)
+		}
+		b := plan.NewBatch()
+		b.Note = &guard.Note{Fingerprints: note}
+		if _, err := sink.Write(ctx, []*plan.Batch{b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("nobody's claim", false, sink.Claim())
+	want("no watermark", false, guard.Claim{Stream: "stream", Fingerprints: ours})
+	own(ours)
+	owner := sink.Claim()
+	want("the owner", true, owner)
+	want("the entry as it is", true, guard.Claim{Stream: "stream", Fingerprints: ours})
+	own(theirs)
+	want("a former owner", false, owner)
+	want("the owner behind it", true, sink.Claim())
+	want("the entry as it was", false, guard.Claim{Stream: "stream", Fingerprints: ours})
+}
+
 // A Redis that takes no more is the whole's trouble, and not that of a key: the
 // caller holds and comes again.
 func TestLeasesOnAFullRedisAreAnError(t *testing.T) {
 	m := masterOn(t, startRedis(t, stack.RedisOptions{}), false)
 	m.do("CONFIG", "SET", "maxmemory", "1")
 	leases, e := redissink.NewLeases(m.client), leaseEntry(t, plan.Refresh, false)
-	if _, err := leases.Begin(within(t, time.Minute), e, "token", []string{"item:1"}); err == nil || !strings.Contains(err.Error(), "OOM") {
+	if _, _, err := leases.Begin(within(t, time.Minute), guard.Claim{}, e, "token", []string{"item:1"}); err == nil || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("begin: %v", err)
 	}
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/unstale/unstale/internal/admin"
 )
 
 // warmEntries are the ways in which a row can be kept, and one that the control
@@ -315,6 +317,26 @@ func TestWarmSaysWhatStandsInTheWay(t *testing.T) {
 	refused(1, "slot "+f.slot+" is gone")
 }
 
+// Wide rows are as easy to count as to load: a statement that would answer with too
+// much is asked for less.
+func TestADryRunOfWideRowsLooksAtFewer(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, body text)")
+	f.exec("INSERT INTO products SELECT i, repeat('x', 100000) FROM generate_series(1, 300) i")
+	f.exec("CREATE TABLE longer (id int PRIMARY KEY, body text)")
+	f.exec("INSERT INTO longer VALUES (1, repeat('x', 9000000))")
+	f.exec("ANALYZE products")
+	i := startInstance(t, f.config(`  product: {key: 'product:{id}', table: products, on_change: refresh}
+  longer: {key: 'longer:{id}', table: longer, on_change: refresh}`))
+	i.waitReady()
+	out, said, exit := unstaleCommand(t, "warm", "--dry-run", "-c", i.config)
+	if exit != 0 || !strings.Contains(out, "product: about 300 rows, 28.6 MB of values; of the first 64, 0 are cached") ||
+		!strings.Contains(out, "longer: about 1 rows; the first of them cannot be loaded") {
+		t.Errorf("exit %d:\n%s%s", exit, out, said)
+	}
+}
+
 // Ctrl-C ends what is under way and says how to go on. A table that has changed
 // since is begun anew: its keys have been swept.
 func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
@@ -365,6 +387,75 @@ func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
 		t.Errorf("%d cached, %d wrong", cached, len(wrong))
 	}
 	i.stop()
+}
+
+// Somebody starts the service with other columns while a warm of the old ones
+// runs. What it sweeps must not be filled behind it with rows of the old shape.
+func TestAWarmDoesNotOutliveItsConfiguration(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec(warmTable)
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20000) i")
+	before := startInstance(t, f.config("  product: {key: 'product:{id}', table: products, on_change: warm}"))
+	before.waitReady()
+	c := startCommand(t, "warm", "--rate", "1000", "-c", before.config)
+	before.eventually("it has come some way", func() bool { return f.warmProgress("product") > 0 })
+	before.stop()
+	after := startInstance(t, f.config("  product: {key: 'product:{id}', table: products, on_change: warm, columns: [id]}"))
+	after.waitReady()
+	if exit := c.wait(); exit != 1 || !strings.Contains(c.log.String(), "entry product is not what it was when this began") {
+		t.Errorf("exit %d:\n%s", exit, c.log)
+	}
+	f.wantNoNames("product:*")
+}
+
+// An instance that has lost its stream has keys to load still. It must not fill
+// what its successor, which has other columns, has swept.
+func TestAnInstanceThatHasLostItsStreamLoadsNothing(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec(warmTable)
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 1000) i")
+	slow := func(columns string) string {
+		return f.config("  product: {key: 'product:{id}', table: products, on_change: refresh"+columns+"}") + "\nload: {rows_per_second: 100, connections: 1}\n"
+	}
+	before := startInstance(t, slow(""))
+	before.waitReady()
+	after := startInstance(t, slow(", columns: [id]"))
+	f.exec("UPDATE products SET price = price + 1")
+	f.barrier()
+	if err := before.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	f.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1", f.slot)
+	after.waitReady()
+	if err := before.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	before.waitStatus("it stands by", func(s *admin.Status) bool { return s.State == "standby" })
+	before.eventually("it has nothing to load any more", func() bool { return before.metric("unstale_loads_pending") == 0 })
+	if n := before.metric(`unstale_loads_total{entry="product",result="forgotten"}`); n == 0 {
+		t.Error("it had nothing to load: this proves nothing")
+	}
+	f.wantNoNames("product:*")
+}
+
+// wantNoNames demands that no cached value has the column name.
+func (f *fixture) wantNoNames(pattern string) {
+	f.t.Helper()
+	keys, err := f.rdb.Keys(within(f.t, time.Minute), pattern).Result()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var old []string
+	for _, key := range keys {
+		if strings.Contains(f.value(key), "name") {
+			old = append(old, key)
+		}
+	}
+	if len(old) > 0 {
+		f.t.Errorf("%d of %d cached values are of the old shape, such as %s", len(old), len(keys), old[0])
+	}
 }
 
 // Nobody reads the stream while a warm runs and rows change. What it loads may be

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"github.com/twmb/franz-go/pkg/sr"
+
+	"github.com/unstale/unstale/internal/apply"
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/deadletter"
+	"github.com/unstale/unstale/internal/debezium"
+	"github.com/unstale/unstale/internal/kafkasource"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// newKafkaSource reads the topics of the configuration. The tables are to be told
+// what the catalog says; without a database there is nothing to tell.
+func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), observer deadletter.Observer, logger *slog.Logger) (apply.Source, *describedTables, error) {
+	k := c.Source.Kafka
+	client, err := kafkaClient(k)
+	if err != nil {
+		return nil, nil, err
+	}
+	tables, err := newTables(k, x, planner)
+	if err != nil {
+		return nil, nil, err
+	}
+	topics, pattern := kafkaTopics(k, x.tableNames())
+	letters := newTopicLetters(k, client, x, observer, logger)
+	return topicSource{kafkasource.New(kafkasource.Options{
+		Client:         client,
+		Group:          k.Group,
+		Topics:         topics,
+		Pattern:        pattern,
+		Instance:       k.InstanceID,
+		SessionTimeout: k.SessionTimeout,
+		Uncommitted:    k.IsolationLevel == "read_uncommitted",
+		Database:       x.database,
+		Decoder:        tables.decoder,
+		Keep:           letters.keep,
+		Origin:         origin,
+		Logger:         logger,
+	}), letters.topic}, tables, nil
+}
+
+// newTables returns tables of which nothing is known yet, with the decoder that
+// reads their records.
+func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describedTables, error) {
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err != nil {
+		return nil, err
+	}
+	tables := &describedTables{wanted: map[database.Name]bool{}}
+	for _, name := range x.tableNames() {
+		tables.wanted[name] = true
+	}
+	tables.decoder = debezium.NewDecoder(debezium.Options{
+		Schema:      schema,
+		Table:       tables.table,
+		Wanted:      tables.isWanted,
+		Compile:     planner.Compile,
+		Placeholder: k.Placeholder,
+	})
+	return tables, nil
+}
+
+// kafka looks at the brokers, the topics and the schema registry.
+func (fs *findings) kafka(ctx context.Context, c *config.Config) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	k := c.Source.Kafka
+	if c.Database.URL == "" {
+		for _, text := range unpromised {
+			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
+		}
+	}
+	tables, err := tableNames(ctx, c)
+	if err != nil {
+		return // it was said of the database
+	}
+	client, err := kafkaClient(k)
+	if err != nil {
+		fs.add("kafka", err.Error(), "")
+		return
+	}
+	topics, pattern := kafkaTopics(k, tables)
+	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
+	if err != nil {
+		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
+	}
+	for _, p := range problems {
+		severity := database.Advice
+		if p.Wrong {
+			severity = database.Wrong
+		}
+		fs.addProblem(database.Problem{Severity: severity, Subject: p.Subject, Text: p.Text, Mend: []string{p.Mend}})
+	}
+	if k.SchemaRegistry.URL == "" {
+		return
+	}
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err == nil {
+		// No registry gives an id that high; it must say so.
+		if _, err = schema(ctx, 1<<31-1); errors.Is(err, kafkasource.ErrNoSchema) {
+			err = nil
+		}
+	}
+	if err != nil {
+		fs.add("schema registry", err.Error(), "look at source.kafka.schema_registry")
+	}
+}
+
+// kafkaClient is how to reach the brokers.
+func kafkaClient(k config.Kafka) ([]kgo.Opt, error) {
+	options := []kgo.Opt{kgo.SeedBrokers(k.Brokers...), kgo.ClientID(applicationName)}
+	secure, err := k.TLSConfig()
+	if err != nil {
+		return nil, err
+	}
+	if secure != nil {
+		options = append(options, kgo.DialTLSConfig(secure))
+	}
+	user, password := k.SASL.Username, string(k.SASL.Password)
+	switch k.SASL.Mechanism {
+	case "plain":
+		options = append(options, kgo.SASL(plain.Auth{User: user, Pass: password}.AsMechanism()))
+	case "scram-sha-256":
+		options = append(options, kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha256Mechanism()))
+	case "scram-sha-512":
+		options = append(options, kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha512Mechanism()))
+	}
+	return options, nil
+}
+
+// schemaRegistry returns how to ask for a schema.
+func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, error), error) {
+	if e.URL == "" {
+		return func(context.Context, uint32) (string, error) {
+			return "", errors.New("a record in Avro, and no schema registry: set source.kafka.schema_registry")
+		}, nil
+	}
+	secure, err := e.TLSConfig()
+	if err != nil {
+		return nil, err
+	}
+	options := []sr.ClientOpt{sr.URLs(string(e.URL)), sr.UserAgent(applicationName)}
+	if secure != nil {
+		options = append(options, sr.DialTLSConfig(secure))
+	}
+	if e.Username != "" {
+		options = append(options, sr.BasicAuth(e.Username, string(e.Password)))
+	}
+	client, err := sr.NewClient(options...)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, id uint32) (string, error) {
+		schema, err := client.SchemaByID(ctx, int(id))
+		if refused, ok := errors.AsType[*sr.ResponseError](err); ok && refused.StatusCode == http.StatusNotFound {
+			return "", fmt.Errorf("%w: %w", kafkasource.ErrNoSchema, err)
+		}
+		return schema.Schema, err
+	}, nil
+}
+
+// kafkaTopics are the topics to be read.
+func kafkaTopics(k config.Kafka, tables []database.Name) (topics []string, pattern bool) {
+	switch {
+	case k.TopicsPattern != "":
+		return []string{k.TopicsPattern}, true
+	case len(k.Topics) > 0:
+		return k.Topics, false
+	}
+	for _, table := range tables {
+		if topic := topicName(k.TopicPrefix, table); !slices.Contains(topics, topic) {
+			topics = append(topics, topic)
+		}
+	}
+	return topics, false
+}
+
+// topicName is what Debezium calls the topic of a table: what Kafka does not allow
+// in a name becomes an underscore.
+func topicName(prefix string, table database.Name) string {
+	return prefix + "." + sanitized(table.Schema) + "." + sanitized(table.Table)
+}
+
+func sanitized(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 128 && (r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z') {
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+// describedTables is what the catalog says of the entries' tables, for whoever
+// reads their rows from records.
+type describedTables struct {
+	decoder *debezium.Decoder
+	wanted  map[database.Name]bool
+	now     atomic.Pointer[map[database.Name]*debezium.Table]
+}
+
+func (d *describedTables) isWanted(schema, table string) bool {
+	return d.wanted[database.Name{Schema: schema, Table: table}]
+}
+
+func (d *describedTables) table(schema, table string) *debezium.Table {
+	if now := d.now.Load(); now != nil {
+		return (*now)[database.Name{Schema: schema, Table: table}]
+	}
+	return nil
+}
+
+func (d *describedTables) describe(tables []database.Table, shapes plan.Shapes) {
+	now := map[database.Name]*debezium.Table{}
+	for i := range tables {
+		t := &tables[i]
+		if t.OID == 0 {
+			continue
+		}
+		described := &debezium.Table{Shape: shapes[i], Full: t.Replica.Identity() == change.IdentityFull}
+		if columns, whole := t.Replica.Columns(); !whole {
+			described.Key = columns
+		}
+		for _, column := range t.Columns {
+			if column.Defaulted {
+				described.Defaulted = append(described.Defaulted, column.Name)
+			}
+		}
+		now[t.Name] = described
+	}
+	d.now.Store(&now)
+	d.decoder.Forget()
+}
