@@ -155,7 +155,7 @@ func (d *Decoder) columnOf(t *value.Type, typeMod int32, f *field) *column {
 	}
 	array := d.columnBy(ruleArray, 0, f)
 	array.element = c
-	if !markedInArrays[t.Element.OID] {
+	if !markedInArrays[t.Element.OID] || t.Element.OID == oidBytea && c.rule != ruleBytes {
 		array.null = change.Missing
 	}
 	return array

@@ -109,6 +109,7 @@ type Decoder struct {
 	lastSchema, lastKey                *avroSchema
 	lastBlock, lastKeyBlock, lastPlain *jsonSchema
 	lastPlainKey                       *keySchema
+	noKey                              keySchema // of a key that is missing or not understood
 
 	// What the last message pointed to.
 	old, new  []change.Value // of the rows
@@ -145,6 +146,7 @@ func NewDecoder(options Options) *Decoder {
 		blocks:      newGenerations[*jsonSchema](jsonKept),
 		plain:       newGenerations[*jsonSchema](jsonKept),
 		plainKeys:   newGenerations[*keySchema](jsonKept),
+		noKey:       keySchema{ambiguous: true},
 	}
 }
 

@@ -54,9 +54,6 @@ type keySchema struct {
 	slots    []int
 }
 
-// noKey is the key of a message whose key is missing or not understood.
-var noKey = &keySchema{ambiguous: true}
-
 // keyOf returns the schema of a key.
 func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 	if id, ok := avroID(key); ok {
@@ -67,18 +64,18 @@ func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 		return s.key, nil
 	}
 	if !looksLikeJSON(key) {
-		return noKey, nil
+		return &d.noKey, nil
 	}
 	block, payload, ok := d.split(key, d.lastKeyBlock)
 	if !ok || payload == nil {
-		return noKey, nil
+		return &d.noKey, nil
 	}
 	if block != nil && string(block) != "null" {
 		return d.jsonSchema(block, &d.lastKeyBlock).key, nil
 	}
 	d.signature = d.signature[:0]
 	if !d.sign(payload) {
-		return noKey, nil
+		return &d.noKey, nil
 	}
 	if k := d.lastPlainKey; k != nil && string(k.signature) == string(d.signature) {
 		return k, nil

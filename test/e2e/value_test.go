@@ -445,15 +445,17 @@ func drawUnsigned(r *rand.Rand) string { return strconv.FormatUint(uint64(r.Uint
 func drawFloat(bits int) func(*rand.Rand) string {
 	special := pick("NaN", "Infinity", "-Infinity", "-0", "0", "1", "0.1", "123456789012345680", "100000")
 	return func(r *rand.Rand) string {
-		switch r.IntN(4) {
+		switch r.IntN(5) {
 		case 0:
 			return special(r)
-		case 1: // subnormal
+		case 1: // among them some that lie between two
+			return fmt.Sprintf("%de%d", 1+r.IntN(999), r.IntN(26))
+		case 2: // subnormal
 			if bits == 32 {
 				return strconv.FormatFloat(float64(math.Float32frombits(r.Uint32()>>10)), 'g', -1, 32)
 			}
 			return strconv.FormatFloat(math.Float64frombits(r.Uint64()>>13), 'g', -1, 64)
-		case 2:
+		case 3:
 			return strconv.FormatFloat(r.NormFloat64()*1000, 'f', r.IntN(5), 64)
 		}
 		if bits == 32 {
