@@ -245,15 +245,30 @@ func appendInterval(dst, s []byte) (out []byte, ok bool) {
 	if negative {
 		seconds = seconds[1:]
 	}
-	if len(seconds) == 0 || len(seconds) > 2 || !allDigits(seconds) || point && (!allDigits(fraction) || len(fraction) > 6) {
+	if len(seconds) == 0 || len(seconds) > 2 || !allDigits(seconds) || point && (!allDigits(fraction) || len(fraction) > 9) {
 		return dst, false
 	}
-	second, micros := 0, 0
+	second, nanos := 0, 0
 	for _, c := range seconds {
 		second = second*10 + int(c-'0')
 	}
-	for unit, i := 100_000, 0; i < len(fraction); unit, i = unit/10, i+1 {
-		micros += unit * int(fraction[i]-'0')
+	for unit, i := 100_000_000, 0; i < len(fraction); unit, i = unit/10, i+1 {
+		nanos += unit * int(fraction[i]-'0')
+	}
+	// Java adds whole seconds and microseconds as doubles: 27.646426 is
+	// 27.646425999 then.
+	switch nanos % 1000 {
+	case 0:
+	case 999:
+		nanos++
+	case 1:
+		nanos--
+	default:
+		return dst, false
+	}
+	micros := nanos / 1000
+	if micros == 1_000_000 {
+		return dst, false
 	}
 	years, months, days, hours, minutes := parts[0], parts[1], parts[2], parts[3], parts[4]
 	someTime := hours != 0 || minutes != 0 || second != 0 || micros != 0

@@ -244,6 +244,8 @@ func TestAValueIsPostgresText(t *testing.T) {
 			{of: base(1186), typeMod: -1, avro: interval, value: "P0Y0M0DT0H0M0S", connect: connectInterval, json: `"P0Y0M0DT0H0M0S"`, want: "00:00:00"},
 			{of: base(1186), typeMod: -1, avro: interval, value: "P0Y0M1DT0H0M-0.5S", connect: connectInterval, json: `"P0Y0M1DT0H0M-0.5S"`, want: "1 day -00:00:00.5"},
 			{of: base(1186), typeMod: -1, avro: interval, value: "P0Y-1M2DT-100H0M-1S", connect: connectInterval, json: `"P0Y-1M2DT-100H0M-1S"`, want: "-1 mons +2 days -100:00:01"},
+			{of: base(1186), typeMod: -1, avro: interval, value: "P0Y0M0DT-26H0M-27.646425999S", connect: connectInterval, json: `"P0Y0M0DT-26H0M-27.646425999S"`, want: "-26:00:27.646426"},
+			{of: base(1186), typeMod: -1, avro: interval, value: "P0Y0M0DT0H0M0.0000005S", connect: connectInterval, json: `"P0Y0M0DT0H0M0.0000005S"`, want: missing},
 			{of: base(1186), typeMod: -1, avro: interval, value: "P0Y0M0DT1H-1M0S", connect: connectInterval, json: `"P0Y0M0DT1H-1M0S"`, want: missing},
 			{of: base(1186), typeMod: -1, avro: named("long", "io.debezium.time.MicroDuration"), value: int64(1), connect: `"type":"int64","name":"io.debezium.time.MicroDuration"`, json: `1`, want: missing},
 		}},
