@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
-	"github.com/twmb/avro"
+	twmb "github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -37,16 +37,9 @@ type letterFixture struct {
 func newLetterFixture(t *testing.T) *letterFixture {
 	t.Helper()
 	f := &letterFixture{fixture: newFixture(t, 15), lsn: 1 << 30}
-	pipeline.mu.Lock()
-	defer pipeline.mu.Unlock()
 	ctx := within(t, 3*time.Minute)
 	var err error
-	if pipeline.kafka == nil {
-		if pipeline.kafka, err = servers.Kafka(ctx, stack.KafkaOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f.kafka, f.topic = pipeline.kafka, f.slot+".public.products"
+	f.kafka, f.topic = usePipeline(t).kafka, f.slot+".public.products"
 	if f.client, err = kgo.NewClient(kgo.SeedBrokers(f.kafka.Brokers()), kgo.DefaultProduceTopic(f.topic)); err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +253,7 @@ func TestALetterIsReadWhenTheRegistryHasItsSchema(t *testing.T) {
 	config, _ := writeConfig(t, strings.Replace(f.config(10), "    group:", "    schema_registry: "+registry.URL+"\n    group:", 1))
 
 	encode := func(id byte, schema string, v any) []byte {
-		message, err := avro.MustParse(schema).AppendEncode([]byte{0, 0, 0, 0, id}, v)
+		message, err := twmb.MustParse(schema).AppendEncode([]byte{0, 0, 0, 0, id}, v)
 		if err != nil {
 			t.Fatal(err)
 		}
