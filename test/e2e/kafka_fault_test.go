@@ -193,9 +193,10 @@ func TestKafkaRebalances(t *testing.T) {
 	tr.commits(50)
 	third.kill()
 	killed := time.Now()
-	tr.awaitShares("the third was killed", []*instance{first}, 3)
+	first.waitStatus("it has what the third had", func(s *admin.Status) bool { return s.State == "streaming" && len(s.Streams) == 3 })
 	took := time.Since(killed)
-	t.Logf("what the third had was taken over %s after it was killed, with a session timeout of %s", took.Round(time.Millisecond), sessionTimeout)
+	tr.awaitShares("the third was killed", []*instance{first}, 3)
+	t.Logf("what the third had was taken over %s after it was killed, with a session timeout of %s; all was caught up after %s", took.Round(time.Millisecond), sessionTimeout, time.Since(killed).Round(time.Millisecond))
 	if took > sessionTimeout+time.Second {
 		t.Errorf("that took too long\n%s", tr.logs())
 	}
