@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -445,11 +446,19 @@ func TestKafkaBrokerIsKilled(t *testing.T) {
 		return own
 	}})
 	i := tr.instances[0]
+	check(t, tr.follow(within(t, time.Minute)))
 	check(t, tr.kafka.Kill())
-	tr.commits(100)
+	i.awaitLine("holding", "server=source")
 	check(t, tr.kafka.Start(within(t, time.Minute)))
-	tr.commits(50)
+	i.awaitLine("going on", "server=source")
 	i.waitReady()
+	// Connect takes its time to come back.
+	began := time.Now()
+	if err := tr.follow(within(t, 3*time.Minute)); err != nil {
+		log, _ := os.ReadFile(tr.connect.Log())
+		t.Fatalf("%v: the task is %s\n%s", err, tr.taskStateNow(), log[max(0, len(log)-6000):])
+	}
+	t.Logf("Connect was back %s behind the broker", time.Since(began).Round(time.Second))
 	tr.right()
 	if got := i.gaps(); got != 1 { // the first start
 		t.Errorf("found %d gaps\n%s", got, i.log)
