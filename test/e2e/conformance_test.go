@@ -85,6 +85,7 @@ type conformist struct {
 // sends does not tell a value for certain a key is absent that would be there
 // otherwise, and never another way round.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	played := map[string]*conformist{}
 	t.Run("source", func(t *testing.T) {

@@ -436,7 +436,9 @@ func (tr *topicTrial) topicEnd() (n int64) {
 // acknowledged.
 func TestKafkaBrokerIsKilled(t *testing.T) {
 	t.Parallel()
-	tr := newTopicTrial(t, topicTrialOptions{format: jsonWithSchemas, pipeline: func(t *testing.T) (own pipeline) {
+	// The worker stops the task while it has no broker, which must not take the slot away.
+	keeps := map[string]string{"slot.drop.on.stop": "false"}
+	tr := newTopicTrial(t, topicTrialOptions{format: jsonWithSchemas, told: keeps, pipeline: func(t *testing.T) (own pipeline) {
 		var err error
 		own.kafka, err = servers.Kafka(within(t, 3*time.Minute), stack.KafkaOptions{})
 		check(t, err)
