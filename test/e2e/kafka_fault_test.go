@@ -140,7 +140,7 @@ func (tr *topicTrial) right() {
 	t := tr.t
 	t.Helper()
 	tr.commits(50)
-	v, err := tr.traffic.Quiet(within(t, 90*time.Second))
+	v, err := tr.traffic.Quiet(within(t, 150*time.Second))
 	if err = errors.Join(err, v.Err()); err != nil {
 		t.Errorf("%v\n%s", err, tr.logs())
 	}
