@@ -42,9 +42,15 @@ type topicTrialOptions struct {
 	seldom    bool // Connect notes seldom what it has sent
 }
 
+// trialsAtOnce lets a few trials run side by side: each has a load, and a connector
+// that reads the log of all.
+var trialsAtOnce = make(chan struct{}, 3)
+
 // newTopicTrial starts an instance and load, and returns when both work.
 func newTopicTrial(t *testing.T, options topicTrialOptions) *topicTrial {
 	t.Helper()
+	trialsAtOnce <- struct{}{}
+	t.Cleanup(func() { <-trialsAtOnce })
 	if options.pipeline == nil {
 		options.pipeline = usePipeline
 	}
@@ -54,7 +60,7 @@ func newTopicTrial(t *testing.T, options topicTrialOptions) *topicTrial {
 	follower := &follower{follow: f.follow}
 	traffic, err := engine.NewTraffic(within(t, 30*time.Second), engine.TrafficOptions{
 		Database: f.url, Redis: &redis.Options{Addr: f.redis.Addr()}, Slot: f.slot, Seed: 1,
-		Rows: 16, Writers: 2, Readers: 2, Pause: 10 * time.Millisecond, ReadPause: 20 * time.Millisecond, Keeps: true, Follow: follower.wait,
+		Rows: 16, Writers: 2, Readers: 2, Pause: 20 * time.Millisecond, ReadPause: 50 * time.Millisecond, Keeps: true, Follow: follower.wait,
 	})
 	check(t, err)
 	t.Cleanup(traffic.Close)
