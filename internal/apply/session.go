@@ -569,8 +569,9 @@ func (s *session) read(stop, ctx context.Context) error {
 				return nil
 			}
 		}
-		if c.Cut && batch.Started() {
+		if c.Cut && batch.Started() && !s.unknown {
 			// The row may be written again, and this state was never committed then.
+			// Without a database nothing could load it.
 			batch.Close()
 		}
 		s.planner.Plan(c, batch)

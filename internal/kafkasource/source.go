@@ -648,7 +648,9 @@ func (p *partition) arrived(reader *kgo.Client) {
 // undecodable turns a record that cannot be read into a change whose keys are
 // unknown, when it is kept for a person.
 func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*change.Change, error) {
-	if err := s.options.Keep(ctx, p.records[0], reason); err != nil {
+	if err := s.options.Keep(ctx, p.records[0], reason); change.IsRefusal(err) {
+		return nil, err // the same for each record, and said once
+	} else if err != nil {
 		return nil, fmt.Errorf("keep offset %d of partition %d of %s, which cannot be read (%w): %w", p.records[0].Offset, p.number, p.topic, reason, err)
 	}
 	p.arrived(s.reader)
