@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"internal/kafkasource": {"internal/change", "internal/debezium"},
 	"internal/deadletter":  {"internal/change", "internal/guard"},
 	"internal/value":       {"internal/change"},
+	"internal/connect":     {},
 	"internal/debezium":    {"internal/change", "internal/value"},
 	"internal/database":    {"internal/change", "internal/value"},
 	"internal/redissink":   {"internal/change", "internal/guard", "internal/plan", "internal/value"},
@@ -35,8 +36,9 @@ var arrows = map[string][]string{
 	"internal/stack":       {},
 	"internal/demo":        {".", "internal/database", "internal/guard", "internal/pgsource", "internal/plan", "internal/stack"},
 	"cmd/unstale": {
-		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/database", "internal/deadletter", "internal/debezium",
-		"internal/demo", "internal/fill", "internal/guard", "internal/kafkasource", "internal/pgsource", "internal/plan", "internal/redissink", "internal/value",
+		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/connect", "internal/database", "internal/deadletter",
+		"internal/debezium", "internal/demo", "internal/fill", "internal/guard", "internal/kafkasource", "internal/pgsource", "internal/plan",
+		"internal/redissink", "internal/value",
 	},
 }
 

@@ -51,24 +51,23 @@ func runAlone(ctx context.Context, c *config.Config, client *redis.Client, metri
 	return loop.Run(ctx)
 }
 
-// examineAlone is what a configuration says without a database. A table without a
-// schema is one of public, as it is by default there.
+// examineAlone is what a configuration says without a database.
 func examineAlone(c *config.Config) (*examination, error) {
 	templates, wrong := parseTemplates(c)
 	if len(wrong) > 0 {
 		return nil, wrong.Err()
 	}
+	tables, err := tableNames(context.Background(), c)
+	if err != nil {
+		return nil, err
+	}
 	x := &examination{}
 	for i, entry := range c.Entries {
-		e := plan.Entry{
-			Name: entry.Name, Key: templates[i], Lease: entry.Lease, Schema: entry.Schema, Table: entry.Table,
+		x.entries = append(x.entries, plan.Entry{
+			Name: entry.Name, Key: templates[i], Lease: entry.Lease, Schema: tables[i].Schema, Table: tables[i].Table,
 			OnChange: onChange[entry.OnChange], Columns: entry.Columns, Hash: entry.Format == "hash", TTL: entry.TTL,
 			Undescribed: true,
-		}
-		if e.Schema == "" {
-			e.Schema = "public"
-		}
-		x.entries = append(x.entries, e)
+		})
 	}
 	return x, nil
 }

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/connect"
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/redissink"
 )
@@ -98,11 +101,17 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	sound.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e config.Entry) bool {
 		return about(e.Path("table")) || about(e.Path("key")) || e.Table == "" || e.Key == ""
 	})
-	if about("database") || about("source") {
+	if about("database") || about("source") || c.Database.URL == "" {
 		_, templates := parseTemplates(&sound)
 		fs.addConfig(templates.Err())
-	} else if c.Database.URL != "" {
+	} else {
 		fs.database(ctx, &sound)
+	}
+	if c.Source.FromKafka && !about("source") {
+		fs.kafka(ctx, &sound)
+	}
+	if c.Source.Kafka.Connect.URL != "" && !about("source") {
+		fs.connector(ctx, &sound)
 	}
 	if !about("redis") {
 		fs.redis(ctx, &sound)
@@ -143,9 +152,149 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 	if x == nil {
 		return
 	}
-	for _, p := range x.problems {
-		fs.addProblem(p)
+	problems := x.problems
+	if needs, known := connectorReads(c, x.needs); known {
+		if problems, err = database.Diagnose(ctx, conn, needs); err != nil {
+			fs.add("database", err.Error(), "")
+		}
 	}
+	for _, p := range problems {
+		if p.Entry == "" { // the others are the configuration's
+			fs.addProblem(p)
+		}
+	}
+}
+
+// connectorReads are needs that judge the connector's way of reading the log as
+// well, where the configuration has it.
+func connectorReads(c *config.Config, needs database.Needs) (database.Needs, bool) {
+	k := c.Source.Kafka.Connect
+	if k.URL == "" {
+		return needs, false
+	}
+	needs.Reader, needs.Slot, needs.Publication = "connector "+k.Connector, k.Slot, k.Publication
+	needs.ApplicationName = debeziumName
+	// Whoever reads the stream is judged.
+	if reader, err := pgconn.ParseConfig(c.ConnectorConnString()); err == nil {
+		needs.Role = reader.User
+	}
+	return needs, true
+}
+
+// debeziumName is the application_name of Debezium's stream.
+const debeziumName = "Debezium Streaming"
+
+// testedSince is the version of Debezium's connector from which on it is known
+// what it sends.
+const testedSince = 3
+
+func (fs *findings) connector(ctx context.Context, c *config.Config) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	client, err := connectClient(c)
+	if err != nil {
+		fs.addConfig(err)
+		return
+	}
+	defer client.Close()
+	k := &kafkaConnect{config: c, client: client, name: c.Source.Kafka.Connect.Connector}
+	plugins, err := client.Plugins(ctx)
+	if err != nil {
+		fs.add("kafka connect", err.Error(), "")
+		return
+	}
+	fs.plugins(plugins, c)
+
+	subject := "connector " + k.name
+	have, err := client.Config(ctx, k.name)
+	if errors.Is(err, connect.ErrNotFound) {
+		fs.add(subject, "it does not exist: nothing is sent", "unstale connector apply, or write the name of yours into source.kafka.connect.connector")
+		return
+	}
+	var status connect.Status
+	if err == nil {
+		status, err = client.Status(ctx, k.name)
+	}
+	if err != nil {
+		fs.add(subject, err.Error(), "")
+		return
+	}
+	fs.state(subject, status)
+
+	// Where the database cannot be asked, which is said elsewhere, the tables
+	// whose schema it would know are left out.
+	tables, err := connectorTables(ctx, c)
+	need, wrong := connectorNeed(c, tables, plugins)
+	if wrong != nil {
+		fs.add(subject, wrong.Error(), "")
+		return
+	}
+	if err != nil {
+		need.Tables = nil
+	}
+	for _, d := range need.Differences(have) {
+		fs.difference(subject, d)
+	}
+}
+
+// plugins looks for what the workers need to have.
+func (fs *findings) plugins(plugins []connect.Plugin, c *config.Config) {
+	find := func(class string) (connect.Plugin, bool) {
+		i := slices.IndexFunc(plugins, func(p connect.Plugin) bool { return p.Class == class })
+		if i < 0 {
+			return connect.Plugin{}, false
+		}
+		return plugins[i], true
+	}
+	const install = "put its jars into a folder of their own below plugin.path of the workers, and restart them"
+	debezium, has := find(connect.Class)
+	if !has {
+		fs.add("kafka connect", "its workers do not have Debezium's connector for PostgreSQL", install)
+	} else if major, _, _ := strings.Cut(debezium.Version, "."); major != "" {
+		if n, err := strconv.Atoi(major); err == nil && n < testedSince {
+			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "kafka connect",
+				Text: fmt.Sprintf("its connector for PostgreSQL is Debezium %s: what is sent was tried with version %d and later", debezium.Version, testedSince)})
+		}
+	}
+	_, confluent := find(connect.ConfluentAvro)
+	_, apicurio := find(connect.ApicurioAvro)
+	if c.Source.Kafka.SchemaRegistry.URL != "" && !confluent && !apicurio {
+		fs.add("kafka connect", "its workers have no converter for Avro, and source.kafka.schema_registry asks for one",
+			install+"; or leave schema_registry out, and records are JSON")
+	}
+}
+
+func (fs *findings) state(subject string, s connect.Status) {
+	reason := s.Connector.Reason()
+	for _, t := range s.Tasks {
+		if t.State == connect.Failed {
+			reason = t.Reason()
+		}
+	}
+	switch {
+	case s.Failed():
+		fs.add(subject, "it has failed, and nothing is sent until somebody restarts it: "+reason, "unstale connector restart, when that is mended")
+	case s.Connector.State == connect.Paused || s.Connector.State == connect.Stopped:
+		fs.add(subject, fmt.Sprintf("it is %s: nothing is sent", strings.ToLower(string(s.Connector.State))), "unstale connector resume")
+	case len(s.Tasks) == 0:
+		fs.addProblem(database.Problem{Severity: database.Advice, Subject: subject, Text: "it has no task: nothing is sent yet",
+			Then: "where that lasts, the log of Kafka Connect says why"})
+	}
+}
+
+func (fs *findings) difference(subject string, d connect.Difference) {
+	p := database.Problem{Severity: database.Advice, Subject: subject, Text: d.String(), Then: d.Then}
+	if d.Wrong {
+		p.Severity = database.Wrong
+	}
+	if d.Mendable() {
+		p.Mend = []string{d.Key + "=" + d.Want}
+		p.Then = "unstale connector apply sets it"
+		if d.Moves {
+			p.Then = "unstale connector apply --force sets it, and makes another connector of it, which begins anew"
+		}
+	}
+	fs.addProblem(p)
 }
 
 func (fs *findings) redis(ctx context.Context, c *config.Config) {

@@ -61,6 +61,15 @@ type examination struct {
 	problems []database.Problem
 }
 
+// tableNames are the tables of the entries, in their order.
+func (x *examination) tableNames() []database.Name {
+	names := make([]database.Name, len(x.entries))
+	for i := range x.entries {
+		names[i] = database.Name{Schema: x.entries[i].Schema, Table: x.entries[i].Table}
+	}
+	return names
+}
+
 // examine looks the tables of all entries up and has the database diagnosed. The
 // error holds, at once, everything that is wrong with the configuration itself.
 func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examination, error) {

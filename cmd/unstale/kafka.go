@@ -37,7 +37,7 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 	if err != nil {
 		return nil, nil, err
 	}
-	topics, pattern := kafkaTopics(k, x)
+	topics, pattern := kafkaTopics(k, x.tableNames())
 	letters := newTopicLetters(k, client, x, observer, logger)
 	return topicSource{kafkasource.New(kafkasource.Options{
 		Client:         client,
@@ -63,8 +63,8 @@ func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describe
 		return nil, err
 	}
 	tables := &describedTables{wanted: map[database.Name]bool{}}
-	for _, e := range x.entries {
-		tables.wanted[database.Name{Schema: e.Schema, Table: e.Table}] = true
+	for _, name := range x.tableNames() {
+		tables.wanted[name] = true
 	}
 	tables.decoder = debezium.NewDecoder(debezium.Options{
 		Schema:      schema,
@@ -74,6 +74,52 @@ func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describe
 		Placeholder: k.Placeholder,
 	})
 	return tables, nil
+}
+
+// kafka looks at the brokers, the topics and the schema registry.
+func (fs *findings) kafka(ctx context.Context, c *config.Config) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	k := c.Source.Kafka
+	if c.Database.URL == "" {
+		for _, text := range unpromised {
+			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
+		}
+	}
+	tables, err := tableNames(ctx, c)
+	if err != nil {
+		return // it was said of the database
+	}
+	client, err := kafkaClient(k)
+	if err != nil {
+		fs.add("kafka", err.Error(), "")
+		return
+	}
+	topics, pattern := kafkaTopics(k, tables)
+	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
+	if err != nil {
+		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
+	}
+	for _, p := range problems {
+		severity := database.Advice
+		if p.Wrong {
+			severity = database.Wrong
+		}
+		fs.addProblem(database.Problem{Severity: severity, Subject: p.Subject, Text: p.Text, Mend: []string{p.Mend}})
+	}
+	if k.SchemaRegistry.URL == "" {
+		return
+	}
+	schema, err := schemaRegistry(k.SchemaRegistry)
+	if err == nil {
+		// No registry gives an id that high; it must say so.
+		if _, err = schema(ctx, 1<<31-1); errors.Is(err, kafkasource.ErrNoSchema) {
+			err = nil
+		}
+	}
+	if err != nil {
+		fs.add("schema registry", err.Error(), "look at source.kafka.schema_registry")
+	}
 }
 
 // kafkaClient is how to reach the brokers.
@@ -130,16 +176,15 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 }
 
 // kafkaTopics are the topics to be read.
-func kafkaTopics(k config.Kafka, x *examination) (topics []string, pattern bool) {
+func kafkaTopics(k config.Kafka, tables []database.Name) (topics []string, pattern bool) {
 	switch {
 	case k.TopicsPattern != "":
 		return []string{k.TopicsPattern}, true
 	case len(k.Topics) > 0:
 		return k.Topics, false
 	}
-	for i := range x.entries {
-		topic := topicName(k.TopicPrefix, database.Name{Schema: x.entries[i].Schema, Table: x.entries[i].Table})
-		if !slices.Contains(topics, topic) {
+	for _, table := range tables {
+		if topic := topicName(k.TopicPrefix, table); !slices.Contains(topics, topic) {
 			topics = append(topics, topic)
 		}
 	}

@@ -79,7 +79,7 @@ right: a committed change drops exactly the keys that it makes stale.`,
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().StringP("config", "c", "unstale.yaml", "configuration file, - for standard input")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newPlan(), newWarm(), newStatus(), newDeadletter(), newDemo(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newPlan(), newWarm(), newStatus(), newDeadletter(), newConnector(), newDemo(), newVersion())
 	return root
 }
 
@@ -101,6 +101,17 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 		return nil, err
 	}
 	return config.Load(path, os.LookupEnv)
+}
+
+// quoteJSON is text as a string of JSON, with < > & as they are.
+func quoteJSON(text string) string {
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(text); err != nil {
+		panic(fmt.Sprintf("encode %q: %v", text, err))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func printJSON(w io.Writer, v any) error {

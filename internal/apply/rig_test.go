@@ -83,7 +83,7 @@ func play(t *testing.T, test func(r *rig)) {
 			"user":    {Key: userTemplate, Hash: "1"},
 			"product": {Key: productTemplate, Hash: "1"},
 		}}
-		r.sink = &sink{t: t, durable: 3 * time.Second, runID: "a"}
+		r.sink = &sink{t: t, durable: 3 * time.Second, runID: "a", names: []string{"1:2:unstale"}}
 		r.sink.mark = guard.Watermark{Lo: at(100), Settled: at(100), Origin: origin.String(), Fingerprints: r.catalog.now}
 		r.loader = &loader{}
 		r.options = apply.Options{Observer: r.observer, Loader: r.loader, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
@@ -214,6 +214,7 @@ type source struct {
 type confirmation struct {
 	at       time.Time
 	position change.Position
+	stream   int
 }
 
 func (s *source) Attach(ctx context.Context) (change.Attachment, error) {
@@ -289,10 +290,10 @@ func (s *source) Resume(context.Context, []change.Position) error { return nil }
 
 func (s *source) Behind() (int64, time.Time) { return 0, time.Time{} }
 
-func (s *source) Confirm(_ int, p change.Position) {
+func (s *source) Confirm(stream int, p change.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.confirmed = append(s.confirmed, confirmation{time.Now(), p})
+	s.confirmed = append(s.confirmed, confirmation{time.Now(), p, stream})
 }
 
 func (s *source) Close(ctx context.Context) error {
@@ -422,6 +423,8 @@ type written struct {
 	settled  change.Position
 	note     *guard.Note
 	sweeping bool
+	stream   int
+	seen     change.Sequence
 }
 
 // sink is a master that keeps what was written.
@@ -431,6 +434,10 @@ type sink struct {
 	mark    guard.Watermark
 	durable time.Duration
 	runID   string
+	// names are those of the streams; others are the watermarks of all but the
+	// first.
+	names  []string
+	others []guard.Watermark
 
 	owned   int
 	batches []written
@@ -458,13 +465,18 @@ type sweep struct {
 func (s *sink) Own(ctx context.Context, streams []string) ([][]guard.Watermark, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Equal(streams, []string{"1:2:unstale"}) {
+	if !slices.Equal(streams, s.names) {
 		s.t.Errorf("streams %q", streams)
 	}
 	s.owned++
 	s.mark.Epoch++
 	s.unanswered = nil
-	return [][]guard.Watermark{{s.mark}}, ctx.Err()
+	marks := [][]guard.Watermark{{s.mark}}
+	for i := range s.names[1:] {
+		s.others[i].Epoch++
+		marks = append(marks, []guard.Watermark{s.others[i]})
+	}
+	return marks, ctx.Err()
 }
 
 func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
@@ -494,7 +506,7 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 			}
 			keys = append(keys, key)
 		}
-		given = append(given, written{keys: strings.Join(keys, " "), until: b.Until, end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0})
+		given = append(given, written{keys: strings.Join(keys, " "), until: b.Until, end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0, stream: b.Stream, seen: b.Seen})
 	}
 	// Redis may have applied what it did not answer: it must be the same again.
 	for i, want := range s.unanswered {
@@ -515,13 +527,20 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 	s.unanswered = slices.Clone(given[n:])
 	for _, w := range given[:n] {
 		w.at = time.Now()
-		if n := len(s.batches); n > 0 && s.batches[n-1].end.Compare(w.end) > 0 && w.note == nil {
-			s.t.Errorf("the position went back from %s to %s", s.batches[n-1].end, w.end)
+		mark := &s.mark
+		if w.stream > 0 {
+			mark = &s.others[w.stream-1]
+		}
+		if len(s.batches) > 0 && mark.Lo.Compare(w.end) > 0 && w.note == nil {
+			s.t.Errorf("the position went back from %s to %s", mark.Lo, w.end)
 		}
 		s.batches = append(s.batches, w)
-		s.mark.Lo, s.mark.Settled = w.end, w.settled
+		mark.Lo, mark.Settled = w.end, w.settled
 		if w.note != nil {
-			s.mark.Origin, s.mark.Fingerprints, s.mark.Sweeps = w.note.Origin, w.note.Fingerprints, w.note.Sweeps
+			mark.Origin, mark.Fingerprints, mark.Sweeps = w.note.Origin, w.note.Fingerprints, w.note.Sweeps
+		}
+		if w.seen != (change.Sequence{}) {
+			mark.Seen = w.seen
 		}
 	}
 	return n, err

@@ -35,6 +35,10 @@ type stream struct {
 	// The writer's own.
 	written     change.Position
 	unconfirmed []checkpoint
+	// again: somebody has set the stream back, and what it brings is behind what was
+	// written. Nothing is confirmed meanwhile: it would not come again if this
+	// session broke.
+	again bool
 	// unsettled, if not nil, is what the watermark said of the entries before
 	// some were found to differ; they are swept once more when every
 	// transaction below session.unsettledBelow has ended.
@@ -285,7 +289,7 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 	first.Stream = number
 	switch {
 	case cause == "" && st.Rewound:
-		st.resume, first.End = begin, lowest.Lo
+		st.resume, first.End, st.again = begin, lowest.Lo, true
 	case cause == "":
 		st.resume, first.End = lowest.Lo, lowest.Lo
 	case cause == gapOrigin && lowest.Lo.Timeline == change.Offsets:

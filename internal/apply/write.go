@@ -28,6 +28,10 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first []*plan.
 			if !ok {
 				return s.finish(ctx)
 			}
+			for _, b := range group {
+				st := &s.streams[b.Stream]
+				st.again = st.again && b.End.Compare(st.written) < 0
+			}
 			if err := s.write(ctx, outages, group); err != nil {
 				return err
 			}
@@ -302,6 +306,9 @@ type checkpoint struct {
 // checkpoint remembers that Redis has confirmed written. One in confirmEvery
 // is enough, so a few dozen at most wait to become durable.
 func (st *stream) checkpoint(now time.Time) {
+	if st.again {
+		return
+	}
 	n := len(st.unconfirmed)
 	if n > 1 && now.Sub(st.unconfirmed[n-2].at) < confirmEvery {
 		st.unconfirmed[n-1] = checkpoint{now, st.written}

@@ -372,6 +372,42 @@ func TestConnectorConnStringLeavesOutWhatIsOurs(t *testing.T) {
 	}
 }
 
+// What connection strings say of TLS, Debezium has keys for.
+func TestConnectorTLSIsWhatTheConnectionStringSays(t *testing.T) {
+	for _, tt := range []struct {
+		database string
+		want     map[string]string
+	}{
+		{"postgres://db/shop", map[string]string{}},
+		{"postgres://db/shop?sslmode=verify-full&sslrootcert=%2Fetc%2Fmy%20ca.pem", map[string]string{"sslmode": "verify-full", "sslrootcert": "/etc/my ca.pem"}},
+		{`"host=db sslmode = require sslrootcert='/etc/it\\'s.pem' dbname=shop"`, map[string]string{"sslmode": "require", "sslrootcert": "/etc/it's.pem"}},
+		{"host=db dbname=sslmode", map[string]string{}},
+	} {
+		c := parse(t, "database: "+tt.database+"\nredis: redis://x\nentries: {p: {key: 'p:{id}', table: p}}\n")
+		if diff := cmp.Diff(tt.want, c.ConnectorTLS("sslmode", "sslrootcert")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.database, diff)
+		}
+	}
+}
+
+// A login may stand beside a URL or in it.
+func TestEndpointTellsLoginAndAddressApart(t *testing.T) {
+	for _, tt := range []struct {
+		endpoint                config.Endpoint
+		address, user, password string
+	}{
+		{config.Endpoint{URL: "http://connect:8083/x"}, "http://connect:8083/x", "", ""},
+		{config.Endpoint{URL: "http://app:p%40w@connect:8083/x"}, "http://connect:8083/x", "app", "p@w"},
+		{config.Endpoint{URL: "http://connect", Username: "app", Password: "pw"}, "http://connect", "app", "pw"},
+		{config.Endpoint{URL: "http://app@connect", Password: "pw"}, "http://connect", "app", "pw"},
+	} {
+		user, password := tt.endpoint.Login()
+		if tt.endpoint.Address() != tt.address || user != tt.user || password != tt.password {
+			t.Errorf("%s: got %s, %s, %s", tt.endpoint.URL, tt.endpoint.Address(), user, password)
+		}
+	}
+}
+
 // The brokers' TLS is a word, as nothing in their addresses says it; that of the
 // others follows from their URLs.
 func TestTLSOfKafkaAndItsNeighbours(t *testing.T) {

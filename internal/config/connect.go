@@ -89,13 +89,22 @@ func isDatabaseURL(text string) bool {
 
 // hasParameter reports whether the connection string sets the parameter.
 func hasParameter(text, name string) bool {
+	_, ok := parameterOf(text, name)
+	return ok
+}
+
+// parameterOf is what the connection string sets the parameter to.
+func parameterOf(text, name string) (value string, ok bool) {
 	if isDatabaseURL(text) {
 		_, query, _ := strings.Cut(text, "?")
 		values, err := url.ParseQuery(query)
-		return err == nil && values.Has(name)
+		return values.Get(name), err == nil && values.Has(name)
 	}
-	found, err := regexp.MatchString(`(?:^|\s)`+regexp.QuoteMeta(name)+`\s*=`, text)
-	return err == nil && found
+	m := regexp.MustCompile(`(?:^|\s)` + regexp.QuoteMeta(name) + `\s*=\s*(?:'((?:[^'\\]|\\.)*)'?|(\S*))`).FindStringSubmatch(text)
+	if m == nil {
+		return "", false
+	}
+	return strings.NewReplacer(`\\`, `\`, `\'`, `'`).Replace(m[1] + m[2]), true
 }
 
 func hasPassword(u URL) bool {
@@ -128,6 +137,41 @@ func (c *Config) ConnectorConnString() string {
 		d.Password = ""
 	}
 	return d.connString(string(u))
+}
+
+// ConnectorTLS has those of names that ConnectorConnString sets, such as sslmode.
+func (c *Config) ConnectorTLS(names ...string) map[string]string {
+	text, found := c.ConnectorConnString(), map[string]string{}
+	for _, name := range names {
+		if value, ok := parameterOf(text, name); ok {
+			found[name] = value
+		}
+	}
+	return found
+}
+
+// Address is the URL without a login.
+func (e Endpoint) Address() string {
+	u, err := url.Parse(string(e.URL))
+	if err != nil || u.User == nil {
+		return string(e.URL)
+	}
+	u.User = nil
+	return u.String()
+}
+
+// Login is the user and the password, which may stand in the URL.
+func (e Endpoint) Login() (username, password string) {
+	username, password = e.Username, string(e.Password)
+	if u, err := url.Parse(string(e.URL)); err == nil && u.User != nil {
+		if username == "" {
+			username = u.User.Username()
+		}
+		if inside, ok := u.User.Password(); ok {
+			password = inside
+		}
+	}
+	return username, password
 }
 
 // TLSConfig is how to connect to Redis; nil without TLS.

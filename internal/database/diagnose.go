@@ -15,8 +15,10 @@ import (
 // Needs is what a configuration asks of a PostgreSQL.
 type Needs struct {
 	// Foreign: another program reads the log, with a slot and a publication of its
-	// own. Neither they nor what streaming needs are looked at.
+	// own. Neither they nor what streaming needs are looked at, unless it is known
+	// as Reader: "connector shop".
 	Foreign     bool
+	Reader      string
 	Slot        string
 	Publication string
 	// ApplicationName is the application_name of the stream's connection.

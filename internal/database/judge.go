@@ -34,7 +34,7 @@ func judge(s *server, needs Needs) []Problem {
 	j := &judgement{server: s, needs: needs}
 	stream := func(looks ...func()) {
 		for _, look := range looks {
-			if !needs.Foreign {
+			if !needs.Foreign || needs.Reader != "" {
 				look()
 			}
 		}
@@ -90,6 +90,14 @@ func (t *wanted) relations() []*Relation {
 	return relations
 }
 
+// reader is who reads the log.
+func (j *judgement) reader() string {
+	if j.needs.Reader != "" {
+		return j.needs.Reader
+	}
+	return "Unstale"
+}
+
 func (j *judgement) add(p Problem) { j.problems = append(j.problems, p) }
 
 func (j *judgement) standbys() {
@@ -100,7 +108,7 @@ func (j *judgement) standbys() {
 	}
 	after := configured.without(j.needs.ApplicationName, j.Standbys).String()
 	p := j.alter("synchronous_standby_names", after, "")
-	p.Text = fmt.Sprintf("%s makes Unstale's stream a synchronous standby: COMMIT would wait for Unstale, and Unstale for the commit to become visible", literal(value))
+	p.Text = fmt.Sprintf("%s makes the stream of %s a synchronous standby: COMMIT would wait for it, and Unstale for the commit to become visible", literal(value), j.reader())
 	if after == "" && slices.Contains(configured.names, "*") {
 		p.Text += "; no other standby is connected that could be named instead"
 	}
@@ -130,7 +138,7 @@ func (j *judgement) capacity() {
 	if j.ourSlot() == nil {
 		if most := j.number("max_replication_slots"); len(j.Slots) >= most {
 			p := j.alter("max_replication_slots", strconv.Itoa(len(j.Slots)+5), "restart")
-			p.Text = fmt.Sprintf("all %d replication slots are taken and Unstale needs one", most)
+			p.Text = fmt.Sprintf("all %d replication slots are taken and %s needs one", most, j.reader())
 			var idle []string
 			for _, slot := range j.Slots {
 				if !slot.Active {
@@ -146,7 +154,7 @@ func (j *judgement) capacity() {
 	running := j.ourSlot() != nil && j.ourSlot().Active
 	if most := j.number("max_wal_senders"); !running && j.Senders >= most {
 		p := j.alter("max_wal_senders", strconv.Itoa(j.Senders+5), "restart")
-		p.Text = fmt.Sprintf("all %d WAL senders are taken and Unstale needs one", most)
+		p.Text = fmt.Sprintf("all %d WAL senders are taken and %s needs one", most, j.reader())
 		j.add(p)
 	}
 }
@@ -157,7 +165,7 @@ func (j *judgement) keepSize() {
 	}
 	p := j.alter("max_slot_wal_keep_size", "10GB", "")
 	p.Severity = Advice
-	p.Text = "it is unlimited: as long as Unstale is away the server keeps its log, until the disk is full; set what the disk can spare, beyond which Unstale sweeps its keys instead"
+	p.Text = fmt.Sprintf("it is unlimited: as long as %s is away the server keeps its log, until the disk is full; set what the disk can spare, beyond which Unstale sweeps its keys instead", j.reader())
 	j.add(p)
 }
 
@@ -736,24 +744,33 @@ func (j *judgement) slot() {
 		return
 	}
 	p := Problem{Severity: Wrong, Subject: "slot " + slot.Name}
+	setting := "source.postgres.slot"
+	if j.needs.Reader != "" {
+		setting = "source.kafka.connect.slot"
+	}
 	switch {
 	case slot.Type != "logical":
 		p.Text = "it is a " + slot.Type + " slot, of somebody else"
-		p.Then = "choose another name for source.postgres.slot"
+		p.Then = "choose another name for " + setting
 	case slot.Plugin != "pgoutput":
 		p.Text = "its plugin is " + slot.Plugin + ", not pgoutput: it is somebody else's"
-		p.Then = "choose another name for source.postgres.slot"
+		p.Then = "choose another name for " + setting
 	case slot.Database != j.Database:
 		p.Text = fmt.Sprintf("it belongs to database %s, not to %s", slot.Database, j.Database)
-		p.Then = "choose another name for source.postgres.slot"
+		p.Then = "choose another name for " + setting
+	case slot.WALStatus == "lost" && j.needs.Reader != "":
+		// Debezium would try for half an hour to read it, and then give up.
+		p.Text = fmt.Sprintf("the server has thrown away log that %s has not read, and it waits for that", j.needs.Reader)
+		p.Mend = []string{"SELECT pg_drop_replication_slot(" + literal(slot.Name) + ");"}
+		p.Then = "it then makes the slot anew; with snapshot.mode=when_needed it copies the rows, which sweeps the entries"
 	case slot.WALStatus == "lost":
 		p.Severity = Advice
 		p.Text = "the server has thrown away log that Unstale has not read; when Unstale starts it replaces the slot and sweeps its keys"
 		p.Then = "start Unstale"
 	case slot.WALStatus == "unreserved":
 		p.Severity = Advice
-		p.Text = "it is behind by more than max_slot_wal_keep_size: at its next checkpoint the server throws away what Unstale has not read, which costs a sweep"
-		p.Then = "let Unstale catch up"
+		p.Text = fmt.Sprintf("it is behind by more than max_slot_wal_keep_size: at its next checkpoint the server throws away what %s has not read, which costs a sweep", j.reader())
+		p.Then = fmt.Sprintf("let %s catch up", j.reader())
 	default:
 		return
 	}

@@ -50,8 +50,8 @@ func TestWhatTheOperatorIsToldAboutAServer(t *testing.T) {
 	}
 }
 
-// parseStory reads lines of "what field=value ...": server, setting, slot,
-// publication, table, part (of the table above), name (a table that no entry
+// parseStory reads lines of "what field=value ...": server, foreign (somebody else
+// reads the log), setting, slot, publication, table, part (of the table above), name (a table that no entry
 // wants) and entry.
 func parseStory(t *testing.T, input string) (*server, Needs) {
 	s := &server{
@@ -91,6 +91,8 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 			s.Senders = f.number("senders", s.Senders)
 			s.Standbys = f.list("standbys")
 			s.Unnamed = f.number("unnamed", s.Unnamed)
+		case "foreign":
+			needs.Foreign, needs.Reader = true, strings.ReplaceAll(f.text("reader", ""), "_", " ")
 		case "setting":
 			s.Settings[f.text("name", "")] = setting{
 				Value:   strings.ReplaceAll(f.text("value", ""), "_", " "),

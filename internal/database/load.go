@@ -253,8 +253,8 @@ func (l *Loader) Estimate(ctx context.Context, number int) (rows int64, err erro
 	return plans[0].Plan.Rows, nil
 }
 
-// use runs do on a connection. Whatever goes wrong, the next one is new, so that
-// it reads the catalog again and its server is looked at.
+// use runs do on a connection. If it may be the connection that is wrong, the next
+// one is new, so that it reads the catalog again and its server is looked at.
 func (l *Loader) use(ctx context.Context, number int, do func(*loadConn, *loadStatements) error) error {
 	var conn *loadConn
 	select {
@@ -265,23 +265,30 @@ func (l *Loader) use(ctx context.Context, number int, do func(*loadConn, *loadSt
 	defer func() { l.free <- conn }()
 	kept := conn != nil
 	err := l.attempt(ctx, &conn, number, do)
-	if err != nil && kept && ctx.Err() == nil && !said(err) {
-		// One that has been idle may be dead without anybody having said so, or lead
-		// to the server of an earlier attachment.
+	if err != nil && kept && ctx.Err() == nil && !keeps(err) {
+		// One that has been idle may be dead without anybody having said so, lead to
+		// the server of an earlier attachment, or have statements for a table that
+		// was altered since.
 		err = l.attempt(ctx, &conn, number, do)
 	}
 	return err
 }
 
-// said reports that the server has refused a statement, and not the connection.
-func said(err error) bool {
+// keeps reports that the connection, and what it has prepared, are right after err:
+// the server has refused a statement for what it met in rows, or for its time.
+// 0A000 (a plan for a row of another type) and class 42 (columns, types, rights)
+// may be said of what was prepared for a table that was altered since.
+func keeps(err error) bool {
+	if _, ok := errors.AsType[*Unloadable](err); ok {
+		return true
+	}
 	refused, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && refused.SeverityUnlocalized == "ERROR"
+	return ok && refused.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(refused.Code, "0A") && !strings.HasPrefix(refused.Code, "42")
 }
 
 func (l *Loader) attempt(ctx context.Context, conn **loadConn, number int, do func(*loadConn, *loadStatements) error) (err error) {
 	defer func() {
-		if err != nil && *conn != nil {
+		if err != nil && *conn != nil && (!keeps(err) || (*conn).IsClosed()) {
 			(*conn).close()
 			*conn = nil
 		}

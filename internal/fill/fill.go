@@ -102,6 +102,7 @@ const (
 	chunkKeysMax  = 256     // loaded by one statement
 	chunkKeysMin  = 16      // of an entry whose rows nobody has seen yet
 	chunkBytesMax = 4 << 20 // of values, as far as earlier rows tell
+	chunksCalm    = 8       // loaded behind one that was too much, before the next is larger
 	looksMax      = 3       // at the lease of another
 	// shieldWait is how long a fill waits for the stream to pass what its load
 	// may have seen. Beyond, the key gets a shield: one more key in Redis, for
@@ -149,6 +150,12 @@ func (e *serverError) Unwrap() error { return e.err }
 // stream has another owner, or the entry is another one.
 var ErrSuperseded = errors.New("what is loaded has been taken up by another owner, or in another shape")
 
+// A tableError is why no key of an entry can be loaded now. A person must mend it.
+type tableError struct{ err error }
+
+func (e *tableError) Error() string { return e.err.Error() }
+func (e *tableError) Unwrap() error { return e.err }
+
 // A filler takes chunks of keys through begin, load and fill. It is safe for
 // concurrent use.
 type filler struct {
@@ -162,6 +169,8 @@ type filler struct {
 	mu sync.Mutex
 	// chunks has, for each entry, how many keys its next chunk may have.
 	chunks []int
+	// calm has, for each entry, how many chunks are to come before a larger one.
+	calm []int
 	// said has the problems that were logged: entry, server and reason.
 	said map[string]bool
 }
@@ -172,7 +181,7 @@ func newFiller(entries []plan.Entry, rows Rows, cache Cache, applied func() uint
 	}
 	f := &filler{entries: entries, rows: rows, cache: cache, applied: applied, claim: claim, logger: logger, said: map[string]bool{}}
 	for range entries {
-		f.chunks = append(f.chunks, chunkKeysMin)
+		f.chunks, f.calm = append(f.chunks, chunkKeysMin), append(f.calm, 0)
 	}
 	return f
 }
@@ -182,6 +191,13 @@ func (f *filler) chunk(entry int) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.chunks[entry]
+}
+
+// halve makes the next chunks of an entry smaller than one of so many keys.
+func (f *filler) halve(entry, keys int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.chunks[entry], f.calm[entry] = max(1, min(f.chunks[entry], keys/2)), chunksCalm
 }
 
 // learn sizes the next chunk by the rows that were loaded.
@@ -200,11 +216,17 @@ func (f *filler) learn(entry int, values [][]string) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.chunks[entry] = max(1, min(2*f.chunks[entry], chunkKeysMax, chunkBytesMax/max(1, bytes/rows)))
+	larger := 2 * f.chunks[entry]
+	if f.calm[entry] > 0 {
+		f.calm[entry]--
+		larger = f.chunks[entry]
+	}
+	f.chunks[entry] = max(1, min(larger, chunkKeysMax, chunkBytesMax/max(1, bytes/rows)))
 }
 
 // fill deals with keys of one entry. An error is a *serverError or that of ctx,
-// and everything may then be done again; or ErrSuperseded.
+// and everything may then be done again; or ErrSuperseded; or, with results, a
+// *tableError.
 //
 // A new owner notes what the entries are for it before it sweeps them. Leases that
 // were given before that note are ended by the first pass of the sweep, or what was
@@ -248,7 +270,21 @@ func (f *filler) fill(ctx context.Context, entry int, keys []string) ([]result, 
 		return nil, fmt.Errorf("load %s: %w", e.Name, ErrSuperseded)
 	}
 	outcomes, err := f.load(leased, entry, token, ourKeys)
-	if ofStatement(err) {
+	switch blame(err) {
+	case ofTable:
+		for _, i := range ours {
+			results[i].outcome = failed
+		}
+		return results, &tableError{err}
+	case ofTime:
+		if len(ourKeys) > 1 {
+			// The server is busy, or the chunk is too much: both call for patience.
+			f.halve(entry, len(ourKeys))
+			return nil, err
+		}
+		outcomes, err = f.divide(ctx, entry, ourKeys, err)
+	case ofRow:
+		f.halve(entry, len(ourKeys))
 		outcomes, err = f.divide(ctx, entry, ourKeys, err)
 	}
 	if err != nil {
@@ -324,7 +360,10 @@ func (f *filler) divide(ctx context.Context, entry int, keys []string, refusal e
 		return nil, err
 	}
 	second, err := f.fill(ctx, entry, keys[len(keys)/2:])
-	return append(first, second...), err
+	if err != nil {
+		return nil, err
+	}
+	return append(first, second...), nil
 }
 
 // passed waits a moment for the stream to pass a position of the log.
@@ -377,23 +416,37 @@ type sqlState interface {
 	SQLState() string
 }
 
-// ofStatement reports that the server has read the statement and refused it:
-// for a value, a column that is gone, a row that takes too long. Another try
-// would end the same. Classes of SQLSTATE that speak of the connection or of the
-// server's own state (08, 25, 28, 3D, 40, 53, 55, 57, 58) are not that.
+// A blamed is what an error of the database is about, and so what mends it.
+type blamed uint8
+
+const (
+	ofServer blamed = iota // another try may help
+	ofTime                 // fewer keys, or another try, may help
+	ofTable                // no key of the entry can be loaded: a right or a column is gone
+	ofRow                  // of one of the keys: a value that cannot be read
+)
+
+// blame tells by the SQLSTATE with which the server has read a statement and
+// refused it. Classes that speak of the connection or of the server's own state
+// (08, 25, 28, 3D, 40, 53, 55, 57, 58) are not that.
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
-func ofStatement(err error) bool {
+func blame(err error) blamed {
 	state, ok := errors.AsType[sqlState](err)
 	if !ok || len(state.SQLState()) != 5 {
-		return false
+		return ofServer
 	}
 	switch state.SQLState()[:2] {
 	case "08", "25", "28", "3D", "40", "53", "55", "58":
-		return false
+		return ofServer
 	case "57":
-		return state.SQLState() == "57014" // it has run for too long
+		if state.SQLState() == "57014" { // it has run for too long
+			return ofTime
+		}
+		return ofServer
+	case "42":
+		return ofTable
 	}
-	return true
+	return ofRow
 }
 
 // sleep waits, or returns early if ctx ends.

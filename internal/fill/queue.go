@@ -240,7 +240,10 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 		keys[i] = r.key
 	}
 	results, err := q.filler.fill(ctx, entry, keys)
-	if errors.Is(err, ErrSuperseded) {
+	switch {
+	case err == nil:
+		q.hold.over(entry)
+	case errors.Is(err, ErrSuperseded):
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		for _, r := range chunk {
@@ -251,11 +254,10 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 			}
 		}
 		return
+	case ctx.Err() == nil:
+		q.hold.failed(entry, err)
 	}
-	if err != nil {
-		if ctx.Err() == nil {
-			q.hold.failed(entry, err)
-		}
+	if results == nil {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		for _, r := range chunk {
@@ -263,7 +265,6 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 		}
 		return
 	}
-	q.hold.over(entry)
 
 	var tally Tally
 	q.mu.Lock()

@@ -285,6 +285,88 @@ func TestARowThatCannotBeReadCostsNoOther(t *testing.T) {
 	})
 }
 
+// A right that is gone is so for every key: to look for the one that is wrong, by
+// halves, would be hundreds of statements for each chunk, and no key is.
+func TestATableThatCannotBeReadIsAskedSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		w.is("database", refusal("42501"))
+		var log bytes.Buffer
+		q := running(t, w, plan.Refresh, fill.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for i := range 1000 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(time.Minute)
+		if w.calls > 400 || len(w.leases) != 0 {
+			t.Errorf("%d calls in a minute, %d leases", w.calls, len(w.leases))
+		}
+		if w.tally.Failed == 0 || w.tally.Failed+q.Pending() != 1000 {
+			t.Errorf("%d failed, %d pending", w.tally.Failed, q.Pending())
+		}
+		w.is("database", nil)
+		settle(10 * time.Second)
+		if wrong, cached := w.wrong(); cached != 1000-w.tally.Failed || cached < 100 || len(wrong) > 0 {
+			t.Errorf("%d cached, %d failed, wrong %v", cached, w.tally.Failed, wrong)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+	})
+}
+
+// A database that is too busy for a chunk is not to be asked for its halves at
+// once, and again for theirs, nor for as much the next time. Each such statement
+// keeps it busy for the length of a lease.
+func TestABusyDatabaseIsAskedForLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		tooMuch, most := 0, 1
+		w.busy = func(keys int) error {
+			if keys > most {
+				tooMuch++
+				return refusal("57014")
+			}
+			return nil
+		}
+		q := running(t, w, plan.Refresh, fill.Options{})
+		for i := range 1000 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(30 * time.Second)
+		w.mu.Lock()
+		if stored := w.tally.Stored; w.held["database"] != tooMuch || tooMuch > 16+stored/4 || stored == 0 || w.tally.Failed > 0 {
+			t.Errorf("%d statements were too much, held %v, %+v", tooMuch, w.held, w.tally)
+		}
+		most = 1000
+		w.mu.Unlock()
+		settle(time.Minute)
+		if _, cached := w.wrong(); cached != 1000 {
+			t.Errorf("%d cached, %d pending", cached, q.Pending())
+		}
+	})
+}
+
+// Alone, a key whose row takes longer than its lease is the one.
+func TestARowThatTakesTooLongCostsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(100)
+		w.refuses = func(id string) error {
+			if id == "50" {
+				return refusal("57014")
+			}
+			return nil
+		}
+		q := running(t, w, plan.Refresh, fill.Options{})
+		for i := range 100 {
+			q.Request(0, fmt.Sprint("product:", i))
+		}
+		settle(time.Minute)
+		if diff := cmp.Diff(fill.Tally{Stored: 99, Failed: 1}, w.tally); diff != "" {
+			t.Errorf("%d pending, tally (-want +got):\n%s", q.Pending(), diff)
+		}
+	})
+}
+
 // A person needs a key to look at, and each reason once: ten thousand keys that
 // have the same are one line, and do not hide another reason.
 func TestEachReasonIsSaidOnceWithAKey(t *testing.T) {

@@ -34,6 +34,7 @@ type world struct {
 	refuses  func(id string) error // a row that cannot be read
 	broken   map[string]error      // keys that can have no lease
 	away     map[string]error      // servers that do not answer
+	busy     func(keys int) error  // a statement that cannot be done, for its number of keys
 	// superseded: the claim of who loads does not stand.
 	superseded bool
 	calls      int
@@ -86,6 +87,9 @@ func (w *world) Load(ctx context.Context, entry int, keys [][]string) ([][]strin
 	w.mu.Lock()
 	w.calls++
 	err := w.away["database"]
+	if w.busy != nil && err == nil {
+		err = w.busy(len(keys))
+	}
 	var values [][]string
 	for _, key := range keys {
 		if w.refuses != nil && err == nil {
@@ -121,6 +125,11 @@ func (w *world) Next(ctx context.Context, entry int, after []string, limit int) 
 	defer w.mu.Unlock()
 	if err := w.away["database"]; err != nil {
 		return nil, err
+	}
+	if w.busy != nil {
+		if err := w.busy(limit); err != nil {
+			return nil, err
+		}
 	}
 	from := 0
 	if after != nil {

@@ -152,12 +152,19 @@ func (w *Warmer) Run(ctx context.Context, entry int, from Progress) (Progress, e
 func (w *Warmer) walk(ctx context.Context, entry int, after []string, ahead chan<- struct{}, stretches chan<- *stretch) error {
 	e := &w.filler.entries[entry]
 	for number := 0; ; number++ {
-		limit := w.pace.limit(w.filler.chunk(entry))
 		var values [][]string
 		err := w.persist(ctx, entry, func() (err error) {
 			asking, cancel := context.WithTimeout(ctx, walkWait)
 			defer cancel()
-			if values, err = w.keys.Next(asking, entry, after, limit); err != nil && !ofStatement(err) {
+			limit := w.pace.limit(w.filler.chunk(entry))
+			values, err = w.keys.Next(asking, entry, after, limit)
+			switch blame(err) {
+			case ofTable, ofRow:
+				return err
+			case ofTime:
+				w.filler.halve(entry, limit)
+			}
+			if err != nil {
 				err = &serverError{serverDatabase, err}
 			}
 			return err
@@ -194,26 +201,31 @@ func (w *Warmer) walk(ctx context.Context, entry int, after []string, ahead chan
 func (w *Warmer) load(stop, work context.Context, entry int, s *stretch) error {
 	keys := s.keys
 	for looks := 0; len(keys) > 0; looks++ {
-		if sleepUntil(stop, w.pace.next()); stop.Err() != nil {
-			return stop.Err()
-		}
-		w.pace.charge(len(keys))
-		var results []result
-		err := w.persist(stop, entry, func() (err error) {
-			results, err = w.filler.fill(work, entry, keys)
-			return err
-		})
-		if err != nil {
-			return err
-		}
 		var left []string
 		var wait time.Duration
-		for i, r := range results {
-			if r.outcome == busy && looks < looksMax {
-				left, wait = append(left, keys[i]), max(wait, r.left)
-				continue
+		for len(keys) > 0 {
+			if sleepUntil(stop, w.pace.next()); stop.Err() != nil {
+				return stop.Err()
 			}
-			s.tally.count(r.outcome)
+			var results []result
+			err := w.persist(stop, entry, func() (err error) {
+				// It may be less than when the stretch was cut.
+				chunk := keys[:min(len(keys), w.filler.chunk(entry))]
+				w.pace.charge(len(chunk))
+				results, err = w.filler.fill(work, entry, chunk)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			for i, r := range results {
+				if r.outcome == busy && looks < looksMax {
+					left, wait = append(left, keys[i]), max(wait, r.left)
+					continue
+				}
+				s.tally.count(r.outcome)
+			}
+			keys = keys[len(results):]
 		}
 		if keys = left; len(keys) > 0 {
 			// Whoever has the lease usually fills soon, and this stretch holds up
@@ -286,7 +298,9 @@ func (w *Warmer) persist(ctx context.Context, entry int, do func() error) error 
 			w.hold.over(entry)
 			return nil
 		}
-		if _, passing := errors.AsType[*serverError](err); !passing || errors.Is(err, change.ErrOriginChanged) {
+		_, passing := errors.AsType[*serverError](err)
+		_, lasting := errors.AsType[*tableError](err)
+		if !passing || lasting || errors.Is(err, change.ErrOriginChanged) {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -132,6 +132,49 @@ func TestAWarmHoldsWhileAServerIsAway(t *testing.T) {
 	})
 }
 
+// A right that is gone only a person can give again: it is said, and not that every
+// row has failed.
+func TestAWarmEndsAtATableThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		w.refuses = func(string) error { return refusal("42501") }
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{})
+		if err == nil || p.Keys() != 0 || w.calls > 20 || len(w.leases) != 0 {
+			t.Errorf("%v, %+v, %d calls, %d leases", err, p, w.calls, len(w.leases))
+		}
+	})
+}
+
+// A warm must not end because the database is busy for a while, neither while it
+// walks nor while it loads: then it takes smaller steps.
+func TestAWarmOfABusyDatabaseTakesSmallerSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(5000)
+		most := 1000
+		w.busy = func(keys int) error {
+			if keys > most {
+				return refusal("57014")
+			}
+			return nil
+		}
+		w.loadTime = 10 * time.Millisecond
+		for after, keys := range map[time.Duration]int{50 * time.Millisecond: 3, time.Minute: 1000} {
+			time.AfterFunc(after, func() {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				most = keys
+			})
+		}
+		p, err := warmer(t, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{})
+		if err != nil || !p.Done || p.Stored != 5000 {
+			t.Errorf("%+v: %v", p, err)
+		}
+		if w.held["database"] == 0 {
+			t.Error("it was never too busy: this proves nothing")
+		}
+	})
+}
+
 // Behind a name that leads to several servers one load, and only one, may come to
 // another one. The others must not wait for what that was to load.
 func TestAWarmEndsWhenOneLoadComesToAnotherServer(t *testing.T) {

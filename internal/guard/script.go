@@ -57,6 +57,16 @@ var (
 	Forget      = newScript("forget", forgetSource)
 )
 
+// Commands are those that the scripts run, with arguments as they may have. Redis
+// asks for the right to each of them: one that is missing ends a script in its
+// middle.
+func Commands(key string) [][]string {
+	return [][]string{
+		{"TIME"}, {"GET", key}, {"MGET", key}, {"SET", key, "value"}, {"DEL", key}, {"UNLINK", key}, {"EXISTS", key}, {"PEXPIRE", key, "1"},
+		{"HGET", key, "field"}, {"HMGET", key, "field"}, {"HGETALL", key}, {"HSET", key, "field", "value"}, {"HINCRBY", key, "field", "1"},
+	}
+}
+
 // Replies of Apply.
 const (
 	OK     = "OK"

@@ -109,9 +109,9 @@ func (m *member) add(_ context.Context, client *kgo.Client, added map[string][]i
 		}
 	}
 	m.joined = true
-	if len(added) > 0 {
-		m.change()
-	}
+	// Also if nothing is new for us: the group may have come together because a topic
+	// has another partition, and then no key of it is where it was.
+	m.change()
 	select {
 	case m.woken <- struct{}{}:
 	default:

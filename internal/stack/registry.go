@@ -1,9 +1,11 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,8 +15,7 @@ import (
 
 // RegistryOptions of one schema registry.
 type RegistryOptions struct {
-	// Settings go into application.properties, over the defaults of this
-	// package.
+	// Settings are the registry's, over the defaults of this package.
 	Settings map[string]string
 	JVM      JVM
 }
@@ -39,11 +40,11 @@ func (s *Stack) Registry(ctx context.Context, options RegistryOptions) (*Registr
 	if err != nil {
 		return nil, err
 	}
-	jars, err := s.fetchJars(ctx, registryJars)
+	dirs, err := s.fetchJars(ctx, registryJars)
 	if err != nil {
 		return nil, err
 	}
-	server, err := s.newServer("registry", "Apicurio Registry "+registryJars.version, nil)
+	server, err := s.newServer("registry", "Apicurio Registry "+registryVersion, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -51,19 +52,19 @@ func (s *Stack) Registry(ctx context.Context, options RegistryOptions) (*Registr
 	began := time.Now()
 	server.mu.Lock()
 	defer server.mu.Unlock()
-	if err := r.create(ctx, java, jars, options); err != nil {
+	if err := r.create(ctx, java, dirs[0], options); err != nil {
 		return nil, fmt.Errorf("start %s: %w", r.name, err)
 	}
 	s.say("started %s on %s in %s", r.name, r.Addr(), time.Since(began).Round(time.Millisecond))
 	return r, nil
 }
 
-func (r *Registry) create(ctx context.Context, java, jars string, options RegistryOptions) (err error) {
+func (r *Registry) create(ctx context.Context, java javaBuild, jars string, options RegistryOptions) (err error) {
 	if r.port, err = reservePort(); err != nil {
 		return err
 	}
 	config := filepath.Join(r.dir, "config") // where Quarkus looks, from its working directory
-	for _, dir := range []string{r.data(), r.temporary(), config} {
+	for _, dir := range []string{r.data(), config} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -81,13 +82,13 @@ func (r *Registry) create(ctx context.Context, java, jars string, options Regist
 		"apicurio.datasource.jdbc.min-size":     "1",
 		"apicurio.datasource.jdbc.max-size":     "10",
 	}
-	if err := writeProperties(filepath.Join(config, "application.properties"), merge(settings, options.Settings)); err != nil {
+	maps.Copy(settings, options.Settings)
+	if err := writeProperties(filepath.Join(config, "application.properties"), settings); err != nil {
 		return err
 	}
-	r.runJava(java, append(options.JVM.flags(registryHeapMax, r.temporary()),
-		"-jar", filepath.Join(jars, "apicurio-registry-app-"+registryJars.version+"-runner.jar"))...)
 	r.probe = func(ctx context.Context) error { return getOK(ctx, r.CompatURL()+"/subjects") }
-	return r.start(ctx)
+	options.JVM.HeapMax = cmp.Or(options.JVM.HeapMax, registryHeapMax)
+	return r.startJava(ctx, java, options.JVM, "-jar", filepath.Join(jars, "apicurio-registry-app-"+registryVersion+"-runner.jar"))
 }
 
 // URL is of the server; its own API is under /apis/registry.

@@ -1,5 +1,6 @@
-// Package stack finds, fetches and starts real servers: PostgreSQL and Redis,
-// for the demo and for the tests.
+// Package stack finds, fetches and starts real servers for the demo and for the
+// tests: PostgreSQL and Redis; Kafka, a schema registry, and Kafka Connect with
+// Debezium.
 //
 // It promises three things. It uses what is installed before it fetches
 // anything. It never touches a server that already runs: its own listen on free
@@ -8,8 +9,8 @@
 // servers end and their data goes.
 //
 // It refuses to install servers into the system, to start system services and
-// to download from anywhere but the registries that the machine's own pip and
-// apt-get are set up for. Servers can be started on Linux only.
+// to download from anywhere but the registries that the machine's own pip, mvn
+// and apt-get are set up for. Servers can be started on Linux only.
 package stack
 
 import (

@@ -14,60 +14,94 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/unstale/unstale/internal/stack"
 )
 
-// pipeline is Kafka, a schema registry and Kafka Connect with Debezium, shared by
-// the tests that break none of them.
-var pipeline struct {
-	mu       sync.Mutex
+// A pipeline is Kafka, a schema registry and Kafka Connect with Debezium.
+type pipeline struct {
 	kafka    *stack.Kafka
 	registry *stack.Registry
 	connect  *stack.Connect
 }
+
+// sharedPipeline is for the tests that break none of it.
+var sharedPipeline struct {
+	mu sync.Mutex
+	pipeline
+}
+
+// A format is how Debezium writes keys and values.
+type format int
+
+const (
+	avro format = iota
+	jsonWithSchemas
+	jsonPlain
+)
+
+func (f format) String() string { return [...]string{"Avro", "JSON with schemas", "JSON"}[f] }
 
 // A topicFixture is a fixture whose changes come through Debezium and Kafka.
 type topicFixture struct {
 	*fixture
-	kafka    *stack.Kafka
-	registry *stack.Registry
-	connect  *stack.Connect
-	avro     bool
-	tables   string // table.include.list
+	pipeline
+	format format
+	tables string // table.include.list
+	// followed are the tables of the entries, for follow.
+	followed []string
+	// told are settings of the connector over the usual ones.
+	told map[string]string
+
+	asked  sync.Once
+	admins *kadm.Client
 }
 
-// newTopicFixture makes an empty database, whose connector is made by connect.
-func newTopicFixture(t *testing.T, major int, avro bool) *topicFixture {
+// newTopicFixture makes an empty database, whose connector is made by
+// connectDebezium.
+func newTopicFixture(t *testing.T, major int, format format) *topicFixture {
 	t.Helper()
-	f := &topicFixture{fixture: newFixture(t, major), avro: avro, tables: "public\\..*"}
-	pipeline.mu.Lock()
-	defer pipeline.mu.Unlock()
+	return newTopicFixtureOn(t, sharedPostgres(t, major), startRedis(t, stack.RedisOptions{}), usePipeline(t), format)
+}
+
+func newTopicFixtureOn(t *testing.T, postgres *stack.Postgres, r *stack.Redis, p pipeline, format format) *topicFixture {
+	t.Helper()
+	return &topicFixture{fixture: newFixtureOn(t, postgres, r), pipeline: p, format: format, tables: "public\\..*"}
+}
+
+// usePipeline starts the shared servers, if nobody has.
+func usePipeline(t *testing.T) pipeline {
+	t.Helper()
+	sharedPipeline.mu.Lock()
+	defer sharedPipeline.mu.Unlock()
 	ctx := within(t, 3*time.Minute)
+	p := &sharedPipeline.pipeline
 	var err error
-	if pipeline.kafka == nil {
-		if pipeline.kafka, err = servers.Kafka(ctx, stack.KafkaOptions{}); err != nil {
+	if p.kafka == nil {
+		if p.kafka, err = servers.Kafka(ctx, stack.KafkaOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if pipeline.registry == nil {
-		if pipeline.registry, err = servers.Registry(ctx, stack.RegistryOptions{}); err != nil {
+	if p.registry == nil {
+		if p.registry, err = servers.Registry(ctx, stack.RegistryOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if pipeline.connect == nil {
-		if pipeline.connect, err = servers.Connect(ctx, stack.ConnectOptions{Kafka: pipeline.kafka, Registry: pipeline.registry}); err != nil {
+	if p.connect == nil {
+		// What is sent is noted soon: follow waits for that.
+		options := stack.ConnectOptions{Kafka: p.kafka, Registry: p.registry, Settings: map[string]string{"offset.flush.interval.ms": "100"}}
+		if p.connect, err = servers.Connect(ctx, options); err != nil {
 			t.Fatal(err)
 		}
 	}
-	f.kafka, f.registry, f.connect = pipeline.kafka, pipeline.registry, pipeline.connect
-	return f
+	return *p
 }
 
 // config is a configuration with these entries.
 func (f *topicFixture) config(entries string) string {
 	registry := ""
-	if f.avro {
+	if f.format == avro {
 		registry = "\n    schema_registry: " + f.registry.CompatURL()
 	}
 	return fmt.Sprintf(`database: %s
@@ -113,17 +147,19 @@ func (f *topicFixture) connector() map[string]string {
 		"extended.headers.enabled":                  "false",
 		"slot.drop.on.stop":                         "true",
 	}
-	if f.avro {
+	if f.format == avro {
 		maps.Copy(settings, f.registry.AvroConverters())
 	} else {
-		maps.Copy(settings, stack.JSONConverters(true))
+		maps.Copy(settings, stack.JSONConverters(f.format == jsonWithSchemas))
 	}
+	maps.Copy(settings, f.told)
 	return settings
 }
 
 // connectDebezium creates the connector, and waits until its task runs.
 func (f *topicFixture) connectDebezium() {
 	f.t.Helper()
+	f.exec(sentinels)
 	f.rest(http.MethodPut, "/connectors/"+f.slot+"/config", f.connector(), nil)
 	f.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -134,17 +170,28 @@ func (f *topicFixture) connectDebezium() {
 }
 
 func (f *topicFixture) taskState() string {
+	state, trace := f.task()
+	if state == "FAILED" {
+		f.t.Fatalf("the connector has failed: %s", trace)
+	}
+	return state
+}
+
+// taskStateNow is taskState where a failure is what the test is about.
+func (f *topicFixture) taskStateNow() string {
+	state, _ := f.task()
+	return state
+}
+
+func (f *topicFixture) task() (state, trace string) {
 	var status struct {
 		Tasks []struct{ State, Trace string }
 	}
 	text, err := f.ask(within(f.t, 10*time.Second), http.MethodGet, "/connectors/"+f.slot+"/status", nil)
 	if err != nil || json.Unmarshal(text, &status) != nil || len(status.Tasks) == 0 {
-		return ""
+		return "", ""
 	}
-	if status.Tasks[0].State == "FAILED" {
-		f.t.Fatalf("the connector has failed: %s", status.Tasks[0].Trace)
-	}
-	return status.Tasks[0].State
+	return status.Tasks[0].State, status.Tasks[0].Trace
 }
 
 func (f *topicFixture) rest(method, path string, body, reply any) {
@@ -234,7 +281,7 @@ func (f *topicFixture) eventually(what string, done func() bool) {
 // Rows that the connector's snapshot has read are warm, changes are set and
 // dropped: the same bytes as from the log itself.
 func TestChangesComeThroughDebeziumAndKafka(t *testing.T) {
-	f := newTopicFixture(t, 15, true)
+	f := newTopicFixture(t, 15, avro)
 	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2))")
 	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20) i")
 	f.connectDebezium()
@@ -257,14 +304,14 @@ func TestChangesComeThroughDebeziumAndKafka(t *testing.T) {
 // dropped and, where the connector shows the types, set. What cannot be promised
 // is said.
 func TestKafkaWithoutADatabase(t *testing.T) {
-	f := newTopicFixture(t, 15, true)
+	f := newTopicFixture(t, 15, avro)
 	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2))")
 	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20) i")
 	f.connectDebezium()
 	text := f.config("  warm: {key: 'warm:{id}', table: products, on_change: warm}\n  dropped: {key: 'dropped:{id}', table: products}\n")
 	i := startInstance(t, strings.TrimPrefix(text, "database: "+f.url+"\n"))
 	i.waitReady()
-	f.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
 	f.fetch("dropped:7", product, 7)
 	f.exec("UPDATE products SET price = 77.70 WHERE id = 7")
 	i.eventually("it is dropped", func() bool { return !f.cached("dropped:7") })

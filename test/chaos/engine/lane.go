@@ -80,6 +80,16 @@ func basicLanes() []*lane {
 	}
 }
 
+// keepLanes are modes whose changes write values.
+func keepLanes() (lanes []*lane) {
+	for _, l := range allLanes() {
+		if l.name == "update" || l.name == "warm" {
+			lanes = append(lanes, l)
+		}
+	}
+	return lanes
+}
+
 // allLanes are every mode and every control.
 func allLanes() []*lane {
 	return append(basicLanes(), []*lane{
@@ -96,6 +106,9 @@ func allLanes() []*lane {
 // Entries is what belongs under `entries:` in the configuration for a Traffic
 // without controls of its own.
 var Entries = entries(basicLanes())
+
+// KeepEntries is what belongs there with Keeps.
+var KeepEntries = entries(append(basicLanes(), keepLanes()...))
 
 func entries(lanes []*lane) string {
 	var b strings.Builder

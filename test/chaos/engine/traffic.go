@@ -57,6 +57,11 @@ type TrafficOptions struct {
 	Pause time.Duration
 	// ReadPause is between two reads of one reader. Default 10 ms.
 	ReadPause time.Duration
+	// Keeps adds the modes whose changes write values.
+	Keeps bool
+	// Follow, if not nil, takes the place of the barrier: it returns when the cache
+	// reflects what was committed before it was called.
+	Follow func(context.Context) error
 	// Whole adds every mode and every control, and what makes their races wide:
 	// a synchronous standby, and readers that come at the moment of a drop. Redis
 	// must then have notify-keyspace-events Eg.
@@ -122,6 +127,9 @@ func NewTraffic(ctx context.Context, options TrafficOptions) (*Traffic, error) {
 	t.ctx, t.endBackground = context.WithCancel(context.Background())
 	if t.client, err = unstale.New(t.rdb, unstale.Options{Slot: options.Slot, Lease: Lease}); err != nil {
 		return nil, err
+	}
+	if options.Keeps {
+		t.lanes = append(t.lanes, keepLanes()...)
 	}
 	if options.Whole {
 		t.lanes = allLanes()
@@ -292,6 +300,9 @@ func (t *Traffic) settle(ctx context.Context, clock int, wait func(context.Conte
 
 // barrier waits until Unstale has followed.
 func (t *Traffic) barrier(ctx context.Context, s *session) error {
+	if t.options.Follow != nil {
+		return t.options.Follow(ctx)
+	}
 	position, err := t.position(ctx, s)
 	if err != nil {
 		return err

@@ -1,0 +1,271 @@
+package apply_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+)
+
+// playTopics is play with two partitions of a topic, which an earlier owner has
+// left at offset 10 of 20.
+func playTopics(t *testing.T, test func(r *rig)) {
+	t.Helper()
+	play(t, func(r *rig) {
+		r.sink.names = []string{"kafka:t:0:g", "kafka:t:1:g"}
+		r.sink.mark.Lo, r.sink.mark.Settled = offset(10), offset(10)
+		r.sink.others = []guard.Watermark{r.sink.mark}
+		r.source.at.Streams = nil
+		for _, name := range r.sink.names {
+			r.source.at.Streams = append(r.source.at.Streams, change.Stream{Name: name, Confirmed: offset(0), Begin: offset(10), End: offset(20)})
+		}
+		test(r)
+	})
+}
+
+func offset(n uint64) change.Position { return change.Position{Timeline: change.Offsets, LSN: n} }
+
+// in puts changes into a partition, the first of them at an offset, with the
+// sequences of their places in the log.
+func in(stream int, first uint64, changes []change.Change) []change.Change {
+	for i := range changes {
+		c := &changes[i]
+		if c.Op != change.Commit && c.Op != change.Restart && c.Op != change.Idle {
+			first++
+			if c.Scan == change.Streamed {
+				c.Sequence = change.Sequence{Commit: c.LSN, LSN: c.LSN}
+			}
+		}
+		c.Stream, c.Position = stream, offset(first)
+	}
+	return changes
+}
+
+// marks are where the watermarks stand.
+func (r *rig) marks() (lo, settled [2]uint64) {
+	r.sink.mu.Lock()
+	defer r.sink.mu.Unlock()
+	for i, mark := range []guard.Watermark{r.sink.mark, r.sink.others[0]} {
+		lo[i], settled[i] = mark.Lo.LSN, mark.Settled.LSN
+	}
+	return lo, settled
+}
+
+func (r *rig) wantMarks(what string, lo, settled [2]uint64) {
+	r.t.Helper()
+	gotLo, gotSettled := r.marks()
+	if gotLo != lo || gotSettled != settled {
+		r.t.Errorf("%s: the watermarks stand at %d, settled at %d; want %d, %d", what, gotLo, gotSettled, lo, settled)
+	}
+}
+
+// Each stream has its own place, in Redis and where it is confirmed.
+func TestStreamsMoveApart(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.start()
+		r.send(in(0, 20, r.users(700, 200, "1", "2")), in(1, 30, r.users(701, 210, "3")), in(0, 22, r.users(702, 220, "4")))
+		r.wantDrops("user:1", "user:2", "user:3", "user:4")
+		r.wantMarks("written", [2]uint64{23, 31}, [2]uint64{23, 31})
+		r.pass(10 * time.Second)
+		last := map[int]uint64{}
+		for _, c := range r.source.confirmations() {
+			last[c.stream] = c.position.LSN
+		}
+		if diff := cmp.Diff(map[int]uint64{0: 23, 1: 31}, last); diff != "" {
+			r.t.Errorf("confirmed (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A stream that was read to its old end has caught up, and all must.
+func TestEveryStreamMustCatchUp(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.start()
+		if r.ready() {
+			r.t.Error("ready before anything was read")
+		}
+		r.send(in(0, 19, r.users(700, 200, "1")))
+		if r.ready() {
+			r.t.Error("ready, and one of two has not caught up")
+		}
+		r.send(in(1, 19, r.users(701, 210, "2")))
+		if !r.ready() {
+			r.t.Error("not ready")
+		}
+	})
+}
+
+// A sweep holds back what the stream that has asked for it has settled, and is
+// noted there; the other goes on.
+func TestASweepIsNotedByTheStreamThatAsked(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.start()
+		r.send(in(0, 19, r.users(700, 200, "1")), in(1, 19, r.users(701, 210, "2")))
+		r.send(in(1, 20, r.truncate(702, 220)), in(0, 20, r.users(703, 230, "3")))
+		r.wantMarks("while it runs", [2]uint64{21, 21}, [2]uint64{21, 20})
+		r.sink.set(func(s *sink) {
+			if len(s.mark.Sweeps) != 0 || len(s.others[0].Sweeps) != 1 || s.others[0].Sweeps[0] != productTemplate {
+				r.t.Errorf("pending: %q and %q", s.mark.Sweeps, s.others[0].Sweeps)
+			}
+		})
+		r.pass(sweepTime + time.Second)
+		wantSweep(r, time.Time{}, productTemplate)
+		r.wantMarks("behind it", [2]uint64{21, 21}, [2]uint64{21, 21})
+		r.sink.set(func(s *sink) {
+			if len(s.mark.Sweeps)+len(s.others[0].Sweeps) != 0 {
+				r.t.Errorf("still pending: %q and %q", s.mark.Sweeps, s.others[0].Sweeps)
+			}
+		})
+	})
+}
+
+// What an earlier owner left pending in one stream is swept, once, and noted there
+// until it has ended.
+func TestAPendingSweepOfOneStreamIsResumed(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.sink.others[0].Sweeps = []string{productTemplate}
+		r.sink.others[0].Settled = offset(8)
+		r.start()
+		r.wantMarks("while it runs", [2]uint64{10, 10}, [2]uint64{10, 8})
+		r.pass(sweepTime + time.Second)
+		wantSweep(r, time.Time{}, productTemplate)
+		r.wantMarks("behind it", [2]uint64{10, 10}, [2]uint64{10, 10})
+	})
+}
+
+// A connector that was killed sends again what it had sent, under new offsets. What
+// is older than what a partition has seen only drops. What is as old may be the
+// next row of one COPY.
+func TestWhatAConnectorSendsAgainOnlyDrops(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.sink.others[0].Seen = change.Sequence{Commit: 300, LSN: 300}
+		r.start()
+		r.pass(time.Second)
+		r.send(in(0, 20, r.rows("warm", 700, 250, "a")), in(1, 20, r.rows("warm", 701, 250, "b")),
+			in(1, 21, r.rows("warm", 702, 300, "c")), in(1, 22, r.rows("warm", 703, 310, "d")), in(1, 23, r.rows("warm", 704, 305, "e")))
+		r.wantDrops(`warm:a={"id":"a"}@250`, "warm:b", `warm:c={"id":"c"}@300`, `warm:d={"id":"d"}@310`, "warm:e")
+		r.wantLoads("warm:b", "warm:e")
+		r.sink.set(func(s *sink) {
+			if got := s.others[0].Seen; got.LSN != 310 {
+				r.t.Errorf("seen %v, want 310: it must not go back", got)
+			}
+		})
+	})
+}
+
+// What somebody has set back comes again: its keys are dropped, none is SET, and
+// the watermark stays where it was.
+func TestARewoundStreamOnlyDrops(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		for i := range r.source.at.Streams {
+			r.source.at.Streams[i].Begin, r.source.at.Streams[i].Confirmed, r.source.at.Streams[i].Rewound = offset(5), offset(5), true
+		}
+		r.gate.insert = 300
+		r.sink.mark.Seen = change.Sequence{Commit: 250, LSN: 250}
+		r.start()
+		r.send(in(0, 5, r.rows("warm", 700, 200, "1")), in(1, 5, r.rows("warm", 701, 210, "2")))
+		r.wantDrops("warm:1", "warm:2")
+		r.wantMarks("behind what came again", [2]uint64{10, 10}, [2]uint64{10, 10})
+		// After a crash it is to be set back still.
+		r.pass(10 * time.Second)
+		if confirmed := r.source.confirmations(); len(confirmed) > 0 {
+			r.t.Errorf("confirmed %v", confirmed)
+		}
+		r.send(in(0, 20, r.rows("warm", 702, 310, "3")))
+		r.wantDrops("warm:1", "warm:2", `warm:3={"id":"3"}@310`)
+		r.pass(10 * time.Second)
+		if confirmed := r.source.confirmations(); len(confirmed) != 1 || confirmed[0].stream != 0 || confirmed[0].position != offset(21) {
+			r.t.Errorf("confirmed %v", confirmed)
+		}
+		if gaps := r.loop.Status().Gaps; gaps != 0 {
+			r.t.Errorf("%d gaps: nothing is missing", gaps)
+		}
+	})
+}
+
+// Forward is another matter: what lies between is in no cache.
+func TestAStreamThatWasSetForwardIsAGap(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		st := &r.source.at.Streams[1]
+		st.Begin, st.Confirmed, st.Rewound = offset(15), offset(15), true
+		r.start()
+		r.wantStatus("gaps", r.loop.Status().Gaps, 1)
+		r.pass(sweepTime + time.Second)
+		r.wantMarks("swept", [2]uint64{10, 15}, [2]uint64{10, 15})
+	})
+}
+
+// A topic may hold changes of a primary that crashed, and which the one that is
+// there has never had. They are not waited for, and set nothing, up to where the
+// topic ended then.
+func TestBehindANewOriginWhatATopicHoldsIsNotGated(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		for _, mark := range []*guard.Watermark{&r.sink.mark, &r.sink.others[0]} {
+			mark.Origin = "another"
+		}
+		r.gate.running[800] = true
+		r.start()
+		r.pass(sweepTime + time.Second)
+		r.send(in(0, 19, r.rows("warm", 800, 200, "1")))
+		r.wantDrops("warm:1")
+		r.send(in(0, 20, r.rows("warm", 800, 210, "2")))
+		r.wantDrops("warm:1")
+		r.gate.set(func(g *gate) { delete(g.running, 800) })
+		r.pass(time.Second)
+		r.wantDrops("warm:1", `warm:2={"id":"2"}@210`)
+	})
+}
+
+// A connector that reads everything anew does not tell what was deleted: all is
+// swept, and the rows that follow are kept back until that has ended, which would
+// drop them.
+func TestARestartIsSweptBeforeItsRows(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.start()
+		rows := r.rows("warm", 0, 300, "1")
+		rows[0].Scan = change.Initial
+		restart := change.Change{Op: change.Restart, Reason: "anew"}
+		r.send(in(0, 20, r.users(700, 200, "0")), in(1, 20, append([]change.Change{restart}, rows...)))
+		r.wantDrops("user:0")
+		r.pass(sweepTime - time.Second)
+		r.wantDrops("user:0")
+		r.pass(2 * time.Second)
+		if got := r.drops(); len(got) != 2 || !strings.HasPrefix(got[1], "warm:1") {
+			r.t.Errorf("behind the sweep: %q", got)
+		}
+		if swept := r.sink.sweeps(); len(swept) != 2 || !strings.Contains(swept[0].templates, userTemplate) {
+			r.t.Errorf("swept %v", swept)
+		}
+	})
+}
+
+// When the streams are others, what was read of the old ones is written before
+// they are let go of.
+func TestWhatWasReadIsWrittenBeforeStreamsAreLetGo(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.start()
+		blocked := make(chan struct{})
+		r.sink.set(func(s *sink) { s.blocked = blocked })
+		r.send(in(0, 20, r.users(700, 200, "1")), in(1, 20, r.users(701, 210, "2")))
+		r.source.fail(change.ErrReassigned)
+		if _, attached := r.source.count(); attached != 1 {
+			r.t.Error("attached again before what was read is written")
+		}
+		r.source.mu.Lock()
+		r.source.at.Streams = r.source.at.Streams[:1]
+		r.source.mu.Unlock()
+		r.sink.set(func(s *sink) { s.blocked, s.names = nil, s.names[:1] })
+		close(blocked)
+		synctest.Wait()
+		r.wantDrops("user:1", "user:2")
+		if _, attached := r.source.count(); attached != 2 {
+			r.t.Errorf("attached %d times, want twice", attached)
+		}
+		r.wantLogged("taking the stream over again", 0)
+	})
+}

@@ -1,0 +1,308 @@
+package connect
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A Difference is one key of a connector that is not as the configuration needs
+// it.
+type Difference struct {
+	Key  string `json:"key"`
+	Have string `json:"have,omitempty"` // empty: absent, which means Default
+	// Default is what Debezium takes where the key is absent, if it is known.
+	Default string `json:"default,omitempty"`
+	Want    string `json:"want,omitempty"` // empty: absent, or see Then
+	// Wrong: changes are lost, altered or not understood. Else there is something
+	// to know.
+	Wrong bool   `json:"wrong"`
+	Why   string `json:"why"`
+	// Moves: with the wanted value it is another connector, which begins anew.
+	Moves bool `json:"moves,omitempty"`
+	// Then is what a person has to do: no value mends it.
+	Then string `json:"then,omitempty"`
+
+	value string // what Want stands for
+}
+
+// String says it in one line: key, value, and what that does.
+func (d Difference) String() string {
+	is := "is absent"
+	switch {
+	case d.Have != "":
+		is = "is " + d.Have
+	case d.Default != "":
+		is = "is absent, which means " + d.Default
+	}
+	return fmt.Sprintf("%s %s: %s", d.Key, is, d.Why)
+}
+
+// Differences compares a connector that exists with what is needed. Keys that
+// Debezium does not need for our sake are nobody's business, unless they change
+// what is sent.
+func (n *Need) Differences(have map[string]string) []Difference {
+	var found []Difference
+	for i := range rules {
+		r := &rules[i]
+		ours, value := r.value(n), have[r.key]
+		if ours == "" || r.good(n, value) || !n.judges(r, have) {
+			continue
+		}
+		found = append(found, Difference{
+			Key: r.key, Have: shown(value, r.secret), Default: r.initial, Want: shown(ours, r.secret),
+			Wrong: r.isWrong(value), Why: r.differsAs(value), Moves: r.moves, value: ours,
+		})
+	}
+	found = append(found, n.converters(have)...)
+	if d, differs := n.tables(have); differs {
+		found = append(found, d)
+	}
+	return append(found, n.foreign(have)...)
+}
+
+// judges reports whether the rule is about the converter that the connector has.
+func (n *Need) judges(r *rule, have map[string]string) bool {
+	side, _, about := strings.Cut(r.key, ".converter.")
+	if !about {
+		return true
+	}
+	class := have[side+".converter"]
+	return class == "" || class == n.converterClass()
+}
+
+func (n *Need) converterClass() string {
+	if n.Registry == nil {
+		return JSON
+	}
+	return n.Registry.Converter
+}
+
+// converters judges what keys and values are written as.
+func (n *Need) converters(have map[string]string) []Difference {
+	var found []Difference
+	for _, key := range []string{"key.converter", "value.converter"} {
+		class, ours := have[key], n.converterClass()
+		d := Difference{Key: key, Have: class, Want: ours, value: ours}
+		switch {
+		case class == "":
+			d.Why = "whatever the workers take by default is used"
+		case class == ConfluentAvro || class == ApicurioAvro:
+			if n.Registry != nil {
+				continue
+			}
+			d.Wrong, d.Want, d.value = true, "", ""
+			d.Why, d.Then = "records are Avro, and nothing says where their schemas are", "write source.kafka.schema_registry: http://host:port"
+		case class == JSON:
+			if n.Registry == nil {
+				continue
+			}
+			d.Why = "records are JSON, larger and slower to read, and source.kafka.schema_registry is of no use"
+		default:
+			d.Wrong = true
+			d.Why = "neither Avro nor JSON: no record can be read"
+		}
+		found = append(found, d)
+	}
+	return found
+}
+
+// tables judges whether every table of the entries is captured.
+func (n *Need) tables(have map[string]string) (Difference, bool) {
+	const include = "table.include.list"
+	var missing, patterns []string
+	for _, t := range n.Tables {
+		if !matches(have["schema.include.list"], t.Schema, true) || matches(have["schema.exclude.list"], t.Schema, false) ||
+			!matches(have[include], t.Schema+"."+t.Name, true) || matches(have["table.exclude.list"], t.Schema+"."+t.Name, false) {
+			missing = append(missing, t.Schema+"."+t.Name)
+			patterns = append(patterns, t.pattern())
+		}
+	}
+	if missing == nil {
+		return Difference{}, false
+	}
+	d := Difference{Key: include, Have: have[include], Wrong: true, Why: "changes of " + strings.Join(missing, ", ") + " are not sent"}
+	if have["schema.include.list"] != "" || have["schema.exclude.list"] != "" || have["table.exclude.list"] != "" {
+		// Those who left the table out had a reason, and a list may hold both.
+		d.Then = "take it out of the connector's schema.include.list, schema.exclude.list or table.exclude.list by hand"
+		return d, true
+	}
+	d.value = strings.Join(append([]string{have[include]}, patterns...), ",")
+	d.Want = d.value
+	return d, true
+}
+
+var listComma = regexp.MustCompile(`(?:[^,\\]|\\.)+`)
+
+// matches reports whether a list of Debezium's regular expressions has the name;
+// absent is the answer without a list. An expression that only Java knows has
+// everything: a mistake would be a false alarm.
+func matches(list, name string, absent bool) bool {
+	if list == "" {
+		return absent
+	}
+	for _, pattern := range listComma.FindAllString(list, -1) {
+		compiled, err := regexp.Compile(`(?i)^(?:` + strings.TrimSpace(pattern) + `)$`)
+		if err != nil {
+			return absent
+		}
+		if compiled.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// A foreignRule is about keys that we do not set and that change what is sent.
+type foreignRule struct {
+	key     *regexp.Regexp
+	harm    func(n *Need, value string) string // empty: none
+	wrong   bool
+	instead string
+}
+
+func always(harm string) func(*Need, string) string {
+	return func(*Need, string) string { return harm }
+}
+
+var foreignRules = []foreignRule{
+	{
+		key: regexp.MustCompile(`^column\.(mask|truncate)\.`), wrong: true,
+		harm:    always("values are altered on their way: what is set is not what the database has"),
+		instead: ownConnector,
+	},
+	{
+		key:     regexp.MustCompile(`^column\.(include|exclude)\.list$`),
+		harm:    always("rows come without some of their columns: what needs one of those is dropped, never set, and a key that needs one is not known at all"),
+		instead: "look whether it leaves a column out that an entry has",
+	},
+	{
+		key: regexp.MustCompile(`^message\.key\.columns$`), harm: rekeys.harm, instead: rekeys.instead,
+	},
+	{
+		key: regexp.MustCompile(`^topic\.(naming\.strategy|delimiter)$`), wrong: true,
+		harm: func(n *Need, value string) string {
+			if n.TopicPrefix == "" || value == "io.debezium.schema.SchemaTopicNamingStrategy" || value == "." {
+				return ""
+			}
+			return "its topics are named otherwise than source.kafka.topic_prefix says: none of its changes is read"
+		},
+		instead: nameTopics,
+	},
+	{
+		key: regexp.MustCompile(`^(flush\.lsn\.source|lsn\.flush\.mode)$`),
+		harm: func(_ *Need, value string) string {
+			if value != "false" && value != "manual" {
+				return ""
+			}
+			return "nobody tells the server how far the connector has read: it keeps its log until the disk is full"
+		},
+		instead: "take it out",
+	},
+	{
+		key:     regexp.MustCompile(`^converters$`),
+		harm:    always("values come in forms of somebody's own: what they hold is not what the database has"),
+		instead: "look whether they touch a table of the entries",
+	},
+}
+
+const (
+	ownConnector = "take it out, or give Unstale a connector of its own"
+	nameTopics   = "name them in source.kafka.topics or topics_pattern"
+)
+
+var (
+	harmless = foreignRule{}
+	renames  = foreignRule{wrong: true, harm: routed, instead: nameTopics}
+	filters  = foreignRule{wrong: true, harm: always("changes are left out"), instead: ownConnector}
+	unwraps  = foreignRule{wrong: true, instead: "unwrap where it is needed, in the sink, or give Unstale a connector of its own",
+		harm: always("records are unwrapped: they say neither what has happened nor what the row was before, so none can be read")}
+	rekeys = foreignRule{instead: "take it out where values are to be set",
+		harm: always("records are keyed by other columns than the primary key, so the changes of one row may come out of order: entries over those tables only drop")}
+	scatters = foreignRule{wrong: true, instead: ownConnector,
+		harm: always("the changes of one row go to several partitions and come out of order")}
+	unknown = foreignRule{instead: "look what it does, or give Unstale a connector of its own",
+		harm: always("what it does to the records is not known here: what is set may not be what the database has")}
+)
+
+// transforms that something can be said about, by their class without $Key and
+// $Value.
+var transforms = map[string]foreignRule{
+	"io.debezium.transforms.ExtractNewRecordState":        unwraps,
+	"io.debezium.transforms.outbox.EventRouter":           unwraps,
+	"io.debezium.transforms.ByLogicalTableRouter":         renames,
+	"io.debezium.transforms.ContentBasedRouter":           renames,
+	"io.debezium.transforms.Filter":                       filters,
+	"io.debezium.transforms.partitions.PartitionRouting":  scatters,
+	"io.debezium.transforms.ExtractChangedRecordState":    harmless, // adds headers
+	"io.debezium.transforms.tracing.ActivateTracingSpan":  harmless,
+	"io.debezium.transforms.openlineage.OpenLineage":      harmless,
+	"org.apache.kafka.connect.transforms.RegexRouter":     renames,
+	"org.apache.kafka.connect.transforms.TimestampRouter": renames,
+	"org.apache.kafka.connect.transforms.Filter":          filters,
+	"org.apache.kafka.connect.transforms.ExtractField":    unwraps,
+	"org.apache.kafka.connect.transforms.Flatten":         unwraps,
+	"org.apache.kafka.connect.transforms.HoistField":      unwraps,
+	"org.apache.kafka.connect.transforms.ValueToKey":      rekeys,
+	"org.apache.kafka.connect.transforms.InsertHeader":    harmless,
+	"org.apache.kafka.connect.transforms.DropHeaders":     harmless,
+	"org.apache.kafka.connect.transforms.HeaderFrom":      harmless,
+}
+
+func routed(n *Need, _ string) string {
+	if n.TopicPrefix == "" {
+		return ""
+	}
+	return "its topics are named otherwise than source.kafka.topic_prefix says: none of its changes is read"
+}
+
+// foreign judges keys that are not ours.
+func (n *Need) foreign(have map[string]string) []Difference {
+	var found []Difference
+	add := func(key, value string, r foreignRule) {
+		if r.harm == nil {
+			return
+		}
+		if harm := r.harm(n, value); harm != "" {
+			found = append(found, Difference{Key: key, Have: value, Wrong: r.wrong, Why: harm, Then: r.instead})
+		}
+	}
+	for _, name := range strings.Split(have["transforms"], ",") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			continue
+		}
+		key := "transforms." + name + ".type"
+		class, _, _ := strings.Cut(have[key], "$")
+		r, known := transforms[class]
+		if !known {
+			r = unknown
+		}
+		add(key, have[key], r)
+	}
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		for _, r := range foreignRules {
+			if r.key.MatchString(key) {
+				add(key, have[key], r)
+			}
+		}
+	}
+	return found
+}
+
+// Mended is a connector's configuration with every difference set right that a
+// value can set right. What else is in it stays: it is somebody's.
+func Mended(have map[string]string, differences []Difference) map[string]string {
+	mended := maps.Clone(have)
+	for _, d := range differences {
+		if d.value != "" {
+			mended[d.Key] = d.value
+		}
+	}
+	return mended
+}
+
+// Mendable reports whether Mended sets it right.
+func (d Difference) Mendable() bool { return d.value != "" }

@@ -1,0 +1,410 @@
+package kafkasource_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/kafkasource"
+)
+
+// A position is the offset of the next record. The end of a transaction shows when
+// another begins, or when nothing more is at hand.
+func TestRowsStandAtTheirOffsets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700), insert("2", 700), insert("3", 701), row("d", "3", 702, "shop"))
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 700 to 1", "0 insert 2 in 700 to 2", "0 commit in 700 to 2",
+		"0 insert 3 in 701 to 3", "0 commit in 701 to 3", "0 delete 3 in 702 to 4", "0 commit in 702 to 4")
+	if c.Pending() {
+		t.Error("pending, with nothing at hand")
+	}
+}
+
+// What does not concern us moves the position, once for all of it.
+func TestWhatIsPassedOverIsOneStep(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	for xid := range 5 {
+		r.send(0, row("c", "1", 700+xid, "other"))
+	}
+	r.send(0, insert("1", 800))
+	for xid := range 5 {
+		r.send(0, row("c", "1", 900+xid, "other"))
+	}
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 800 to 6", "0 commit in 800 to 6", "0 idle to 11")
+}
+
+// A tombstone behind its delete says nothing new. One whose delete is not there any
+// more drops its key.
+func TestTombstones(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	grave := func(id string) kgo.Record { return kgo.Record{Key: key(id)} }
+	r.send(0, insert("1", 699), row("d", "1", 700, "shop"), grave("1"), row("d", "2", 701, "shop"), grave("3"), grave("3"))
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 699 to 1", "0 commit in 699 to 1",
+		"0 delete 1 in 700 to 2", "0 commit in 700 to 2", "0 delete 2 in 701 to 4", "0 commit in 701 to 4",
+		"0 delete 3 again to 5", "0 delete 3 again to 6")
+}
+
+// What a transaction of Kafka aborts was never there, and its marker is a place as
+// every other.
+func TestTransactionsOfKafka(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	producer := r.client(kgo.TransactionalID("connect"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	for n, end := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit} {
+		if err := producer.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		record := insert(fmt.Sprint(n), 700+n)
+		record.Topic = topic
+		if err := producer.ProduceSync(r.within(10*time.Second), &record).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := producer.EndTransaction(r.within(10*time.Second), end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 701 to 3", "0 commit in 701 to 4")
+}
+
+// A record that cannot be read is kept before it is passed over: if it cannot be
+// kept, it comes again.
+func TestARecordIsKeptBeforeItIsPassed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700), kgo.Record{Key: []byte("k"), Value: []byte("rubbish")}, insert("2", 701))
+	var kept []int64
+	full := errors.New("no room for it")
+	c := r.consumer(func(o *kafkasource.Options) {
+		o.Keep = func(_ context.Context, record *kgo.Record, reason error) error {
+			kept = append(kept, record.Offset)
+			if len(kept) == 1 {
+				return full
+			}
+			return nil
+		}
+	})
+	c.begin(1)
+	c.want("0 insert 1 in 700 to 1", "0 commit in 700 to 1")
+	if next, err := c.Next(c.within(10 * time.Second)); !errors.Is(err, full) {
+		t.Fatalf("%v, %v; want %v", next, err, full)
+	}
+	c.attach(1)
+	if err := c.Resume(t.Context(), []change.Position{{Timeline: change.Offsets, LSN: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	c.want("0 undecodable to 2", "0 insert 2 in 701 to 3", "0 commit in 701 to 3")
+	if diff := cmp.Diff([]int64{1, 1}, kept); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
+}
+
+// A schema that cannot be had holds its partition and no other. Whoever collects
+// what comes is told when nothing more does.
+func TestAnUnknownSchemaHoldsItsPartitionOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	ids := []string{placed(0, 2), placed(1, 2)}
+	r.send(0, insert(ids[0], 700), avro(7))
+	c := r.consumer()
+	c.begin(2)
+	insertOf := func(partition, xid, to int) []string {
+		return []string{fmt.Sprintf("%d insert %s in %d to %d", partition, ids[partition], xid, to), fmt.Sprintf("%d commit in %d to %d", partition, xid, to)}
+	}
+	c.want(insertOf(0, 700, 1)...)
+	// Long enough for both to be at hand at once: the record, and another try.
+	began := time.Now()
+	for xid := 701; time.Since(began) < 2500*time.Millisecond; xid++ {
+		r.send(1, insert(ids[1], xid))
+		c.wantBehindIdles(insertOf(1, xid, xid-700)...)
+		c.wantFlushed()
+	}
+	r.registry.set(func() (string, error) { return `"string"`, nil })
+	c.wantBehindIdles("0 undecodable to 2")
+	r.send(0, insert(ids[0], 710))
+	c.wantBehindIdles(insertOf(0, 710, 3)...)
+}
+
+// wantBehindIdles demands changes, among which a held partition may say that it
+// stands where it stood.
+func (c *consumer) wantBehindIdles(want ...string) {
+	c.t.Helper()
+	for len(want) > 0 {
+		next, err := c.Next(c.within(10 * time.Second))
+		if err != nil {
+			c.t.Fatalf("%v, want %q\n%s", err, want[0], c.log)
+		}
+		if next.Op == change.Idle {
+			continue
+		}
+		if got := describe(next); got != want[0] {
+			c.t.Fatalf("%q, want %q", got, want[0])
+		}
+		want = want[1:]
+	}
+}
+
+// wantFlushed demands that a reader who goes on while something is pending is not
+// left waiting with what it has: either nothing is pending, or Next returns.
+func (c *consumer) wantFlushed() {
+	c.t.Helper()
+	for c.Pending() {
+		if _, err := c.Next(c.within(5 * time.Second)); err != nil {
+			c.t.Fatalf("pending, and nothing came: %v", err)
+		}
+	}
+}
+
+// Nobody commits what was not confirmed, and what we commit can be told from what
+// a person did.
+func TestOnlyWhatWasConfirmedIsCommitted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700), insert("2", 701), insert("3", 702))
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 700 to 1", "0 commit in 700 to 1", "0 insert 2 in 701 to 2")
+	time.Sleep(600 * time.Millisecond) // longer than commits take: there must be none
+	if at, _ := r.committed(0); at != -1 {
+		t.Fatalf("committed %d, with nothing confirmed", at)
+	}
+	c.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 1})
+	r.eventually("it is committed", func() bool { at, by := r.committed(0); return at == 1 && by == "unstale" })
+	c.attach(1)
+	if st := c.at.Streams[0]; st.Rewound || st.Begin.LSN != 1 || st.Confirmed.LSN != 0 || st.End.LSN != 3 || st.Gap != "" {
+		t.Errorf("attached to %+v", st)
+	}
+	c.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 2})
+	if err := c.Close(r.within(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if at, _ := r.committed(0); at != 2 {
+		t.Errorf("committed %d at the end, want what was confirmed last", at)
+	}
+}
+
+// Offsets that a person has set mean something: back, it is to be given again;
+// forward, what lies between is lost; beyond the end, the topic is not what it was.
+func TestOffsetsThatAPersonHasSet(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		offset  int64
+		begin   uint64
+		rewound bool
+		gap     bool
+	}{
+		{"back", 1, 1, true, false},
+		{"to the end", 3, 3, true, false},
+		{"beyond the end", 9, 3, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t, 1)
+			r.send(0, insert("1", 700), insert("2", 701), insert("3", 702))
+			var offsets kadm.Offsets
+			offsets.Add(kadm.Offset{Topic: topic, Partition: 0, At: test.offset, LeaderEpoch: -1})
+			if _, err := r.admin.CommitOffsets(r.within(5*time.Second), group, offsets); err != nil {
+				t.Fatal(err)
+			}
+			c := r.consumer()
+			c.attach(1)
+			if st := c.at.Streams[0]; st.Begin.LSN != test.begin || st.Rewound != test.rewound || (st.Gap != "") != test.gap {
+				t.Errorf("attached to %+v", st)
+			}
+		})
+	}
+}
+
+// reader reads a consumer until it ends, as the loop does.
+type reader struct {
+	changes chan string
+	err     chan error
+}
+
+func (c *consumer) read() reader {
+	r := reader{make(chan string, 1000), make(chan error, 1)}
+	ctx := c.within(time.Minute)
+	go func() {
+		for {
+			next, err := c.Next(ctx)
+			if err != nil {
+				r.err <- err
+				return
+			}
+			r.changes <- describe(next)
+		}
+	}()
+	return r
+}
+
+// When another instance comes, the streams are others for both. Nobody has a
+// partition before who had it has let go of it.
+func TestAnInstanceThatJoins(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	r.send(0, insert("1", 700))
+	first, second := r.consumer(), r.consumer()
+	first.begin(2)
+	reading := first.read()
+	if got := <-reading.changes; got != "0 insert 1 in 700 again to 1" {
+		t.Fatal(got)
+	}
+	took := make(chan struct{})
+	go func() {
+		second.attach(1)
+		close(took)
+	}()
+	if err := <-reading.err; !errors.Is(err, change.ErrReassigned) {
+		t.Fatalf("ended with %v, want %v", err, change.ErrReassigned)
+	}
+	first.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 1})
+	select {
+	case <-took:
+		t.Fatal("the second has a partition that the first still writes to")
+	case <-time.After(500 * time.Millisecond):
+	}
+	first.attach(1)
+	<-took
+	if a, b := first.at.Streams[0].Name, second.at.Streams[0].Name; a == b {
+		t.Errorf("both have %s", a)
+	}
+	if at, _ := r.committed(0); at != 1 {
+		t.Errorf("committed %d, want what was confirmed before it was given away", at)
+	}
+}
+
+// An instance for which there is no partition stands by, and takes over when
+// another leaves.
+func TestAnInstanceStandsByWhileTheGroupHasNothingForIt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	first, second := r.consumer(), r.consumer()
+	first.begin(1)
+	reading := first.read()
+	// Who is second is the group's choice.
+	for range 3 {
+		if _, err := second.Attach(r.within(10 * time.Second)); err == nil {
+			<-reading.err
+			first, second = second, first
+			break
+		} else if !errors.Is(err, change.ErrInUse) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := second.Attach(r.within(10 * time.Second)); !errors.Is(err, change.ErrInUse) {
+		t.Fatalf("%v, want %v", err, change.ErrInUse)
+	}
+	if err := first.Close(r.within(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	second.attach(1)
+}
+
+// Where a topic has got another partition no key is where it was. That concerns
+// those too who keep what they had.
+func TestAPartitionIsAdded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	both := []*consumer{r.consumer(), r.consumer()}
+	both[0].begin(2)
+	reading := both[0].read()
+	began := make(chan struct{})
+	go func() {
+		both[1].begin(1)
+		close(began)
+	}()
+	<-reading.err
+	both[0].begin(1)
+	<-began
+	readings := []reader{both[0].read(), both[1].read()}
+	if _, err := r.admin.CreatePartitions(r.within(5*time.Second), 1, topic); err != nil {
+		t.Fatal(err)
+	}
+	// The clients look for new partitions now and then.
+	deadline := time.After(25 * time.Second)
+	for i := range both {
+		select {
+		case err := <-readings[i].err:
+			if !errors.Is(err, change.ErrReassigned) {
+				t.Fatal(err)
+			}
+			go both[i].Attach(r.within(20 * time.Second)) // lets go
+		case <-deadline:
+			t.Fatalf("%d goes on as if nothing had happened", i)
+		}
+	}
+}
+
+// What retention has taken away is an error where it is met, and shows at the next
+// attachment.
+func TestRetentionHasPassedTheReader(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700), insert("2", 701), insert("3", 702))
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: topic, Partition: 0, At: 2})
+	if _, err := r.admin.DeleteRecords(r.within(5*time.Second), offsets); err != nil {
+		t.Fatal(err)
+	}
+	c := r.consumer()
+	c.attach(1)
+	if err := c.Resume(t.Context(), []change.Position{{Timeline: change.Offsets, LSN: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if next, err := c.Next(r.within(10 * time.Second)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("%v, %v; want an error of the broker", next, err)
+	}
+	c.begin(1)
+	if st := c.at.Streams[0]; st.Confirmed.LSN != 2 {
+		t.Errorf("attached to %+v", st)
+	}
+	c.want("0 insert 3 in 702 to 3")
+}
+
+// A topic that was made anew is another stream, whatever its name.
+func TestATopicIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700))
+	c := r.consumer()
+	c.begin(1)
+	before := c.at.Streams[0].Name
+	reading := c.read()
+	<-reading.changes
+	if _, err := r.admin.DeleteTopics(r.within(5*time.Second), topic); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.admin.CreateTopics(r.within(5*time.Second), 1, 1, nil, topic); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-reading.err:
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		t.Log(err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("it reads on as if nothing had happened")
+	}
+	r.eventually("it is another stream", func() bool {
+		at, err := c.Attach(r.within(10 * time.Second))
+		return err == nil && len(at.Streams) == 1 && at.Streams[0].Name != before && at.Streams[0].Begin.LSN == 0
+	})
+}

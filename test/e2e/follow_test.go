@@ -1,0 +1,214 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+)
+
+// sentinels is a table of no entry. A row in it is the last thing that is committed
+// before a wait.
+const sentinels = "CREATE TABLE IF NOT EXISTS sentinels (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)"
+
+// follow waits until what was committed before it began has been applied. There
+// is no barrier over topics; this is one, of what only a test may ask for.
+//
+// A sentinel is committed. Once Connect has noted an offset that is no less, the
+// brokers have acknowledged every record before that: it notes an offset when all
+// before are. Then the partitions end behind those records, and once the
+// watermarks have settled there, they are applied.
+func (f *topicFixture) follow(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, f.url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var before uint64
+	if err := conn.QueryRow(ctx, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").Scan(&before); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "INSERT INTO sentinels DEFAULT VALUES"); err != nil {
+		return err
+	}
+	if err := f.await(ctx, "Connect has noted that everything was sent", func() error {
+		noted, err := f.noted(ctx)
+		if err == nil && noted < before {
+			err = fmt.Errorf("Connect has noted %X, want %X", noted, before)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	ends, err := f.ends(ctx)
+	if err != nil {
+		return err
+	}
+	return f.await(ctx, "every partition has settled", func() error { return f.settledAt(ctx, ends) })
+}
+
+// await asks until the answer is nil.
+func (f *topicFixture) await(ctx context.Context, what string, ask func() error) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w (%w)", what, ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// noted is the place in the log up to which Connect has noted that all was sent.
+func (f *topicFixture) noted(ctx context.Context) (lsn uint64, err error) {
+	text, err := f.ask(ctx, http.MethodGet, "/connectors/"+f.slot+"/offsets", nil)
+	if err != nil {
+		return 0, err
+	}
+	var reply struct {
+		Offsets []struct {
+			Offset struct {
+				LSN uint64 `json:"lsn"`
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &reply); err != nil {
+		return 0, err
+	}
+	for _, o := range reply.Offsets {
+		lsn = max(lsn, o.Offset.LSN)
+	}
+	return lsn, nil
+}
+
+// admin asks the broker. It is closed with the test.
+func (f *topicFixture) admin() *kadm.Client {
+	f.asked.Do(func() {
+		client, err := kgo.NewClient(kgo.SeedBrokers(f.kafka.Brokers()))
+		if err != nil {
+			panic(err) // of options only
+		}
+		f.t.Cleanup(client.Close)
+		f.admins = kadm.NewClient(client)
+	})
+	return f.admins
+}
+
+// ends are where the partitions of the entries' topics end, by the name of the
+// stream. A topic that is not there yet has no record.
+func (f *topicFixture) ends(ctx context.Context) (map[string]change.Position, error) {
+	admin := f.admin()
+	topics, err := admin.ListTopics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, table := range f.followed {
+		if name := f.slot + ".public." + table; topics.Has(name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, errors.New("there is no topic yet")
+	}
+	offsets, err := admin.ListEndOffsets(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	ends := map[string]change.Position{}
+	offsets.Each(func(o kadm.ListedOffset) {
+		err = errors.Join(err, o.Err)
+		ends[fmt.Sprintf("kafka:%x:%d:%s", [16]byte(topics[o.Topic].ID), o.Partition, f.slot)] = change.Position{Timeline: change.Offsets, LSN: uint64(o.Offset)}
+	})
+	return ends, err
+}
+
+// settledAt says which watermark has not come to where its stream is to be.
+func (f *topicFixture) settledAt(ctx context.Context, ends map[string]change.Position) error {
+	for stream, end := range ends {
+		text, err := f.rdb.HGet(ctx, guard.WatermarkKey(0, stream), "settled").Bytes()
+		if err != nil && err != redis.Nil {
+			return err
+		}
+		settled, err := change.DecodePosition(text)
+		if err != nil {
+			return err
+		}
+		if settled.Compare(end) < 0 {
+			return fmt.Errorf("%s has settled at %s of %s", stream, settled, end)
+		}
+	}
+	return nil
+}
+
+// barrier waits until the cache reflects everything committed so far.
+func (f *topicFixture) barrier() {
+	f.t.Helper()
+	if err := f.follow(within(f.t, time.Minute)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// A follower lets many wait at once: whoever asks joins the next round.
+type follower struct {
+	follow  func(context.Context) error
+	mu      sync.Mutex
+	next    *round
+	running sync.Mutex
+}
+
+type round struct {
+	done chan struct{}
+	err  error
+}
+
+// roundMax bounds a round: a server may be away for longer.
+const roundMax = 20 * time.Second
+
+// roundEvery is how often the servers are asked, at most.
+const roundEvery = 200 * time.Millisecond
+
+func (f *follower) wait(ctx context.Context) error {
+	f.mu.Lock()
+	if f.next == nil {
+		f.next = &round{done: make(chan struct{})}
+		go f.run(f.next)
+	}
+	r := f.next
+	f.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (f *follower) run(r *round) {
+	f.running.Lock()
+	defer f.running.Unlock()
+	time.Sleep(roundEvery)
+	f.mu.Lock()
+	f.next = nil
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), roundMax)
+	defer cancel()
+	r.err = f.follow(ctx)
+	close(r.done)
+}
