@@ -238,6 +238,32 @@ func (f *letterFixture) keep(l deadletter.Letter) {
 	}
 }
 
+// The letter is written before the record is passed over, so a crash in between
+// writes it again: that is one letter all the same, and what the record could
+// concern is dropped.
+func TestACrashBehindALetterLeavesOne(t *testing.T) {
+	f := newLetterFixture(t)
+	p := newProxy(t, f.redis.Addr())
+	i := startInstance(t, strings.Replace(f.config(10), f.redis.Addr(), p.addr(), 1))
+	i.waitReady()
+	f.cache("product:1")
+	p.swallow() // Redis cannot be told that the record is passed over
+	f.produce("1", "poison")
+	first := wantLetters(i, 1)[0]
+	i.kill()
+	if !f.cached("product:1") {
+		t.Fatal("the sweep was there before the crash")
+	}
+	p.heal()
+	i.start()
+	i.eventually("the entry is swept", func() bool { return !f.cached("product:1") })
+	i.waitReady()
+	if again := wantLetters(i, 1)[0]; *again.Offset != *first.Offset || again.Number == first.Number {
+		t.Errorf("was %+v, is %+v: want it written again", first, again)
+	}
+	i.stop()
+}
+
 const productKey = `{"type":"record","name":"Key","namespace":"cdc.public.products","fields":[{"name":"id","type":"int"}]}`
 
 const productEnvelope = `{"type":"record","name":"Envelope","namespace":"cdc.public.products","fields":[
