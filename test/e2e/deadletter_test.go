@@ -356,6 +356,11 @@ func TestTooManyDeadLettersHoldThePartition(t *testing.T) {
 	if *letters[5].Offset != 5 {
 		t.Errorf("letters %+v", letters)
 	}
+	for _, text := range []string{"kept as a dead letter", "a change whose keys are unknown"} {
+		if n := i.said(text); n != 1 {
+			t.Errorf("%q is said %d times:\n%s", text, n, i.log)
+		}
+	}
 	i.stop()
 }
 
