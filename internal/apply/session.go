@@ -569,6 +569,10 @@ func (s *session) read(stop, ctx context.Context) error {
 				return nil
 			}
 		}
+		if c.Cut && batch.Started() {
+			// The row may be written again, and this state was never committed then.
+			batch.Close()
+		}
 		s.planner.Plan(c, batch)
 		batch.Seen = st.seen
 		if c.Op == change.Restart {

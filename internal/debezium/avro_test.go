@@ -96,7 +96,10 @@ func encode(t testing.TB, id uint32, schema string, v any) []byte {
 
 // newDecoder reads some columns of the table public.orders.
 func newDecoder(table *debezium.Table, columns ...string) *debezium.Decoder {
-	schemas := map[uint32]string{orderEnvelopeID: orderEnvelope, orderKeyID: orderKey}
+	return newDecoderOf(map[uint32]string{orderEnvelopeID: orderEnvelope, orderKeyID: orderKey}, table, columns...)
+}
+
+func newDecoderOf(schemas map[uint32]string, table *debezium.Table, columns ...string) *debezium.Decoder {
 	return debezium.NewDecoder(debezium.Options{
 		Schema: func(_ context.Context, id uint32) (string, error) {
 			if s, ok := schemas[id]; ok {

@@ -1,6 +1,7 @@
 package debezium_test
 
 import (
+	"encoding/json"
 	"testing"
 
 	"github.com/hamba/avro/v2"
@@ -59,4 +60,21 @@ func BenchmarkAvro(b *testing.B) {
 			}
 		}
 	})
+}
+
+// The same message as the JSON converter writes it.
+func BenchmarkJSON(b *testing.B) {
+	key := []byte(`{"id":1234567}`)
+	message, err := json.Marshal(order())
+	if err != nil {
+		b.Fatal(err)
+	}
+	d := newDecoder(orderTable(), "id", "customer_id", "status", "email")
+	var e debezium.Event
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := d.Decode(b.Context(), key, message, &e); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

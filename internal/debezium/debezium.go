@@ -14,6 +14,7 @@ package debezium
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"sync/atomic"
 
 	"github.com/unstale/unstale/internal/change"
@@ -68,11 +69,12 @@ type Settings struct {
 
 // Options of a decoder.
 type Options struct {
-	// Schema returns the text of an Avro schema. A schema that it returned is
-	// not asked for again soon: the compiled form is kept.
+	// Schema returns the text of an Avro schema; nil if there is no registry. A
+	// schema that it returned is not asked for again soon: the compiled form is
+	// kept.
 	Schema func(ctx context.Context, id uint32) (string, error)
-	// Table describes a table, nil if there is no database to ask or it does not
-	// know the table. Types are then those that the schema names without doubt,
+	// Table describes a table, as nil if the database does not know it. Without a
+	// database it may be nil itself. Types are then those that the schema names without doubt,
 	// and the replica identity is taken to be the key of the record.
 	Table func(schema, table string) *Table
 	// Wanted reports whether any entry is over the table. Rows of other tables
@@ -124,6 +126,12 @@ func NewDecoder(options Options) *Decoder {
 	if options.Placeholder == "" {
 		options.Placeholder = PlaceholderDefault
 	}
+	if options.Schema == nil {
+		options.Schema = func(context.Context, uint32) (string, error) { return "", errNoRegistry }
+	}
+	if options.Table == nil {
+		options.Table = func(_, _ string) *Table { return nil }
+	}
 	return &Decoder{
 		options:     options,
 		placeholder: newPlaceholders(options.Placeholder),
@@ -136,6 +144,8 @@ func NewDecoder(options Options) *Decoder {
 		plainKeys:   newGenerations[string, *keySchema](jsonKept),
 	}
 }
+
+var errNoRegistry = errors.New("the message is Avro, and no schema registry is set")
 
 // Forget makes the decoder ask for tables again: the catalog has changed. A
 // relation gets a new number only if what it is made of differs. It may be

@@ -148,15 +148,19 @@ func (d *Decoder) split(message []byte, last *jsonSchema) (block, payload []byte
 		if name.kind == tokenNone {
 			return nil, nil, false
 		}
+		isSchema := string(name.text) == "schema"
+		if !isSchema && string(name.text) != "payload" {
+			// It has no schema, and whoever reads the payload reads all of it.
+			return nil, message, true
+		}
 		value := s.value()
 		if value.kind == tokenNone {
 			return nil, nil, false
 		}
 		members++
-		switch string(name.text) {
-		case "schema":
+		if isSchema {
 			schema = value
-		case "payload":
+		} else {
 			found = value
 		}
 		some, ok = s.more('}')

@@ -23,9 +23,11 @@ func (a *array) begin() {
 	a.text, a.certain = append(a.text[:0], '{'), true
 }
 
-// javaArray is how the name of an array of Java's begins, which stands in the
-// place of its elements.
-const javaArray = "[Ljava."
+// isJavaArray reports whether an element may be what Java calls an array when it
+// is made a text: [Ljava.lang.String;@1b9e1916.
+func isJavaArray(text []byte) bool {
+	return len(text) > 0 && text[0] == '[' && bytes.Contains(text, []byte(";@"))
+}
 
 // add adds an element; its text, if it is the placeholder, is not in v.
 func (d *Decoder) add(v *change.Value) {
@@ -33,7 +35,7 @@ func (d *Decoder) add(v *change.Value) {
 	if v.State == change.Unchanged {
 		d.scratch = append(d.scratch[:0], d.placeholder.text...)
 		text = d.scratch
-	} else if v.State != change.Text || bytes.HasPrefix(text, []byte(javaArray)) {
+	} else if v.State != change.Text || isJavaArray(text) {
 		a.certain = false
 		return
 	}

@@ -29,6 +29,8 @@ type reader struct {
 	// unidentified are the slots of the columns that are not part of the replica
 	// identity.
 	unidentified []int
+	// dates are the slots of dates, which a snapshot sends without their era.
+	dates []int
 
 	// As the last message had them.
 	connector, database string
@@ -142,6 +144,9 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 		if !r.relation.Columns[i].Identifies {
 			r.unidentified = append(r.unidentified, slot)
 		}
+		if r.columns[i].rule == ruleDate {
+			r.dates = append(r.dates, slot)
+		}
 	}
 	if len(d.readers) >= tablesMax {
 		clear(d.readers)
@@ -158,11 +163,9 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 func (d *Decoder) describe(t *Table, f *field, name string, known bool) (change.Column, *column) {
 	c := change.Column{Name: name, TypeMod: -1}
 	if t == nil {
-		of := typeOf(f)
-		if of != nil {
-			c.TypeOID = of.OID
-		}
-		return c, d.columnOf(of, -1, f)
+		var how *column
+		c.TypeOID, how = d.guess(f)
+		return c, how
 	}
 	at := slices.IndexFunc(t.Shape.Columns, func(c value.Column) bool { return c.Name == name })
 	if !known || at < 0 {
@@ -205,9 +208,6 @@ func (d *Decoder) relation(described *change.Relation) *change.Relation {
 	d.relations[string(made)] = described
 	return described
 }
-
-// typeOf is the type of a column of which nobody knows more than a message says.
-func typeOf(f *field) *value.Type { return nil }
 
 // intern returns a string that is the same for the same bytes.
 func (d *Decoder) intern(b []byte) string {
@@ -278,6 +278,13 @@ func (d *Decoder) finish(r *reader, e *Event) error {
 	}
 	if r.relation == nil {
 		return nil
+	}
+	if e.Op == 'r' {
+		for _, slot := range r.dates {
+			if v := &e.New.Values[slot]; v.State == change.Text {
+				*v = change.Value{}
+			}
+		}
 	}
 	if e.Old.Kind != change.Absent && !r.full {
 		e.Old.Kind = change.IdentityOnly

@@ -317,6 +317,26 @@ func TestWarmSaysWhatStandsInTheWay(t *testing.T) {
 	refused(1, "slot "+f.slot+" is gone")
 }
 
+// Wide rows are as easy to count as to load: a statement that would answer with too
+// much is asked for less.
+func TestADryRunOfWideRowsLooksAtFewer(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, body text)")
+	f.exec("INSERT INTO products SELECT i, repeat('x', 100000) FROM generate_series(1, 300) i")
+	f.exec("CREATE TABLE longer (id int PRIMARY KEY, body text)")
+	f.exec("INSERT INTO longer VALUES (1, repeat('x', 9000000))")
+	f.exec("ANALYZE products")
+	i := startInstance(t, f.config(`  product: {key: 'product:{id}', table: products, on_change: refresh}
+  longer: {key: 'longer:{id}', table: longer, on_change: refresh}`))
+	i.waitReady()
+	out, said, exit := unstaleCommand(t, "warm", "--dry-run", "-c", i.config)
+	if exit != 0 || !strings.Contains(out, "product: about 300 rows, 28.6 MB of values; of the first 64, 0 are cached") ||
+		!strings.Contains(out, "longer: about 1 rows; the first of them cannot be loaded") {
+		t.Errorf("exit %d:\n%s%s", exit, out, said)
+	}
+}
+
 // Ctrl-C ends what is under way and says how to go on. A table that has changed
 // since is begun anew: its keys have been swept.
 func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
