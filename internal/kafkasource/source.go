@@ -662,7 +662,8 @@ func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*
 	p.told, p.deleted = p.position, nil
 	s.change = change.Change{
 		Op: change.Undecodable, Stream: p.stream, Position: p.position,
-		Reason: fmt.Sprintf("partition %d of %s, offset %d: %v", p.number, p.topic, p.position.LSN-1, reason),
+		// A reason is said once. Which record it was is in what Keep has kept.
+		Reason: fmt.Sprintf("a record of %s: %v", p.topic, reason),
 	}
 	return &s.change, nil
 }
