@@ -261,7 +261,7 @@ func (w *warm) stays(slotName string, slot database.SlotState, mark guard.Waterm
 		case problem != "":
 		case mark.Fingerprints[e.Name] != w.today[e.Name]:
 			problem = fmt.Sprintf("entry %s is not what unstale run has taken up: it drops every key of it when it notices", e.Name)
-		case slices.Contains(mark.Sweeps, e.Key.String()):
+		case slices.ContainsFunc(mark.Sweeps, func(s guard.Sweep) bool { return s.Key == e.Key.String() }):
 			problem = fmt.Sprintf("entry %s is being swept: every key of it is dropped", e.Name)
 		}
 	}
