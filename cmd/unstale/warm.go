@@ -161,7 +161,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		return a
 	}}))
 	if c.Source.FromKafka {
-		return nil, fmt.Errorf("%s: source.kafka can be written and is not read yet; take it out to read the database's log", c.File())
+		return nil, fmt.Errorf("%s: warm goes by the database's own log, and changes come from source.kafka: there the copy of the rows that the connector begins with fills the entries", c.File())
 	}
 	databaseConfig, err := databaseConfig(c)
 	if err != nil {
