@@ -371,7 +371,9 @@ func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
 	f.barrier()
 	// The look at the catalog shows a TRUNCATE as well. Its sweep may join the other.
 	i.eventually("that is swept too", func() bool { return i.saidInOrder("the catalog shows a change", "msg=ready") })
-	f.rdb.Del(t.Context(), "product:1")
+	// What the service itself has loaded behind that is no progress of a warm.
+	i.eventually("nothing is left to load", func() bool { return i.metric("unstale_loads_pending") == 0 })
+	f.rdb.Unlink(t.Context(), f.rdb.Keys(t.Context(), "product:*").Val()...)
 	interrupted()
 	f.exec("ALTER TABLE products ADD COLUMN more int DEFAULT 7")
 	var said string
