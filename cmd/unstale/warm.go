@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
@@ -147,6 +148,7 @@ type warm struct {
 	applied  atomic.Uint64
 	notReady error         // why what is loaded would not stay
 	epoch    int64         // of the watermark when this began
+	role     string        // that loads
 	swept    []atomic.Bool // by entry: a sweep has taken what was loaded, or may have
 	began    time.Time
 	begunAt  fill.Progress // of the entry at hand
@@ -193,7 +195,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 	if err != nil {
 		return nil, err
 	}
-	w.entries = x.entries
+	w.entries, w.role = x.entries, conn.Config().User
 	for _, name := range names {
 		w.numbers = append(w.numbers, slices.IndexFunc(w.entries, func(e plan.Entry) bool { return e.Name == name }))
 	}
@@ -313,7 +315,7 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 			fmt.Fprintln(out, result)
 		}
 		if err != nil {
-			err = w.stopped(result.Entry, err)
+			err = w.stopped(number, err)
 			break
 		}
 	}
@@ -366,8 +368,27 @@ func (w *warm) gone(results []warmResult) error {
 	}
 }
 
+// unreadable names the right that an error misses; nil if it is of another kind.
+func (w *warm) unreadable(number int, err error) error {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || refused.Code != "42501" {
+		return nil
+	}
+	e := &w.entries[number]
+	role := pgx.Identifier{w.role}.Sanitize()
+	return &change.Refusal{
+		Problem: fmt.Sprintf("%s: role %s may not read %s.%s (%s)", e.Name, w.role, e.Schema, e.Table, refused.Message),
+		Mend: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s;",
+			pgx.Identifier{e.Schema}.Sanitize(), role, pgx.Identifier{e.Schema, e.Table}.Sanitize(), role),
+	}
+}
+
 // stopped says what to do about an entry that was not loaded to its end.
-func (w *warm) stopped(entry string, err error) error {
+func (w *warm) stopped(number int, err error) error {
+	entry := w.entries[number].Name
+	if unreadable := w.unreadable(number, err); unreadable != nil {
+		return unreadable
+	}
 	switch {
 	case errors.Is(err, fill.ErrSuperseded):
 		return &change.Refusal{
@@ -506,6 +527,9 @@ func (w *warm) estimate(ctx context.Context, out io.Writer) error {
 		got := warmEstimate{Entry: e.Name}
 		var err error
 		if got.Rows, err = w.loader.Estimate(ctx, number); err != nil {
+			if unreadable := w.unreadable(number, err); unreadable != nil {
+				return unreadable
+			}
 			return err
 		}
 		values, err := w.loader.Next(ctx, number, nil, warmSample)
