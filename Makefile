@@ -35,7 +35,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-bench: build ## throughput and latency beside their limits (ARGS="-quick")
+bench: build compiler ## throughput and latency beside their limits (ARGS="-quick")
 	@$(GO) run ./test/bench $(ARGS)
 
 chaos: ## break everything under load, longer than the tests do (SEED=1 MINUTES=5 FAULTS=kill,ddl)
