@@ -145,7 +145,9 @@ func (b *bench) catchUp(ctx context.Context, instances int, topic, group, onChan
 	began := services[0].began
 	defer func() {
 		for _, s := range services {
-			err = errors.Join(err, s.stop())
+			if err = errors.Join(err, s.stop()); err != nil {
+				err = fmt.Errorf("%w\n%s", err, s.log.String())
+			}
 		}
 	}()
 
