@@ -69,6 +69,15 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	for i, e := range c.entries {
 		names[i] = database.Name{Schema: e.Schema, Table: e.Table}
 	}
+	var wanted []string
+	for i := range c.entries {
+		wanted = append(wanted, c.entries[i].Key.Columns()...)
+	}
+	keys, err := database.KeyColumns(ctx, c.conn, names, wanted)
+	if err != nil {
+		c.close(ctx)
+		return apply.Look{}, err
+	}
 	fingerprints, published, shapes, err := c.ask(ctx, names)
 	if err != nil {
 		c.close(ctx)
@@ -79,7 +88,9 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	}
 	today := guard.Fingerprints{}
 	for i, e := range c.entries {
-		today[e.Name] = fingerprint(&e, fingerprints[names[i]], published[names[i]].By, c.settling[names[i]])
+		print := fingerprint(&e, fingerprints[names[i]], published[names[i]].By, c.settling[names[i]])
+		print.Letters, print.Columns = keyOf(&e, keys[names[i]])
+		today[e.Name] = print
 	}
 	c.looks++
 	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 || c.looks%diagnoseEach == 0 {
@@ -99,6 +110,21 @@ func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d %v %q %v",
 		table, e.Schema, e.Table, publishedBy, settling, e.OnChange, slices.Sorted(slices.Values(e.Columns)), e.Hash))
 	return guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
+}
+
+// keyOf says what the key's values are made of, and of which columns.
+func keyOf(e *plan.Entry, columns map[string]database.KeyColumn) (letters, histories string) {
+	var alphabets []guard.Alphabet
+	sum := sha256.New()
+	for _, name := range e.Key.Columns() {
+		column, known := columns[name]
+		if !known {
+			return "", ""
+		}
+		alphabets = append(alphabets, plan.Alphabet(column.TypeOID))
+		fmt.Fprintf(sum, "%q %q ", name, column.History)
+	}
+	return guard.Letters(alphabets...), hex.EncodeToString(sum.Sum(nil)[:8])
 }
 
 // doubt makes the fingerprint of an entry over a partitioned table another one

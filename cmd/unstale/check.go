@@ -17,6 +17,7 @@ import (
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/connect"
 	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/redissink"
 )
 
@@ -107,6 +108,7 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	} else {
 		fs.database(ctx, &sound)
 	}
+	fs.bareKeys(&sound)
 	if c.Source.FromKafka && !about("source") {
 		fs.kafka(ctx, &sound)
 	}
@@ -115,6 +117,21 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	}
 	if !about("redis") {
 		fs.redis(ctx, &sound)
+	}
+}
+
+// bareKeys advises against keys of which nothing says whose they are.
+func (fs *findings) bareKeys(c *config.Config) {
+	for _, e := range c.Entries {
+		t, err := guard.ParseTemplate(e.Key)
+		if err != nil || len(t.AppendLiteral(nil, 0)) > 0 || len(t.AppendLiteral(nil, 1)) > 0 {
+			continue
+		}
+		fs.addProblem(database.Problem{
+			Severity: database.Advice, Subject: e.Path("key"),
+			Text: fmt.Sprintf("every key of this Redis that could be a value of %s is one of this entry: a sweep drops it, whoever has written it; where the column is a text, or the entry is taken out, that is every key", t.Columns()[0]),
+			Then: fmt.Sprintf("begin the key with a text that nobody else uses, such as %s:%s, or give the entry a database of Redis of its own", e.Name, e.Key),
+		})
 	}
 }
 

@@ -116,7 +116,15 @@ func databaseConfig(c *config.Config) (*pgx.ConnConfig, error) {
 		return nil, err
 	}
 	expectName(&databaseConfig.Config, c.Database.TLS.ServerName)
+	for name := range databaseConfig.RuntimeParams {
+		if strings.EqualFold(name, "jit") || strings.EqualFold(name, "application_name") {
+			delete(databaseConfig.RuntimeParams, name) // the server would get it twice
+		}
+	}
 	databaseConfig.RuntimeParams["application_name"] = applicationName
+	// The planner takes the statements over the catalog for dear, and compiling one
+	// costs a second of a processor: the look at the catalog comes every five.
+	databaseConfig.RuntimeParams["jit"] = "off"
 	return databaseConfig, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
@@ -145,7 +146,10 @@ type warm struct {
 	origin   change.Origin
 	today    guard.Fingerprints
 	applied  atomic.Uint64
-	notReady error // why what is loaded would not stay
+	notReady error         // why what is loaded would not stay
+	epoch    int64         // of the watermark when this began
+	role     string        // that loads
+	swept    []atomic.Bool // by entry: a sweep has taken what was loaded, or may have
 	began    time.Time
 	begunAt  fill.Progress // of the entry at hand
 	rows     int64         // of the entry at hand, about
@@ -161,7 +165,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		return a
 	}}))
 	if c.Source.FromKafka {
-		return nil, fmt.Errorf("%s: source.kafka can be written and is not read yet; take it out to read the database's log", c.File())
+		return nil, fmt.Errorf("%s: warm goes by the database's own log, and changes come from source.kafka: there the copy of the rows that the connector begins with fills the entries", c.File())
 	}
 	databaseConfig, err := databaseConfig(c)
 	if err != nil {
@@ -191,7 +195,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 	if err != nil {
 		return nil, err
 	}
-	w.entries = x.entries
+	w.entries, w.role = x.entries, conn.Config().User
 	for _, name := range names {
 		w.numbers = append(w.numbers, slices.IndexFunc(w.entries, func(e plan.Entry) bool { return e.Name == name }))
 	}
@@ -222,6 +226,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
+	w.epoch, w.swept = mark.Epoch, make([]atomic.Bool, len(w.entries))
 	w.notReady = w.stays(slotName, slot, mark, found)
 	if w.notReady == nil && !slot.Active && !options.dryRun {
 		meter.say(fmt.Sprintf("no unstale run reads slot %s: nothing that is loaded gets lost or old, since the next one begins with the changes from now on; until it runs, readers see what is loaded now", slotName))
@@ -261,7 +266,7 @@ func (w *warm) stays(slotName string, slot database.SlotState, mark guard.Waterm
 		case problem != "":
 		case mark.Fingerprints[e.Name] != w.today[e.Name]:
 			problem = fmt.Sprintf("entry %s is not what unstale run has taken up: it drops every key of it when it notices", e.Name)
-		case slices.Contains(mark.Sweeps, e.Key.String()):
+		case sweeps(mark, found, mark.Epoch, e.Key.String()):
 			problem = fmt.Sprintf("entry %s is being swept: every key of it is dropped", e.Name)
 		}
 	}
@@ -285,6 +290,7 @@ type warmResult struct {
 	Rows  int    `json:"rows"`
 	fill.Tally
 	Resumed bool    `json:"resumed"`
+	Swept   bool    `json:"swept"` // meanwhile: what was loaded before is gone
 	Seconds float64 `json:"seconds"`
 }
 
@@ -299,11 +305,6 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 		defer close(followed)
 		w.follow(following)
 	}()
-	defer func() {
-		endFollowing()
-		<-followed
-	}()
-
 	var results []warmResult
 	var err error
 	for _, number := range w.numbers {
@@ -314,9 +315,14 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 			fmt.Fprintln(out, result)
 		}
 		if err != nil {
-			err = w.stopped(result.Entry, err)
+			err = w.stopped(number, err)
 			break
 		}
+	}
+	endFollowing()
+	<-followed
+	if gone := w.gone(results); gone != nil {
+		err = gone
 	}
 	if w.options.json {
 		if err := printJSON(out, map[string]any{"entries": results}); err != nil {
@@ -327,6 +333,9 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 		return errors.New("interrupted: the same command goes on where this one stopped")
 	}
 	for _, result := range results {
+		if err == nil && result.Full > 0 {
+			err = fmt.Errorf("%s: %s rows were loaded and refused, since Redis is full: raise its maxmemory, or keep fewer values; then run unstale warm %s --restart", result.Entry, thousands(int64(result.Full)), result.Entry)
+		}
 		if err == nil && result.Failed > 0 {
 			err = fmt.Errorf("%s: %s rows could not be loaded; the first reason is said above", result.Entry, thousands(int64(result.Failed)))
 		}
@@ -334,8 +343,52 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 	return err
 }
 
+// gone notes which entries were swept while they were loaded, or behind that, has
+// them begun anew by the next warm, and says so.
+func (w *warm) gone(results []warmResult) error {
+	// What has begun a sweep since the last look says so too.
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	defer cancel()
+	w.look(ctx)
+	var names []string
+	for i := range results {
+		number := w.numbers[i]
+		if results[i].Swept = w.swept[number].Load(); results[i].Swept {
+			names = append(names, results[i].Entry)
+			// Where that does not work, --restart does it.
+			_ = w.leases.SaveProgress(ctx, w.stream, results[i].Entry, "")
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return &change.Refusal{
+		Problem: fmt.Sprintf("swept meanwhile: %s; what was loaded before is gone", strings.Join(names, ", ")),
+		Mend:    "when unstale status says ready, run the same command with --restart",
+	}
+}
+
+// unreadable names the right that an error misses; nil if it is of another kind.
+func (w *warm) unreadable(number int, err error) error {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || refused.Code != "42501" {
+		return nil
+	}
+	e := &w.entries[number]
+	role := pgx.Identifier{w.role}.Sanitize()
+	return &change.Refusal{
+		Problem: fmt.Sprintf("%s: role %s may not read %s.%s (%s)", e.Name, w.role, e.Schema, e.Table, refused.Message),
+		Mend: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s;",
+			pgx.Identifier{e.Schema}.Sanitize(), role, pgx.Identifier{e.Schema, e.Table}.Sanitize(), role),
+	}
+}
+
 // stopped says what to do about an entry that was not loaded to its end.
-func (w *warm) stopped(entry string, err error) error {
+func (w *warm) stopped(number int, err error) error {
+	entry := w.entries[number].Name
+	if unreadable := w.unreadable(number, err); unreadable != nil {
+		return unreadable
+	}
 	switch {
 	case errors.Is(err, fill.ErrSuperseded):
 		return &change.Refusal{
@@ -352,6 +405,8 @@ func (w *warm) stopped(entry string, err error) error {
 func (w *warm) load(ctx context.Context, number int) (warmResult, error) {
 	e := &w.entries[number]
 	result := warmResult{Entry: e.Name}
+	// A sweep that has not ended is seen again.
+	w.swept[number].Store(false)
 	from, err := w.progress(ctx, e)
 	if err != nil {
 		return result, err
@@ -397,7 +452,7 @@ func (w *warm) progress(ctx context.Context, e *plan.Entry) (fill.Progress, erro
 
 func (w *warm) save(ctx context.Context, number int, p fill.Progress) error {
 	e := &w.entries[number]
-	if p.Done || p.After == nil {
+	if p.Done || p.After == nil || w.swept[number].Load() {
 		return w.leases.SaveProgress(ctx, w.stream, e.Name, "")
 	}
 	text, err := json.Marshal(note{w.today[e.Name], w.origin.String(), p})
@@ -417,12 +472,7 @@ func (w *warm) follow(ctx context.Context) {
 	tick := time.NewTicker(warmLook)
 	defer tick.Stop()
 	for {
-		lo, err := w.leases.Lo(ctx, w.stream)
-		lsn := uint64(0)
-		if err == nil && lo.Timeline == w.origin.Timeline {
-			lsn = lo.LSN
-		}
-		w.applied.Store(lsn)
+		w.look(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -441,6 +491,33 @@ func (w *warm) sample(ctx context.Context, number int, keys [][]string) ([][]str
 		}
 	}
 	return nil, nil
+}
+
+// look reads how far the stream has been applied, and what is being swept.
+func (w *warm) look(ctx context.Context) {
+	mark, found, err := w.leases.Watermark(ctx, w.stream)
+	if err != nil {
+		w.applied.Store(0)
+		return
+	}
+	lsn := uint64(0)
+	if mark.Lo.Timeline == w.origin.Timeline {
+		lsn = mark.Lo.LSN
+	}
+	w.applied.Store(lsn)
+	for _, number := range w.numbers {
+		if sweeps(mark, found, w.epoch, w.entries[number].Key.String()) {
+			w.swept[number].Store(true)
+		}
+	}
+}
+
+// sweeps reports whether a watermark, which was of an epoch before, says that the
+// keys of a template are being swept, or that it is another one: Redis was emptied,
+// or is one that has lost writes, and the entries are swept. A later epoch alone is
+// a service that has started again.
+func sweeps(mark guard.Watermark, found bool, epoch int64, key string) bool {
+	return !found || mark.Epoch < epoch || slices.ContainsFunc(mark.Sweeps, func(s guard.Sweep) bool { return s.Key == key })
 }
 
 // A warmEstimate is what a dry run says of one entry.
@@ -463,6 +540,9 @@ func (w *warm) estimate(ctx context.Context, out io.Writer) error {
 		got := warmEstimate{Entry: e.Name}
 		var err error
 		if got.Rows, err = w.loader.Estimate(ctx, number); err != nil {
+			if unreadable := w.unreadable(number, err); unreadable != nil {
+				return unreadable
+			}
 			return err
 		}
 		values, err := w.loader.Next(ctx, number, nil, warmSample)
@@ -535,7 +615,7 @@ func (r warmResult) String() string {
 		text string
 	}{
 		{r.Stored, "loaded"}, {r.Cached, "cached already"}, {r.Refused, "changed meanwhile"}, {r.Absent, "deleted meanwhile"},
-		{r.Busy, "left to readers"}, {r.Failed, "not loaded"},
+		{r.Busy, "left to readers"}, {r.Failed, "not loaded"}, {r.Full, "refused by a full Redis"},
 	} {
 		if part.keys > 0 {
 			text += fmt.Sprintf(", %s %s", thousands(int64(part.keys)), part.text)

@@ -74,7 +74,7 @@ func NewMetrics() *Metrics {
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "unstale_sweep_dropped_keys_total", Help: "Keys that sweeps have dropped."}),
 		loaded: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; forgotten, there were too many, or another instance has the stream now."}, []string{"entry", "result"}),
+			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; full, Redis is; forgotten, there were too many, or another instance has the stream now."}, []string{"entry", "result"}),
 		letters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "unstale_deadletters_total", Help: "Changes that could not be applied and are kept for a person, by the topic of their record, or by their table where the database's log is read."}, []string{"topic", "table"}),
 	}
@@ -114,6 +114,14 @@ func (m *Metrics) WatchLoads(pending func() int) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "unstale_loads_pending", Help: "Keys that the service is to load and has not yet."},
 		func() float64 { return float64(pending()) }))
+}
+
+// WatchConnector adds whether the connector that writes the topics has failed. It
+// is to be called once.
+func (m *Metrics) WatchConnector(failed func() bool) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unstale_connector_failed", Help: "1 while Debezium's connector or its task has failed."},
+		func() float64 { return number(failed()) }))
 }
 
 func number(b bool) float64 {
@@ -167,7 +175,7 @@ func (m *Metrics) Filled(entry string, t fill.Tally) {
 	for _, result := range []struct {
 		name string
 		keys int
-	}{{"stored", t.Stored}, {"cached", t.Cached}, {"refused", t.Refused}, {"absent", t.Absent}, {"busy", t.Busy}, {"failed", t.Failed}} {
+	}{{"stored", t.Stored}, {"cached", t.Cached}, {"refused", t.Refused}, {"absent", t.Absent}, {"busy", t.Busy}, {"failed", t.Failed}, {"full", t.Full}} {
 		if result.keys > 0 {
 			m.loaded.WithLabelValues(entry, result.name).Add(float64(result.keys))
 		}

@@ -573,6 +573,15 @@ func (s *sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropp
 	return 1000, 1, errors.Join(err, ctx.Err())
 }
 
+// wide are sweeps of all keys of templates.
+func wide(templates ...string) []guard.Sweep {
+	sweeps := make([]guard.Sweep, len(templates))
+	for i, template := range templates {
+		sweeps[i].Key = template
+	}
+	return sweeps
+}
+
 func (s *sink) RunID(context.Context) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

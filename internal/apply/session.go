@@ -270,15 +270,15 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		// An insert position can stand behind a page header that no commit reaches.
 		st.target = change.Position{Timeline: begin.Timeline, LSN: snapshot.InsertLSN - min(snapshot.InsertLSN, pageHeader)}
 	}
-	templates := s.pendingSweeps(marks)
+	sweeps := s.pendingSweeps(marks)
 	cause, reason := findGap(&st.Stream, s.origin, marks, lowest.Lo)
 	if cause == gapFirstStart && s.hadWatermark(st.Name) {
 		cause, reason = gapEmptied, "no watermark in Redis any more: it was emptied, or has restarted without its data"
 	}
 	if cause != "" {
 		gaps.add(cause, reason, st.Name)
-		templates = s.everyTemplate(marks)
-	} else if len(changedTemplates(lowest.Fingerprints, s.fingerprints)) > 0 && snapshot.XMin < snapshot.XMax {
+		sweeps = s.everySweep(marks)
+	} else if len(changedEntries(lowest.Fingerprints, s.fingerprints)) > 0 && snapshot.XMin < snapshot.XMax {
 		// What changed while nobody looked may be how a table is published: a
 		// transaction that was running then can have written rows that are never
 		// sent, and commit behind this sweep.
@@ -306,8 +306,8 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 	if first.End.Compare(lowest.Settled) < 0 {
 		lowest.Settled = first.End
 	}
-	if len(templates) > 0 {
-		s.sweeps.request(templates, number, lowest.Settled)
+	if len(sweeps) > 0 {
+		s.sweeps.request(sweeps, number, lowest.Settled)
 	}
 	return first
 }
@@ -400,50 +400,46 @@ func findGap(st *change.Stream, origin change.Origin, marks []guard.Watermark, l
 	return "", ""
 }
 
-// pendingSweeps returns the templates that an earlier owner had not finished,
-// and those of every entry that is not what it was: by its old name and by its
-// new.
-func (s *session) pendingSweeps(marks []guard.Watermark) []string {
-	var templates []string
+// pendingSweeps returns those that an earlier owner had not finished, and those of
+// every entry that is not what it was: by its old name and by its new.
+func (s *session) pendingSweeps(marks []guard.Watermark) []guard.Sweep {
+	var sweeps []guard.Sweep
 	for _, mark := range marks {
-		templates = append(templates, mark.Sweeps...)
+		sweeps = append(sweeps, mark.Sweeps...)
 		if !mark.Lo.IsZero() {
-			templates = append(templates, changedTemplates(mark.Fingerprints, s.fingerprints)...)
+			sweeps = append(sweeps, changedEntries(mark.Fingerprints, s.fingerprints)...)
 		}
 	}
-	return templates
+	return sweeps
 }
 
-func (s *session) everyTemplate(marks []guard.Watermark) []string {
-	var templates []string
+func (s *session) everySweep(marks []guard.Watermark) []guard.Sweep {
+	var sweeps []guard.Sweep
 	for _, mark := range marks {
-		templates = append(templates, mark.Sweeps...)
-		for _, entry := range mark.Fingerprints {
-			templates = append(templates, entry.Key)
+		sweeps = append(sweeps, mark.Sweeps...)
+		for _, name := range entriesOf(mark.Fingerprints, s.fingerprints) {
+			sweeps = append(sweeps, guard.Sweeps(mark.Fingerprints[name], s.fingerprints[name])...)
 		}
 	}
-	for _, entry := range s.fingerprints {
-		templates = append(templates, entry.Key)
-	}
-	return templates
+	return sweeps
 }
 
-// changedTemplates returns the templates, old and new, of the entries that
-// differ.
-func changedTemplates(before, after guard.Fingerprints) []string {
-	var templates []string
-	for name, entry := range before {
-		if after[name] != entry {
-			templates = append(templates, entry.Key)
+// changedEntries returns the sweeps of the entries that differ.
+func changedEntries(before, after guard.Fingerprints) []guard.Sweep {
+	var sweeps []guard.Sweep
+	for _, name := range entriesOf(before, after) {
+		if before[name] != after[name] {
+			sweeps = append(sweeps, guard.Sweeps(before[name], after[name])...)
 		}
 	}
-	for name, entry := range after {
-		if before[name] != entry {
-			templates = append(templates, entry.Key)
-		}
-	}
-	slices.Sort(templates)
-	return slices.Compact(templates)
+	return distinct(sweeps)
+}
+
+// entriesOf are the names of all entries in either.
+func entriesOf(before, after guard.Fingerprints) []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(after))
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // note is what the watermark of a stream is to say. Entries that are to be swept
@@ -466,14 +462,14 @@ func (s *session) note(stream int) *guard.Note {
 
 // settle sweeps the entries that differed at the take-over once more, when it
 // is time.
-func (s *session) settle(stream int) (templates []string) {
+func (s *session) settle(stream int) (due []guard.Sweep) {
 	st := &s.streams[stream]
 	if st.unsettled == nil || s.oldest.Load() < s.unsettledBelow {
 		return nil
 	}
-	templates = changedTemplates(st.unsettled, s.fingerprints)
+	due = changedEntries(st.unsettled, s.fingerprints)
 	st.unsettled = nil
-	return templates
+	return due
 }
 
 // look is what a look at the catalog tells the writer.
@@ -569,8 +565,9 @@ func (s *session) read(stop, ctx context.Context) error {
 				return nil
 			}
 		}
-		if c.Cut && batch.Started() {
+		if c.Cut && batch.Started() && !s.unknown {
 			// The row may be written again, and this state was never committed then.
+			// Without a database nothing could load it.
 			batch.Close()
 		}
 		s.planner.Plan(c, batch)

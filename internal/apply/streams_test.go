@@ -109,8 +109,8 @@ func TestASweepIsNotedByTheStreamThatAsked(t *testing.T) {
 		r.send(in(1, 20, r.truncate(702, 220)), in(0, 20, r.users(703, 230, "3")))
 		r.wantMarks("while it runs", [2]uint64{21, 21}, [2]uint64{21, 20})
 		r.sink.set(func(s *sink) {
-			if len(s.mark.Sweeps) != 0 || len(s.others[0].Sweeps) != 1 || s.others[0].Sweeps[0] != productTemplate {
-				r.t.Errorf("pending: %q and %q", s.mark.Sweeps, s.others[0].Sweeps)
+			if len(s.mark.Sweeps) != 0 || len(s.others[0].Sweeps) != 1 || s.others[0].Sweeps[0].Key != productTemplate {
+				r.t.Errorf("pending: %v and %v", s.mark.Sweeps, s.others[0].Sweeps)
 			}
 		})
 		r.pass(sweepTime + time.Second)
@@ -118,7 +118,7 @@ func TestASweepIsNotedByTheStreamThatAsked(t *testing.T) {
 		r.wantMarks("behind it", [2]uint64{21, 21}, [2]uint64{21, 21})
 		r.sink.set(func(s *sink) {
 			if len(s.mark.Sweeps)+len(s.others[0].Sweeps) != 0 {
-				r.t.Errorf("still pending: %q and %q", s.mark.Sweeps, s.others[0].Sweeps)
+				r.t.Errorf("still pending: %v and %v", s.mark.Sweeps, s.others[0].Sweeps)
 			}
 		})
 	})
@@ -128,7 +128,7 @@ func TestASweepIsNotedByTheStreamThatAsked(t *testing.T) {
 // until it has ended.
 func TestAPendingSweepOfOneStreamIsResumed(t *testing.T) {
 	playTopics(t, func(r *rig) {
-		r.sink.others[0].Sweeps = []string{productTemplate}
+		r.sink.others[0].Sweeps = wide(productTemplate)
 		r.sink.others[0].Settled = offset(8)
 		r.start()
 		r.wantMarks("while it runs", [2]uint64{10, 10}, [2]uint64{10, 8})

@@ -1,9 +1,11 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/unstale/unstale/internal/change"
@@ -22,7 +24,7 @@ type sweeps struct {
 }
 
 type generation struct {
-	templates []string // sorted, distinct
+	sweeps []guard.Sweep // distinct
 	// before is where settled stands, of the streams that have asked, until the
 	// generation has ended.
 	before  map[int]change.Position
@@ -30,11 +32,11 @@ type generation struct {
 	awaited bool // the reader waits for it
 }
 
-// request asks for a sweep of templates because of a stream. settled is where
+// request asks for sweeps because of a stream. settled is where
 // its settled stands if nothing but this is outstanding: it may be ahead of where
 // an earlier sweep holds it now, or it would never move while sweeps follow each
 // other.
-func (s *sweeps) request(templates []string, stream int, settled change.Position) {
+func (s *sweeps) request(wanted []guard.Sweep, stream int, settled change.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var g *generation
@@ -47,9 +49,24 @@ func (s *sweeps) request(templates []string, stream int, settled change.Position
 	if _, asked := g.before[stream]; !asked {
 		g.before[stream] = settled
 	}
-	g.templates = append(g.templates, templates...)
-	slices.Sort(g.templates)
-	g.templates = slices.Compact(g.templates)
+	g.sweeps = distinct(append(g.sweeps, wanted...))
+}
+
+func distinct(sweeps []guard.Sweep) []guard.Sweep {
+	slices.SortFunc(sweeps, func(a, b guard.Sweep) int {
+		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Letters, b.Letters))
+	})
+	return slices.Compact(sweeps)
+}
+
+// keysOf are the templates of sweeps, each once.
+func keysOf(sweeps []guard.Sweep) []string {
+	keys := make([]string, len(sweeps))
+	for i, sweep := range sweeps {
+		keys[i] = sweep.Key
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 // await has the reader told when what was requested last has ended.
@@ -82,29 +99,28 @@ func (s *sweeps) settled(stream int, written change.Position) change.Position {
 
 // pending returns the templates of all sweeps that have not ended.
 func (s *sweeps) pending() []string {
-	return s.templates(func(*generation) bool { return true })
+	return keysOf(s.that(func(*generation) bool { return true }))
 }
 
 // pendingOf returns those that a stream has asked for, and what was swept
 // together with them.
-func (s *sweeps) pendingOf(stream int) []string {
-	return s.templates(func(g *generation) bool {
+func (s *sweeps) pendingOf(stream int) []guard.Sweep {
+	return s.that(func(g *generation) bool {
 		_, asked := g.before[stream]
 		return asked
 	})
 }
 
-func (s *sweeps) templates(of func(*generation) bool) []string {
+func (s *sweeps) that(are func(*generation) bool) []guard.Sweep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	templates := []string{}
+	found := []guard.Sweep{}
 	for _, g := range s.generations {
-		if of(g) {
-			templates = append(templates, g.templates...)
+		if are(g) {
+			found = append(found, g.sweeps...)
 		}
 	}
-	slices.Sort(templates)
-	return slices.Compact(templates)
+	return distinct(found)
 }
 
 // asking returns, in order, the streams that have asked for g.
@@ -198,7 +214,8 @@ func (s *session) sweepAll(ctx context.Context, outages *outages) error {
 // filled behind it, and the second drops that. No clock is asked.
 func (s *session) sweep(ctx context.Context, outages *outages, g *generation) error {
 	var templates []plan.Keys
-	for _, text := range g.templates {
+	for _, sweep := range g.sweeps {
+		text := sweep.Key
 		t, err := guard.ParseTemplate(text)
 		if err != nil {
 			// It was written down by a release with other rules: nobody can say
@@ -207,7 +224,7 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 			continue
 		}
 		shielded := slices.ContainsFunc(s.planner.Entries(), func(e plan.Entry) bool { return e.Sets() && e.Key.String() == text })
-		templates = append(templates, plan.Keys{Template: t, Shielded: shielded})
+		templates = append(templates, plan.Keys{Template: t.Narrow(sweep.Letters), Shielded: shielded})
 	}
 	for {
 		before, err := s.runID(ctx, outages)

@@ -73,7 +73,7 @@ func TestEachGapSweepsEveryEntryTwice(t *testing.T) {
 				end := changes[1].Position
 
 				// From the first batch on the watermark knows what is pending.
-				if first := r.sink.all()[0]; first.note == nil || !slices.Equal(first.note.Sweeps, []string{productTemplate, userTemplate}) || first.note.Origin != r.source.at.Origin.String() || first.settled != test.settled {
+				if first := r.sink.all()[0]; first.note == nil || !slices.Equal(first.note.Sweeps, wide(productTemplate, userTemplate)) || first.note.Origin != r.source.at.Origin.String() || first.settled != test.settled {
 					r.t.Errorf("the first batch: %+v, note %+v", first, first.note)
 				}
 				for r.pass(time.Millisecond); len(r.sink.sweeps()) < 2; r.pass(50 * time.Millisecond) {
@@ -128,7 +128,7 @@ func TestAnOrdinaryStartSweepsNothing(t *testing.T) {
 func TestAGapSweepsWhatFormerEntriesLeft(t *testing.T) {
 	play(t, func(r *rig) {
 		r.sink.mark.Fingerprints = guard.Fingerprints{"gone": {Key: "gone:{id}"}}
-		r.sink.mark.Sweeps = []string{"pending:{id}", userTemplate}
+		r.sink.mark.Sweeps = wide("pending:{id}", userTemplate)
 		r.source.at.Streams[0].Gap = "the slot is new"
 		began := time.Now()
 		r.start()
@@ -140,7 +140,7 @@ func TestAGapSweepsWhatFormerEntriesLeft(t *testing.T) {
 // A crash in the middle of a sweep does not end it.
 func TestAPendingSweepIsResumedByTheNextOwner(t *testing.T) {
 	play(t, func(r *rig) {
-		r.sink.mark.Sweeps = []string{productTemplate}
+		r.sink.mark.Sweeps = wide(productTemplate)
 		r.sink.mark.Settled = at(90)
 		began := time.Now()
 		r.start()
@@ -148,7 +148,7 @@ func TestAPendingSweepIsResumedByTheNextOwner(t *testing.T) {
 		if r.ready() {
 			r.t.Error("ready with a sweep pending")
 		}
-		if w := r.sink.watermark(); w.Settled != at(90) || !slices.Equal(w.Sweeps, []string{productTemplate}) {
+		if w := r.sink.watermark(); w.Settled != at(90) || !slices.Equal(w.Sweeps, wide(productTemplate)) {
 			r.t.Errorf("settled %s, pending %v", w.Settled, w.Sweeps)
 		}
 		r.pass(2 * sweepTime)
@@ -168,7 +168,7 @@ func TestASweepThatNeverEndsStaysPending(t *testing.T) {
 		for range 5 {
 			r.pass(sweepTime - time.Second)
 			r.source.fail(errors.New("connection reset"))
-			if w := r.sink.watermark(); !slices.Equal(w.Sweeps, []string{productTemplate}) || w.Settled != at(100) {
+			if w := r.sink.watermark(); !slices.Equal(w.Sweeps, wide(productTemplate)) || w.Settled != at(100) {
 				r.t.Fatalf("pending %v, settled %s", w.Sweeps, w.Settled)
 			}
 			r.pass(time.Second)
@@ -212,7 +212,7 @@ func TestACatalogThatChangesIsSwept(t *testing.T) {
 			c.now = guard.Fingerprints{"user": {Key: userTemplate, Hash: "2"}, "product": {Key: productTemplate, Hash: "1"}}
 		})
 		r.pass(5 * time.Second)
-		if w := r.sink.watermark(); !slices.Equal(w.Sweeps, []string{userTemplate}) || w.Fingerprints["user"].Hash != "2" {
+		if w := r.sink.watermark(); !slices.Equal(w.Sweeps, wide(userTemplate)) || w.Fingerprints["user"].Hash != "2" {
 			r.t.Errorf("pending %v, plan %v", w.Sweeps, w.Fingerprints)
 		}
 		if r.ready() {
@@ -229,6 +229,37 @@ func TestACatalogThatChangesIsSwept(t *testing.T) {
 	})
 }
 
+// As long as the columns of a key are the same, a sweep takes the keys that their
+// values can make, and the watermark says so to who resumes it.
+func TestASweepIsOfTheKeysThatValuesCanMake(t *testing.T) {
+	play(t, func(r *rig) {
+		before := guard.Fingerprint{Key: userTemplate, Hash: "1", Letters: "i", Columns: "c"}
+		r.sink.mark.Fingerprints["user"] = before
+		r.catalog.now = guard.Fingerprints{"user": before, "product": {Key: productTemplate, Hash: "1"}}
+		r.start()
+		r.pass(time.Minute)
+		for _, test := range []struct {
+			hash, columns string
+			want          []guard.Sweep
+		}{
+			{"2", "c", []guard.Sweep{{Key: userTemplate, Letters: "i"}}},
+			{"3", "d", wide(userTemplate)},
+		} {
+			r.catalog.set(func(c *catalog) {
+				c.now = guard.Fingerprints{"user": {Key: userTemplate, Hash: test.hash, Letters: "i", Columns: test.columns}, "product": {Key: productTemplate, Hash: "1"}}
+			})
+			r.pass(5 * time.Second)
+			if got := r.sink.watermark().Sweeps; !slices.Equal(got, test.want) {
+				r.t.Errorf("columns %s: pending %v, want %v", test.columns, got, test.want)
+			}
+			r.pass(time.Minute)
+		}
+		if got := len(r.sink.sweeps()); got != 4 {
+			r.t.Errorf("%d passes, want 4", got)
+		}
+	})
+}
+
 // The keys of this change are unknown. It is said once, however often it
 // happens, and by whom.
 func TestAChangeOfUnknownKeysSweepsItsEntry(t *testing.T) {
@@ -239,7 +270,7 @@ func TestAChangeOfUnknownKeysSweepsItsEntry(t *testing.T) {
 		// The script that moved the position past the change has written down
 		// what is still to be done for it.
 		w := r.sink.watermark()
-		if w.Lo != at(208) || w.Settled != at(100) || !slices.Equal(w.Sweeps, []string{"mail:{mail}"}) {
+		if w.Lo != at(208) || w.Settled != at(100) || !slices.Equal(w.Sweeps, wide("mail:{mail}")) {
 			r.t.Errorf("lo %s, settled %s, pending %v", w.Lo, w.Settled, w.Sweeps)
 		}
 		for _, batch := range r.sink.all() {
@@ -394,7 +425,7 @@ func TestAFailedPassIsDoneAgain(t *testing.T) {
 // A pending sweep whose template this release cannot read must not stop all.
 func TestATemplateThatNobodyCanReadIsSaid(t *testing.T) {
 	play(t, func(r *rig) {
-		r.sink.mark.Sweeps = []string{"{a}{b}", userTemplate}
+		r.sink.mark.Sweeps = wide("{a}{b}", userTemplate)
 		began := time.Now()
 		r.start()
 		r.pass(time.Minute)

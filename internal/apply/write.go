@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
@@ -68,7 +67,7 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first []*plan.
 // compare sweeps the entries that are not what they were at the last look.
 func (s *session) compare(ctx context.Context, outages *outages, now look) error {
 	s.doubtful = max(s.doubtful, now.doubtful)
-	changed := changedTemplates(s.fingerprints, now.Fingerprints)
+	changed := changedEntries(s.fingerprints, now.Fingerprints)
 	all := make([]int, len(s.streams))
 	for i := range s.streams {
 		all[i] = i
@@ -77,9 +76,7 @@ func (s *session) compare(ctx context.Context, outages *outages, now look) error
 	if len(changed) == 0 {
 		return nil
 	}
-	slices.Sort(changed)
-	changed = slices.Compact(changed)
-	s.logger.Info("sweeping: the catalog shows a change that no row tells", "keys", changed)
+	s.logger.Info("sweeping: the catalog shows a change that no row tells", "keys", keysOf(changed))
 	s.observeCatalog(now.Fingerprints)
 	for i := range s.streams {
 		s.sweeps.request(changed, i, s.streams[i].written)
@@ -220,7 +217,7 @@ func (s *session) sayReady() {
 // the watermark past b writes that down, so a crash does not forget them.
 func (s *session) requestSweeps(b *plan.Batch) {
 	entries := s.planner.Entries()
-	var templates []string
+	var wanted []guard.Sweep
 	for _, sweep := range b.Sweeps {
 		entry := entries[sweep.Entry]
 		s.observer.Sweep(entry.Name, sweep.Cause.String())
@@ -229,9 +226,14 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		} else {
 			s.logger.Info("sweeping", "entry", entry.Name, "cause", sweep.Cause)
 		}
-		templates = append(templates, entry.Key.String())
+		// The look at the catalog may be older than what the log says, or newer.
+		letters := sweep.Letters
+		if letters != s.fingerprints[entry.Name].Letters {
+			letters = ""
+		}
+		wanted = append(wanted, guard.Sweep{Key: entry.Key.String(), Letters: letters})
 	}
-	s.sweeps.request(templates, b.Stream, s.streams[b.Stream].written)
+	s.sweeps.request(wanted, b.Stream, s.streams[b.Stream].written)
 	if b.Sweeps[0].Cause == plan.Restarted {
 		s.sweeps.await()
 	}

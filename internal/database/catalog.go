@@ -450,6 +450,49 @@ func Fingerprints(ctx context.Context, conn *pgx.Conn, names []Name) (map[Name]s
 	return fingerprints, nil
 }
 
+// A KeyColumn is a column as long as it is the same.
+type KeyColumn struct {
+	TypeOID uint32
+	// History is another one when the type of the column may have been another in
+	// between, however it was brought back: by ALTER TABLE, or by another table
+	// under the same name. TRUNCATE and a change of other columns leave it.
+	History string
+}
+
+// keyColumnsStatement: a row of the catalog that was written has another xmin.
+// Renaming a table writes its row type, changing the type of a column that.
+const keyColumnsStatement = catalogTables + `
+SELECT asked.number, a.attname, a.atttypid, concat_ws('/', t.oid, t.xmin, a.attnum, a.atttypid, a.xmin)
+FROM asked
+JOIN pg_class c ON c.oid = asked.oid
+JOIN pg_type t ON t.oid = c.reltype
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE a.attname = ANY ($3)`
+
+// KeyColumns returns those of the named tables that have one of these names.
+func KeyColumns(ctx context.Context, conn *pgx.Conn, tables []Name, columns []string) (map[Name]map[string]KeyColumn, error) {
+	rows, err := conn.Query(ctx, keyColumnsStatement, schemasOf(tables), tablesOf(tables), columns)
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of keys: %w", err)
+	}
+	found := map[Name]map[string]KeyColumn{}
+	var number int
+	var column string
+	var c KeyColumn
+	_, err = pgx.ForEachRow(rows, []any{&number, &column, &c.TypeOID, &c.History}, func() error {
+		name := tables[number-1]
+		if found[name] == nil {
+			found[name] = map[string]KeyColumn{}
+		}
+		found[name][column] = c
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of keys: %w", err)
+	}
+	return found, nil
+}
+
 func schemasOf(names []Name) []string {
 	schemas := make([]string, len(names))
 	for i, n := range names {

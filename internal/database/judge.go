@@ -70,8 +70,9 @@ type wanted struct {
 	inspected
 	keys []string // key columns that exist
 	// fromLog are the entries whose values are written from the log, loaded
-	// those whose values are read from the table.
-	fromLog, loaded []TableNeed
+	// those whose values are read from the table, warmed those of which that is
+	// done if a person asks for it.
+	fromLog, loaded, warmed []TableNeed
 }
 
 func (t *wanted) hasStored() bool {
@@ -234,8 +235,12 @@ func (j *judgement) group() {
 		if sound = j.have(&found, need, "columns", need.Columns) && sound; sound && need.FromLog {
 			t.fromLog = append(t.fromLog, need)
 		}
-		if sound && need.Loaded {
+		switch {
+		case !sound:
+		case need.Loaded:
 			t.loaded = append(t.loaded, need)
+		case need.Written:
+			t.warmed = append(t.warmed, need)
 		}
 		for _, name := range need.KeyColumns {
 			column := found.Column(name)
@@ -421,31 +426,48 @@ func (j *judgement) table(t *wanted) {
 
 // readable judges whether the asking role may load what entries want it to.
 func (j *judgement) readable(t *wanted) {
-	if len(t.loaded) == 0 {
-		return
-	}
-	p := Problem{Severity: Wrong, Subject: "role " + j.Asking}
-	if !t.Usable {
-		p.Mend = append(p.Mend, "GRANT USAGE ON SCHEMA "+quote(t.Name.Schema)+" TO "+quote(j.Asking)+";")
-	}
-	if slices.ContainsFunc(t.loaded, func(need TableNeed) bool {
-		return slices.ContainsFunc(t.Columns, func(c Column) bool {
-			return !c.Readable && (need.Columns == nil || slices.Contains(need.Columns, c.Name) || slices.Contains(need.KeyColumns, c.Name))
+	mend := j.grants(t, t.loaded)
+	if len(mend) > 0 {
+		j.add(Problem{
+			Severity: Wrong, Subject: "role " + j.Asking, Mend: mend,
+			Text: fmt.Sprintf("it may not read what the service is to load of %s", t.Name),
 		})
-	}) {
-		p.Mend = append(p.Mend, "GRANT SELECT ON "+t.Name.SQL()+" TO "+quote(j.Asking)+";")
 	}
-	if len(p.Mend) > 0 {
-		p.Text = fmt.Sprintf("it may not read what the service is to load of %s", t.Name)
-		j.add(p)
+	if more := j.grants(t, t.warmed); len(more) > 0 && !slices.Equal(mend, more) {
+		var names []string
+		for _, need := range t.warmed {
+			names = append(names, need.Entry)
+		}
+		j.add(Problem{
+			Severity: Advice, Subject: "role " + j.Asking, Mend: more,
+			Text: fmt.Sprintf("it may not read %s: changes are written all the same, but unstale warm cannot load %s", t.Name, list(names, "and")),
+		})
 	}
-	if t.Hidden {
+	if t.Hidden && len(t.loaded) > 0 {
 		j.add(Problem{
 			Severity: Advice, Subject: "role " + j.Asking,
 			Text: fmt.Sprintf("row security may hide rows of %s from it, and the service does not load what it does not see", t.Name),
 			Mend: []string{"ALTER ROLE " + quote(j.Asking) + " BYPASSRLS;"},
 		})
 	}
+}
+
+// grants are what the asking role lacks to load what the needs want.
+func (j *judgement) grants(t *wanted, needs []TableNeed) (mend []string) {
+	if len(needs) == 0 {
+		return nil
+	}
+	if !t.Usable {
+		mend = append(mend, "GRANT USAGE ON SCHEMA "+quote(t.Name.Schema)+" TO "+quote(j.Asking)+";")
+	}
+	if slices.ContainsFunc(needs, func(need TableNeed) bool {
+		return slices.ContainsFunc(t.Columns, func(c Column) bool {
+			return !c.Readable && (need.Columns == nil || slices.Contains(need.Columns, c.Name) || slices.Contains(need.KeyColumns, c.Name))
+		})
+	}) {
+		mend = append(mend, "GRANT SELECT ON "+t.Name.SQL()+" TO "+quote(j.Asking)+";")
+	}
+	return mend
 }
 
 // identity judges what the log carries of old rows.

@@ -100,7 +100,11 @@ func newDecoder(table *debezium.Table, columns ...string) *debezium.Decoder {
 }
 
 func newDecoderOf(schemas map[uint32]string, table *debezium.Table, columns ...string) *debezium.Decoder {
-	return debezium.NewDecoder(debezium.Options{
+	return debezium.NewDecoder(testOptions(schemas, table, columns...))
+}
+
+func testOptions(schemas map[uint32]string, table *debezium.Table, columns ...string) debezium.Options {
+	return debezium.Options{
 		Schema: func(_ context.Context, id uint32) (string, error) {
 			if s, ok := schemas[id]; ok {
 				return s, nil
@@ -110,7 +114,7 @@ func newDecoderOf(schemas map[uint32]string, table *debezium.Table, columns ...s
 		Table:   func(schema, name string) *debezium.Table { return table },
 		Wanted:  func(schema, name string) bool { return schema == "public" && name == "orders" },
 		Compile: func(r *change.Relation) []int { return indexes(r, columns) },
-	})
+	}
 }
 
 func indexes(r *change.Relation, columns []string) (wanted []int) {

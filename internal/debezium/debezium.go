@@ -95,12 +95,12 @@ type Decoder struct {
 	options     Options
 	placeholder placeholders
 
-	schemas   generations[uint32, *avroSchema]
-	blocks    generations[string, *jsonSchema] // by the text of the schema
-	plain     generations[string, *jsonSchema] // by table and members
-	plainKeys generations[string, *keySchema]  // by members
-	relations map[string]*change.Relation      // by what they are made of
-	readers   map[tableName]*reader            // the last of each table
+	schemas   generations[*avroSchema]    // by the bytes of the id
+	blocks    generations[*jsonSchema]    // by the text of the schema
+	plain     generations[*jsonSchema]    // by table and members
+	plainKeys generations[*keySchema]     // by members
+	relations map[string]*change.Relation // by what they are made of
+	readers   map[tableName]*reader       // the last of each table
 	strings   map[string]string
 	// forgets counts calls of Forget: what was compiled before the last one is
 	// compiled again.
@@ -108,12 +108,15 @@ type Decoder struct {
 
 	lastSchema, lastKey                *avroSchema
 	lastBlock, lastKeyBlock, lastPlain *jsonSchema
+	lastPlainKey                       *keySchema
 
 	// What the last message pointed to.
-	old, new []change.Value // of the rows
-	text     []byte         // texts that are made, not found
-	captured [capturedCount]captured
-	scratch  []byte
+	old, new  []change.Value // of the rows
+	text      []byte         // texts that are made, not found
+	message   []byte
+	captured  [capturedCount]captured
+	unescaped []byte
+	scratch   []byte
 	// signature is made of the names of an object's members.
 	signature []byte
 	array     array
@@ -138,10 +141,10 @@ func NewDecoder(options Options) *Decoder {
 		relations:   map[string]*change.Relation{},
 		readers:     map[tableName]*reader{},
 		strings:     map[string]string{},
-		schemas:     newGenerations[uint32, *avroSchema](schemasMax),
-		blocks:      newGenerations[string, *jsonSchema](jsonKept),
-		plain:       newGenerations[string, *jsonSchema](jsonKept),
-		plainKeys:   newGenerations[string, *keySchema](jsonKept),
+		schemas:     newGenerations[*avroSchema](schemasMax),
+		blocks:      newGenerations[*jsonSchema](jsonKept),
+		plain:       newGenerations[*jsonSchema](jsonKept),
+		plainKeys:   newGenerations[*keySchema](jsonKept),
 	}
 }
 
@@ -178,6 +181,9 @@ func (d *Decoder) begin() {
 	}
 	if cap(d.scratch) > scratchKept {
 		d.scratch = nil
+	}
+	if cap(d.unescaped) > scratchKept {
+		d.unescaped = nil
 	}
 	if cap(d.pairs) > pairsKept {
 		d.pairs = nil

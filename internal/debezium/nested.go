@@ -112,7 +112,7 @@ func (d *Decoder) takeArray(s *step, b []byte, i int, v *change.Value, depth int
 		for range count {
 			mark := len(d.text)
 			d.element[0] = change.Value{}
-			if i = d.run(s.elements, b, i, d.element[:], depth+1); i < 0 {
+			if i = d.run(s.inside.take, b, i, d.element[:], depth+1); i < 0 {
 				return malformed
 			}
 			d.add(&d.element[0])
@@ -179,7 +179,7 @@ func (d *Decoder) takeMap(s *step, b []byte, i int, v *change.Value, depth int) 
 			}
 			key := b[from:end]
 			d.element[0] = change.Value{}
-			if i = d.run(s.elements, b, end, d.element[:], depth+1); i < 0 {
+			if i = d.run(s.inside.take, b, end, d.element[:], depth+1); i < 0 {
 				return malformed
 			}
 			value := d.element[0]

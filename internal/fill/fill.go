@@ -36,9 +36,10 @@ type Cache interface {
 	// Begin asks for the lease of each key, and behind that whether the claim
 	// stands. The answers are in the order of keys.
 	Begin(ctx context.Context, claim guard.Claim, e *plan.Entry, token string, keys []string) (begun []guard.Begun, stands bool, err error)
-	// Fill writes the values whose lease still stands, and says which. With an
-	// insert that is not zero each leaves a shield.
-	Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) (stored []bool, err error)
+	// Fill writes the values whose lease still stands, and says of each what became
+	// of it: guard.Stored, guard.Refused or guard.Full. With an insert that is not
+	// zero each leaves a shield.
+	Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) (filled []string, err error)
 	// Release gives leases back.
 	Release(ctx context.Context, token string, keys []string) error
 }
@@ -63,11 +64,12 @@ type Tally struct {
 	Absent  int `json:"absent"`  // have no row any more
 	Busy    int `json:"busy"`    // left to readers who are loading them
 	Failed  int `json:"failed"`  // the database or Redis refuses this key
+	Full    int `json:"full"`    // loaded, and Redis is full: not cached
 }
 
 // Keys is the number of keys that were counted.
 func (t Tally) Keys() int {
-	return t.Stored + t.Cached + t.Refused + t.Absent + t.Busy + t.Failed
+	return t.Stored + t.Cached + t.Refused + t.Absent + t.Busy + t.Failed + t.Full
 }
 
 // Add adds the counts of other.
@@ -78,6 +80,7 @@ func (t *Tally) Add(other Tally) {
 	t.Absent += other.Absent
 	t.Busy += other.Busy
 	t.Failed += other.Failed
+	t.Full += other.Full
 }
 
 func (t *Tally) count(o outcome) {
@@ -94,6 +97,8 @@ func (t *Tally) count(o outcome) {
 		t.Busy++
 	case failed:
 		t.Failed++
+	case full:
+		t.Full++
 	}
 }
 
@@ -130,6 +135,7 @@ const (
 	absent
 	busy // left says for how long
 	failed
+	full
 )
 
 type result struct {
@@ -149,6 +155,9 @@ func (e *serverError) Unwrap() error { return e.err }
 // ErrSuperseded says that the claim of who loads does not stand any more: the
 // stream has another owner, or the entry is another one.
 var ErrSuperseded = errors.New("what is loaded has been taken up by another owner, or in another shape")
+
+// errFull says what mends what Redis does not take.
+var errFull = errors.New("redis is full: raise its maxmemory, or keep fewer values")
 
 // A tableError is why no key of an entry can be loaded now. A person must mend it.
 type tableError struct{ err error }
@@ -341,7 +350,12 @@ func (f *filler) load(ctx context.Context, entry int, token string, keys []strin
 		return nil, &serverError{serverRedis, fmt.Errorf("fill %s: %w", e.Name, err)}
 	}
 	for at, i := range foundAt {
-		if !written[at] {
+		switch written[at] {
+		case guard.Stored:
+		case guard.Full:
+			results[i].outcome = full
+			f.say(e, serverRedis, keys[i], errFull)
+		default:
 			results[i].outcome = refused
 		}
 	}

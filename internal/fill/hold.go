@@ -13,6 +13,8 @@ import (
 type hold struct {
 	logger   *slog.Logger
 	observer Observer
+	// again, if not zero, is after what time it is said again: somebody looks on.
+	again time.Duration
 
 	mu      sync.Mutex
 	outages map[int]*outage // by the number of the entry
@@ -21,6 +23,7 @@ type hold struct {
 type outage struct {
 	server string
 	since  time.Time
+	said   time.Time
 	until  time.Time
 	wait   time.Duration
 }
@@ -40,11 +43,15 @@ func (h *hold) failed(entry int, err error) {
 		if !h.away(server) {
 			h.logger.Warn("holding what is to be loaded: work goes on when this is over", "server", server, "err", err)
 		}
-		o = &outage{server: server, since: now, wait: backoffMin}
+		o = &outage{server: server, since: now, said: now, wait: backoffMin}
 		if h.outages == nil {
 			h.outages = map[int]*outage{}
 		}
 		h.outages[entry] = o
+	}
+	if h.again > 0 && now.Sub(o.said) >= h.again {
+		o.said = now
+		h.logger.Warn("still holding what is to be loaded", "server", server, "held", now.Sub(o.since).Round(time.Second), "err", err)
 	}
 	// Several workers may have failed at once: that is one failure.
 	if now.Before(o.until) {

@@ -36,6 +36,7 @@ type world struct {
 	away     map[string]error      // servers that do not answer
 	busy     func(keys int) error  // a statement that cannot be done, for its number of keys
 	// superseded: the claim of who loads does not stand.
+	full       bool // Redis is
 	superseded bool
 	calls      int
 	saved      []fill.Progress
@@ -181,22 +182,26 @@ func (w *world) supersede() {
 
 func claim() guard.Claim { return guard.Claim{} }
 
-func (w *world) Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) ([]bool, error) {
+func (w *world) Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) ([]string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.away["redis"]; err != nil {
 		return nil, err
 	}
-	stored := make([]bool, len(keys))
+	filled := make([]string, len(keys))
 	for i, key := range keys {
-		l := w.leases[key]
-		if stored[i] = l.token == token && time.Now().Before(l.until); stored[i] {
+		filled[i] = guard.Refused
+		if l := w.leases[key]; l.token == token && time.Now().Before(l.until) {
+			delete(w.leases, key)
+			if filled[i] = guard.Full; w.full {
+				continue
+			}
+			filled[i] = guard.Stored
 			w.values[key] = values[i][0]
 			w.shields[key] = insert > 0
-			delete(w.leases, key)
 		}
 	}
-	return stored, nil
+	return filled, nil
 }
 
 func (w *world) Release(ctx context.Context, token string, keys []string) error {

@@ -31,6 +31,7 @@ const (
 	saveWait  = time.Second
 	soon      = 20 * time.Millisecond // another's load is over
 	walkWait  = 10 * time.Second
+	sayAgain  = 10 * time.Second // why it holds
 )
 
 // WarmOptions of a Warmer. Zero values mean the defaults.
@@ -82,7 +83,7 @@ func NewWarmer(entries []plan.Entry, keys Keys, rows Rows, cache Cache, options 
 	return &Warmer{
 		filler: f, keys: keys, options: options,
 		pace: pace{perSecond: options.RowsPerSecond},
-		hold: hold{logger: f.logger, observer: options.Observer},
+		hold: hold{logger: f.logger, observer: options.Observer, again: sayAgain},
 	}
 }
 

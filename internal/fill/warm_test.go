@@ -1,9 +1,12 @@
 package fill_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -103,6 +106,38 @@ func TestAWarmLeavesNoOldValue(t *testing.T) {
 		}
 		if p.Refused == 0 {
 			t.Error("no change met a load: this proves nothing")
+		}
+	})
+}
+
+// What a full Redis refuses has not changed meanwhile: nobody writes it later.
+func TestAWarmCountsWhatAFullRedisRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(100)
+		w.full = true
+		var log bytes.Buffer
+		p, err := warmer(t, w, fill.WarmOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}).Run(t.Context(), 0, fill.Progress{})
+		if diff := cmp.Diff(fill.Tally{Full: 100}, p.Tally); diff != "" || err != nil {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
+		}
+		if strings.Count(log.String(), "redis is full") != 1 {
+			t.Errorf("the log does not say once that Redis is full:\n%s", &log)
+		}
+	})
+}
+
+// Somebody looks on: that it holds is said again, and why.
+func TestAWarmThatHoldsSaysSoAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(100)
+		w.is("redis", errors.New("OOM command not allowed"))
+		time.AfterFunc(time.Minute, func() { w.is("redis", nil) })
+		var log bytes.Buffer
+		if _, err := warmer(t, w, fill.WarmOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}).Run(t.Context(), 0, fill.Progress{}); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(log.String(), "OOM command not allowed"); n < 4 || n > 7 {
+			t.Errorf("said %d times in a minute:\n%s", n, &log)
 		}
 	})
 }

@@ -82,6 +82,7 @@ const (
 	Leased  = "LEASE"
 	Stored  = "STORED"
 	Refused = "REFUSED"
+	Full    = "FULL"
 )
 
 // Formats of a value, as Begin and Fill are told.

@@ -23,6 +23,7 @@ type Template struct {
 	literals []string
 	columns  []string
 	pattern  *regexp.Regexp
+	letters  string // of the values that Matches knows; see Letters
 }
 
 // A TemplateError says what is wrong with a template, and at which byte.
@@ -202,15 +203,32 @@ func decode(text string) string {
 	return string(decoded)
 }
 
+// Narrow returns the template with a Matches that knows the letters of the values:
+// of customer:{id} with whole numbers customer:cart:77 is no key. Letters that are
+// not those of a key like this one leave it as it is.
+func (t *Template) Narrow(letters string) *Template {
+	if len(letters) != len(t.columns) {
+		return t
+	}
+	narrow := *t
+	narrow.letters = letters
+	narrow.pattern = narrow.compile()
+	return &narrow
+}
+
 func (t *Template) compile() *regexp.Regexp {
-	value := `((?:[^\x00-\x1f\x7f{}%]|%[0-9A-F]{2})*)`
+	text := `((?:[^\x00-\x1f\x7f{}%]|%[0-9A-F]{2})*)`
 	if len(t.columns) > 1 {
-		value = `((?:[^\x00-\x1f\x7f{}%:]|%[0-9A-F]{2})*)`
+		text = `((?:[^\x00-\x1f\x7f{}%:]|%[0-9A-F]{2})*)`
 	}
 	var pattern strings.Builder
 	pattern.WriteString(`\A(?s:`)
 	for i, literal := range t.literals {
 		if i > 0 {
+			value := text
+			if t.letters != "" {
+				value = cmp.Or(valuePatterns[t.letters[i-1]], text)
+			}
 			pattern.WriteString(value)
 		}
 		pattern.WriteString(regexp.QuoteMeta(literal))
@@ -236,6 +254,35 @@ const (
 	// Boolean: t and f.
 	Boolean
 )
+
+// Letters names alphabets, those of the placeholders of a key in their order, for
+// Narrow and to be noted. It is empty where all of them are free text.
+func Letters(alphabets ...Alphabet) string {
+	letters := make([]byte, len(alphabets))
+	known := false
+	for i, a := range alphabets {
+		switch letters[i] = '*'; a {
+		case Integer:
+			letters[i] = 'i'
+		case UUID:
+			letters[i] = 'u'
+		case Boolean:
+			letters[i] = 'b'
+		}
+		known = known || letters[i] != '*'
+	}
+	if !known {
+		return ""
+	}
+	return string(letters)
+}
+
+// valuePatterns match all values as PostgreSQL prints them, and few others.
+var valuePatterns = map[byte]string{
+	'i': `(-?[0-9]+)`,
+	'u': `([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})`,
+	'b': `([tf])`,
+}
 
 func (a Alphabet) holds(c byte) bool {
 	switch a {

@@ -189,6 +189,39 @@ func TestATemplateMatchesNoOthers(t *testing.T) {
 	}
 }
 
+// What is known of a column's values tells its keys from those of somebody else
+// that only begin in the same way. No value of the column may be left out.
+func TestANarrowTemplateMatchesWhatItsColumnsCanHold(t *testing.T) {
+	const id = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+	for _, test := range []struct {
+		template string
+		letters  []guard.Alphabet
+		keys     []string
+		foreign  []string
+	}{
+		{"customer:{id}", []guard.Alphabet{guard.Integer}, []string{"customer:0", "customer:-9223372036854775808", "customer:18446744073709551615"},
+			[]string{"customer:", "customer:abc", "customer:cart:77", "customer:1:session", "customer:1-1", "customer:-", "customer:1.5", "customer:%31"}},
+		{"{id}", []guard.Alphabet{guard.Integer}, []string{"7"}, []string{"", "a", "session:1"}},
+		{"session:{id}", []guard.Alphabet{guard.UUID}, []string{"session:" + id, "session:" + strings.ToUpper(id)}, []string{"session:7", "session:" + id + ":x", "session:" + id[1:]}},
+		{"flag:{on}", []guard.Alphabet{guard.Boolean}, []string{"flag:t", "flag:f"}, []string{"flag:", "flag:tt", "flag:x"}},
+		{"{a}:{b}:x", []guard.Alphabet{guard.AnyText, guard.Integer}, []string{"a%3A:7:x", ":7:x"}, []string{"a:b:x", "7::x"}},
+		{"name:{n}", []guard.Alphabet{guard.AnyText}, []string{"name:", "name:a:b", "name:%7B"}, []string{"name:%", "name:{"}},
+		{"name:{n}", []guard.Alphabet{guard.Integer, guard.Integer}, []string{"name:a"}, nil}, // letters of another key
+	} {
+		narrow := template(t, test.template).Narrow(guard.Letters(test.letters...))
+		for _, key := range test.keys {
+			if !narrow.Matches(key) {
+				t.Errorf("%s of %v does not match %q", test.template, test.letters, key)
+			}
+		}
+		for _, key := range test.foreign {
+			if narrow.Matches(key) {
+				t.Errorf("%s of %v matches %q", test.template, test.letters, key)
+			}
+		}
+	}
+}
+
 // On a cluster the key's slot decides which master applies its changes, and in
 // which order with others of the tag; a value that moved it would break both.
 func TestNoValueMovesAKeyToAnotherSlot(t *testing.T) {

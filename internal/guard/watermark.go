@@ -33,8 +33,8 @@ type Watermark struct {
 	// Origin is change.Origin.String() of the server that Lo speaks of.
 	Origin       string
 	Fingerprints Fingerprints
-	// Sweeps are the key templates whose sweep has not ended.
-	Sweeps []string
+	// Sweeps are those that have not ended.
+	Sweeps []Sweep
 	// Seen is the newest change that came over a topic.
 	Seen change.Sequence
 	// Now is the master's TIME, in milliseconds.
@@ -49,6 +49,33 @@ type Fingerprints map[string]Fingerprint
 type Fingerprint struct {
 	Key  string `json:"key"`         // template
 	Hash string `json:"fingerprint"` // of the entry and its table
+	// Letters are those of the key's values. Columns tells the columns of the key
+	// from all that stood under their names before and will: as long as it is the
+	// same, no key had other letters. Both are empty where that is not known.
+	Letters string `json:"letters,omitempty"`
+	Columns string `json:"columns,omitempty"`
+}
+
+// A Sweep is of the keys of a template whose values have these letters; all keys
+// of the template, if there are none.
+type Sweep struct {
+	Key     string `json:"key"` // template
+	Letters string `json:"letters,omitempty"`
+}
+
+// Sweeps returns what may be cached of an entry, if it was before and is after; a
+// zero Fingerprint is none. What its keys can be is known only as long as their
+// columns have been the same: in between they may have held anything.
+func Sweeps(before, after Fingerprint) []Sweep {
+	switch {
+	case before.Key == "":
+		return []Sweep{{after.Key, after.Letters}}
+	case after.Key == "":
+		return []Sweep{{Key: before.Key}}
+	case before.Columns != after.Columns || before.Columns == "" || before.Letters != after.Letters:
+		return []Sweep{{Key: before.Key}, {Key: after.Key}}
+	}
+	return []Sweep{{before.Key, before.Letters}, {after.Key, after.Letters}}
 }
 
 // ParseOwn reads the reply of the Own script. A watermark that a newer release
@@ -138,7 +165,7 @@ type ApplyHeader struct {
 type Note struct {
 	Origin       string
 	Fingerprints Fingerprints
-	Sweeps       []string
+	Sweeps       []Sweep
 }
 
 // AppendArguments appends Apply's arguments before those of the keys.

@@ -21,6 +21,10 @@ const (
 	// letGoMax is how long a rebalance waits until what was read of a partition
 	// that goes away is written. After that the next owner fences us in Redis.
 	letGoMax = 20 * time.Second
+	// heartbeatEvery is how often, at least, a member asks what the group is about. One
+	// that is dead is missed when its session has ended; then the others hear of that
+	// with their next heartbeat.
+	heartbeatEvery = 500 * time.Millisecond
 	// requestMax bounds one question to the brokers.
 	requestMax = 10 * time.Second
 	// metadataMax is how old what we know of topics may be: a new partition is
@@ -83,7 +87,7 @@ func newMember(options []kgo.Opt, group, instance string, sessionTimeout time.Du
 	options = append(slices.Clone(options),
 		kgo.ConsumerGroup(group),
 		kgo.SessionTimeout(sessionTimeout),
-		kgo.HeartbeatInterval(sessionTimeout/3),
+		kgo.HeartbeatInterval(min(sessionTimeout/3, heartbeatEvery)),
 		kgo.RebalanceTimeout(2*letGoMax),
 		kgo.DisableAutoCommit(),
 		kgo.MetadataMaxAge(metadataMax),

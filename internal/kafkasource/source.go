@@ -139,9 +139,10 @@ type partition struct {
 	// deleted is the key of the last record if that was a delete: its tombstone may
 	// follow.
 	deleted []byte
-	// scanning: the last row was one of an initial snapshot. streamed: there was a
-	// row of the log since the attachment.
-	scanning, streamed bool
+	// scanning is the initial snapshot that the last row was of, if it was of one.
+	// streamed: there was a row of the log since the attachment.
+	scanning scan
+	streamed bool
 	// waiting: the schema of the first of records is not to be had, since then.
 	waiting time.Time
 	again   time.Time // when to ask for it again
@@ -514,16 +515,19 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	case e.Kind == debezium.Other, s.foreign(e):
 		p.pass()
 		return nil
-	case e.Snapshot == debezium.Initial && !p.scanning:
-		p.scanning = true
+	case e.Snapshot == debezium.Initial && p.scanning != (scan{e.Source.Connector, e.LSN}):
+		// A connector that loses its slot twice, or while nothing changes, sends one
+		// scan right behind another.
+		again := p.scanning != scan{}
+		p.scanning = scan{e.Source.Connector, e.LSN}
 		// One that was there when we came is older than the sweep of a first start.
-		if (p.streamed || record.Offset >= p.end) && s.begins(scan{e.Source.Connector, e.LSN}) {
+		if (p.streamed || again || record.Offset >= p.end) && s.begins(p.scanning) {
 			p.ahead = true
 			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, Reason: "the connector reads every table anew"}
 			return &s.change
 		}
 	case e.Snapshot == debezium.None:
-		p.scanning, p.streamed = false, true
+		p.scanning, p.streamed = scan{}, true
 	}
 	p.pass()
 	if e.Op == 'd' {
@@ -658,7 +662,8 @@ func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*
 	p.told, p.deleted = p.position, nil
 	s.change = change.Change{
 		Op: change.Undecodable, Stream: p.stream, Position: p.position,
-		Reason: fmt.Sprintf("partition %d of %s, offset %d: %v", p.number, p.topic, p.position.LSN-1, reason),
+		// A reason is said once. Which record it was is in what Keep has kept.
+		Reason: fmt.Sprintf("a record of %s: %v", p.topic, reason),
 	}
 	return &s.change, nil
 }

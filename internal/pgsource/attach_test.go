@@ -30,6 +30,7 @@ type server struct {
 	refused     string // one with this in it gets an error
 	asked       func(sql string)
 	statements  []string
+	startup     map[string]string // what the connection that was made last has said first
 	connections sync.WaitGroup
 }
 
@@ -130,8 +131,10 @@ func (s *server) serve(conn net.Conn) {
 	backend := pgproto3.NewBackend(conn, conn)
 	if startup, err := backend.ReceiveStartupMessage(); err != nil {
 		return
-	} else if _, ok := startup.(*pgproto3.StartupMessage); !ok {
+	} else if m, ok := startup.(*pgproto3.StartupMessage); !ok {
 		return // a cancel request
+	} else {
+		s.set(func() { s.startup = m.Parameters })
 	}
 	backend.Send(&pgproto3.AuthenticationOk{})
 	backend.Send(&pgproto3.BackendKeyData{ProcessID: 42, SecretKey: []byte{1, 2, 3, 4}})
@@ -224,6 +227,20 @@ func TestAttachEndsWhereTheServerFallsSilent(t *testing.T) {
 				server.connections.Wait()
 			})
 		})
+	}
+}
+
+// With jit on, the server compiles a statement over the catalog for longer than it
+// runs.
+func TestStatementsOverTheCatalogAreNotCompiled(t *testing.T) {
+	server := newServer()
+	server.refused = "server_version_num" // asked first
+	if _, err := server.source(t).Attach(t.Context()); err == nil {
+		t.Fatal("attached to a server that refuses to say what it is")
+	}
+	server.connections.Wait()
+	if got := server.startup["jit"]; got != "off" {
+		t.Errorf("the catalog connection has jit = %q", got)
 	}
 }
 

@@ -27,6 +27,7 @@ type catalog struct {
 var catalogParams = map[string]string{
 	"application_name": applicationName,
 	"client_encoding":  "UTF8",
+	"jit":              "off", // compiling takes longer than any of these statements
 }
 
 func (s *Source) connectCatalog(ctx context.Context) (*catalog, error) {

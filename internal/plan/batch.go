@@ -118,6 +118,9 @@ type Sweep struct {
 	Entry  int // index into Planner.Entries
 	Cause  Cause
 	Reason string // for the log: what could not be known, and what mends it
+	// Letters are those of the key's values as the log describes the table; empty:
+	// any.
+	Letters string
 }
 
 // Keys are all keys of a template, to be swept.
@@ -271,11 +274,18 @@ func (b *Batch) Refuse(i int) {
 	}
 }
 
-// Sweep adds a sweep, if the entry has none yet.
-func (b *Batch) Sweep(entry int, cause Cause, reason string) {
-	if !b.sweeps(entry) {
-		b.Sweeps = append(b.Sweeps, Sweep{entry, cause, reason})
+// Sweep adds a sweep, if the entry has none yet. What its keys are made of is only
+// known if all sweeps of the batch agree.
+func (b *Batch) Sweep(entry int, cause Cause, reason, letters string) {
+	for i := range b.Sweeps {
+		if s := &b.Sweeps[i]; s.Entry == entry {
+			if s.Letters != letters {
+				s.Letters = ""
+			}
+			return
+		}
 	}
+	b.Sweeps = append(b.Sweeps, Sweep{entry, cause, reason, letters})
 }
 
 // sweeps reports whether the batch sweeps the entry already. A reason is only

@@ -113,6 +113,8 @@ type keyProgram struct {
 	// nullsUnknown: a NULL in an old row may stand for a value that the
 	// partition's identity did not give.
 	nullsUnknown bool
+	// letters are those of the key's values.
+	letters string
 	// value renders what is SET; where it is nil, unrendered says why nothing is.
 	value      *value.Program
 	unrendered string
@@ -155,16 +157,20 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 			continue
 		}
 		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: e.Partitioned}
+		var alphabets []guard.Alphabet
 		for _, name := range e.Key.Columns() {
 			at := columnOf(r, name)
 			program.values = append(program.values, at)
+			alphabets = append(alphabets, guard.AnyText)
 			if at < 0 {
 				program.identified = false
 				continue
 			}
 			program.identified = program.identified && r.Columns[at].Identifies
+			alphabets[len(alphabets)-1] = Alphabet(r.Columns[at].TypeOID)
 			want(at)
 		}
+		program.letters = guard.Letters(alphabets...)
 		// Which columns a value has is known when its shape is, which may change
 		// while the relation stays as it is.
 		for at := range r.Columns {
@@ -244,6 +250,21 @@ func (p *Planner) learn() {
 	}
 }
 
+// Alphabet returns that of the values of a type. It is a free text where it is not
+// one of PostgreSQL's own; a domain is not.
+// https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat
+func Alphabet(typeOID uint32) guard.Alphabet {
+	switch typeOID {
+	case 20, 21, 23, 26: // int8, int2, int4, oid
+		return guard.Integer
+	case 2950: // uuid
+		return guard.UUID
+	case 16: // bool
+		return guard.Boolean
+	}
+	return guard.AnyText
+}
+
 func columnOf(r *change.Relation, name string) int {
 	return slices.IndexFunc(r.Columns, func(c change.Column) bool { return c.Name == name })
 }
@@ -267,7 +288,7 @@ func (p *Planner) Plan(c *change.Change, b *Batch) {
 	if compiled.reshaped {
 		compiled.reshaped = false
 		for i := range compiled.keys {
-			b.Sweep(compiled.keys[i].number, Reshaped, "its columns changed")
+			b.Sweep(compiled.keys[i].number, Reshaped, "its columns changed", compiled.keys[i].letters)
 		}
 	}
 	for i := range compiled.keys {
@@ -286,7 +307,7 @@ func (p *Planner) planAll(c *change.Change, b *Batch) {
 		return
 	}
 	for i := range p.entries {
-		b.Sweep(i, cause, c.Reason)
+		b.Sweep(i, cause, c.Reason, "")
 	}
 }
 
@@ -298,15 +319,15 @@ func (k *keyProgram) plan(c *change.Change, b *Batch) {
 		if c.Old.Kind != change.Absent {
 			k.remove(c, b)
 		} else if !k.identified && !b.sweeps(k.number) {
-			b.Sweep(k.number, Unknown, k.withoutOld(c))
+			b.Sweep(k.number, Unknown, k.withoutOld(c), k.letters)
 		}
 		k.put(c, b)
 	case change.Delete:
 		k.remove(c, b)
 	case change.Truncate:
-		b.Sweep(k.number, Truncated, "")
+		b.Sweep(k.number, Truncated, "", k.letters)
 	case change.Undecodable:
-		b.Sweep(k.number, Unknown, c.Reason)
+		b.Sweep(k.number, Unknown, c.Reason, k.letters)
 	default:
 		panic(fmt.Sprintf("plan: a change of kind %v on a relation", c.Op))
 	}
@@ -383,7 +404,7 @@ func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok
 		case change.Null:
 			b.abandon() // no key has a NULL in it
 			if k.nullsUnknown && row == &c.Old && !b.sweeps(k.number) {
-				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.template.Columns()[i], mend(c)))
+				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.template.Columns()[i], mend(c)), k.letters)
 			}
 			return false
 		case change.Text:
@@ -396,7 +417,7 @@ func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok
 		default:
 			b.abandon()
 			if !b.sweeps(k.number) {
-				b.Sweep(k.number, Unknown, k.without(c, i, value.State))
+				b.Sweep(k.number, Unknown, k.without(c, i, value.State), k.letters)
 			}
 			return false
 		}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
@@ -70,9 +69,10 @@ func (l *Leases) Begin(ctx context.Context, claim guard.Claim, e *plan.Entry, to
 	return begun, claim.Stands(e.Name, field), nil
 }
 
-// Fill writes the values whose lease still stands, and says which. insert, if
+// Fill writes the values whose lease still stands, and says of each what became of
+// it: guard.Stored, guard.Refused or guard.Full. insert, if
 // not zero, is a position of the log behind what they show: they get a shield.
-func (l *Leases) Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) ([]bool, error) {
+func (l *Leases) Fill(ctx context.Context, e *plan.Entry, token string, insert uint64, keys []string, values [][]string) ([]string, error) {
 	format, h := guard.String, ""
 	if e.Hash {
 		format = guard.Hash
@@ -90,18 +90,16 @@ func (l *Leases) Fill(ctx context.Context, e *plan.Entry, token string, insert u
 	if err != nil {
 		return nil, err
 	}
-	stored := make([]bool, len(keys))
+	filled := make([]string, len(keys))
 	for i, reply := range replies {
-		if reply == nil {
+		if filled[i] = guard.Refused; reply == nil {
 			continue
 		}
-		answer, err := reply.Text()
-		if err != nil {
+		if filled[i], err = reply.Text(); err != nil {
 			return nil, fmt.Errorf("%s: %w", keys[i], err)
 		}
-		stored[i] = answer == guard.Stored
 	}
-	return stored, nil
+	return filled, nil
 }
 
 // Release gives leases back.
@@ -170,15 +168,6 @@ func (l *Leases) Watermark(ctx context.Context, stream string) (mark guard.Water
 		return mark, false, fmt.Errorf("read watermark %s: %w", key, err)
 	}
 	return mark, ok, nil
-}
-
-// Lo is how far a stream has been applied here; zero if it never was.
-func (l *Leases) Lo(ctx context.Context, stream string) (change.Position, error) {
-	text, err := l.client.HGet(ctx, guard.WatermarkKey(0, stream), "lo").Bytes()
-	if err != nil && err != redis.Nil {
-		return change.Position{}, err
-	}
-	return change.DecodePosition(text)
 }
 
 // progressTTL is how long the progress of a warm that was interrupted is kept.

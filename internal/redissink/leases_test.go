@@ -29,9 +29,9 @@ func TestAKeyWithAnEmptyTagHasNoLease(t *testing.T) {
 	if err != nil || !stands || begun[0].Err == nil {
 		t.Errorf("begin: %+v, stands %v, %v", begun, stands, err)
 	}
-	stored, err := leases.Fill(t.Context(), e, "token", 0, keys, [][]string{{"value"}})
-	if err != nil || stored[0] {
-		t.Errorf("fill: stored %v, %v", stored, err)
+	filled, err := leases.Fill(t.Context(), e, "token", 0, keys, [][]string{{"value"}})
+	if err != nil || filled[0] != guard.Refused {
+		t.Errorf("fill: %v, %v", filled, err)
 	}
 	if err := leases.Release(t.Context(), "token", keys); err != nil {
 		t.Errorf("release: %v", err)

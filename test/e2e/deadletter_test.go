@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
-	"github.com/twmb/avro"
+	twmb "github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -37,16 +37,9 @@ type letterFixture struct {
 func newLetterFixture(t *testing.T) *letterFixture {
 	t.Helper()
 	f := &letterFixture{fixture: newFixture(t, 15), lsn: 1 << 30}
-	pipeline.mu.Lock()
-	defer pipeline.mu.Unlock()
 	ctx := within(t, 3*time.Minute)
+	f.kafka, f.topic = useKafka(t), f.slot+".public.products"
 	var err error
-	if pipeline.kafka == nil {
-		if pipeline.kafka, err = servers.Kafka(ctx, stack.KafkaOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f.kafka, f.topic = pipeline.kafka, f.slot+".public.products"
 	if f.client, err = kgo.NewClient(kgo.SeedBrokers(f.kafka.Brokers()), kgo.DefaultProduceTopic(f.topic)); err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +50,21 @@ func newLetterFixture(t *testing.T) *letterFixture {
 	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text)")
 	f.exec("INSERT INTO products SELECT i, 'product ' || i FROM generate_series(1, 9) i")
 	return f
+}
+
+// useKafka starts only the broker of the shared servers, if nobody has.
+func useKafka(t *testing.T) *stack.Kafka {
+	t.Helper()
+	sharedPipeline.mu.Lock()
+	defer sharedPipeline.mu.Unlock()
+	if sharedPipeline.kafka == nil {
+		kafka, err := servers.Kafka(within(t, 3*time.Minute), stack.KafkaOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sharedPipeline.kafka = kafka
+	}
+	return sharedPipeline.kafka
 }
 
 func (f *letterFixture) config(rateMax int) string {
@@ -230,6 +238,32 @@ func (f *letterFixture) keep(l deadletter.Letter) {
 	}
 }
 
+// The letter is written before the record is passed over, so a crash in between
+// writes it again: that is one letter all the same, and what the record could
+// concern is dropped.
+func TestACrashBehindALetterLeavesOne(t *testing.T) {
+	f := newLetterFixture(t)
+	p := newProxy(t, f.redis.Addr())
+	i := startInstance(t, strings.Replace(f.config(10), f.redis.Addr(), p.addr(), 1))
+	i.waitReady()
+	f.cache("product:1")
+	p.swallow() // Redis cannot be told that the record is passed over
+	f.produce("1", "poison")
+	first := wantLetters(i, 1)[0]
+	i.kill()
+	if !f.cached("product:1") {
+		t.Fatal("the sweep was there before the crash")
+	}
+	p.heal()
+	i.start()
+	i.eventually("the entry is swept", func() bool { return !f.cached("product:1") })
+	i.waitReady()
+	if again := wantLetters(i, 1)[0]; *again.Offset != *first.Offset || again.Number == first.Number {
+		t.Errorf("was %+v, is %+v: want it written again", first, again)
+	}
+	i.stop()
+}
+
 const productKey = `{"type":"record","name":"Key","namespace":"cdc.public.products","fields":[{"name":"id","type":"int"}]}`
 
 const productEnvelope = `{"type":"record","name":"Envelope","namespace":"cdc.public.products","fields":[
@@ -260,7 +294,7 @@ func TestALetterIsReadWhenTheRegistryHasItsSchema(t *testing.T) {
 	config, _ := writeConfig(t, strings.Replace(f.config(10), "    group:", "    schema_registry: "+registry.URL+"\n    group:", 1))
 
 	encode := func(id byte, schema string, v any) []byte {
-		message, err := avro.MustParse(schema).AppendEncode([]byte{0, 0, 0, 0, id}, v)
+		message, err := twmb.MustParse(schema).AppendEncode([]byte{0, 0, 0, 0, id}, v)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,6 +355,11 @@ func TestTooManyDeadLettersHoldThePartition(t *testing.T) {
 	letters := wantLetters(i, 6)
 	if *letters[5].Offset != 5 {
 		t.Errorf("letters %+v", letters)
+	}
+	for _, text := range []string{"kept as a dead letter", "a change whose keys are unknown"} {
+		if n := i.said(text); n != 1 {
+			t.Errorf("%q is said %d times:\n%s", text, n, i.log)
+		}
 	}
 	i.stop()
 }

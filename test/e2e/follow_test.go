@@ -223,7 +223,7 @@ func (f *topicFixture) settledAt(ctx context.Context, ends map[string]change.Pos
 // barrier waits until the cache reflects everything committed so far.
 func (f *topicFixture) barrier() {
 	f.t.Helper()
-	if err := f.follow(within(f.t, time.Minute)); err != nil {
+	if err := f.follow(within(f.t, 2*time.Minute)); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -242,7 +242,7 @@ type round struct {
 }
 
 // roundMax bounds a round: a server may be away for longer.
-const roundMax = time.Minute
+const roundMax = 2 * time.Minute
 
 // roundEvery is how often the servers are asked, at most.
 const roundEvery = 300 * time.Millisecond

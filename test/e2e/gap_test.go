@@ -105,8 +105,8 @@ func TestFirstStartSweeps(t *testing.T) {
 	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text)")
 	f.exec("CREATE TABLE shops (id int PRIMARY KEY, name text)")
 	ctx := within(t, 10*time.Second)
-	ours := []string{"product:1", "product:0", "{product:1}:l", "shop:7", "shop:%3A"}
-	foreign := []string{"products:1", "product", "{x}:l", "other:1", "session:{product:1}"}
+	ours := []string{"product:1", "product:0", "{product:1}:l", "shop:7", "shop:-7"}
+	foreign := []string{"products:1", "product", "{x}:l", "other:1", "session:{product:1}", "product:abc", "product:cart:77", "product:1:session", "{product:cart:77}:l"}
 	for _, key := range append(ours, foreign...) {
 		check(t, f.rdb.Set(ctx, key, "before", 0).Err())
 	}
@@ -130,6 +130,45 @@ func TestFirstStartSweeps(t *testing.T) {
 	}
 	if got := i.metric(`unstale_gaps_total{cause="first_start"}`); got != 1 {
 		t.Errorf("counted %v first starts", got)
+	}
+	i.stop()
+}
+
+// A sweep takes the keys that a row can have, or could have had while something of
+// it was cached: a column that was a text for a while has left others behind.
+func TestASweepTakesTheKeysThatRowsCanHave(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), startRedis(t, stack.RedisOptions{}))
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text)")
+	i := startInstance(t, f.config("  product: {key: 'product:{id}', table: products, lease: 500ms}\n"))
+	i.waitReady()
+	for _, test := range []struct {
+		name     string
+		do       []string
+		textGoes bool
+	}{
+		{"truncated", []string{"TRUNCATE products"}, false},
+		{"another column", []string{"ALTER TABLE products ADD COLUMN price int DEFAULT random()"}, false},
+		{"a text", []string{"ALTER TABLE products ALTER COLUMN id TYPE text"}, true},
+		{"a number again", []string{"ALTER TABLE products ALTER COLUMN id TYPE int USING id::int"}, true},
+		{"another table for a while", []string{
+			"ALTER TABLE products RENAME TO kept", "CREATE TABLE products (id text PRIMARY KEY)", "DROP TABLE products", "ALTER TABLE kept RENAME TO products",
+		}, true},
+	} {
+		for _, key := range []string{"product:1", "product:abc"} {
+			check(t, f.rdb.Set(within(t, 10*time.Second), key, "cached", 0).Err())
+		}
+		for _, statement := range test.do {
+			f.exec(statement)
+		}
+		i.eventually("product:1 is swept: "+test.name, func() bool { return !f.cached("product:1") })
+		// The catalog's look sweeps once more.
+		i.waitStatus("ready", func(s *admin.Status) bool { return s.Ready })
+		if test.textGoes {
+			i.eventually("product:abc is swept: "+test.name, func() bool { return !f.cached("product:abc") })
+		} else if !f.cached("product:abc") {
+			t.Errorf("%s: product:abc is no row's and is gone\n%s", test.name, i.log)
+		}
 	}
 	i.stop()
 }

@@ -206,8 +206,8 @@ func TestApplyValues(t *testing.T) {
 			}
 			m.want("value", m.get("a"), "cached")
 			m.want("as a drop", o.apply(1, nil, "a"), guard.OK)
-			m.want("fill", m.shielded("c", "t", 5, guard.String, "v"), guard.Refused)
-			m.want("fill of a hash", m.shielded("b", "t", 5, guard.Hash, "f", "v"), guard.Refused)
+			m.want("fill", m.shielded("c", "t", 5, guard.String, "v"), guard.Full)
+			m.want("fill of a hash", m.shielded("b", "t", 5, guard.Hash, "f", "v"), guard.Full)
 			m.do("CONFIG", "SET", "maxmemory", "0")
 			m.wantKeys(scriptMark)
 		},

@@ -84,11 +84,11 @@ func TestLeasesOfManyKeysInOneRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff([]bool{true, false, false}, stored); diff != "" {
+			if diff := cmp.Diff([]string{guard.Stored, guard.Refused, guard.Refused}, stored); diff != "" {
 				t.Errorf("stored without a shield (-want +got):\n%s", diff)
 			}
 			stored, err = leases.Fill(ctx, e, "token", 1<<40, []string{"item:4"}, [][]string{value("four")})
-			if err != nil || !stored[0] {
+			if err != nil || stored[0] != guard.Stored {
 				t.Errorf("stored with a shield: %v, %v", stored, err)
 			}
 			m.wantKeys("item:cached", "{item:taken}:l", "item:list", "item:1", "item:4", "{item:4}:l")

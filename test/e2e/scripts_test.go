@@ -436,7 +436,7 @@ func TestApply(t *testing.T) {
 		},
 		"a note is kept until the next": func(m *master) {
 			o := m.own()
-			note := &guard.Note{Origin: "1/2/3/4", Fingerprints: guard.Fingerprints{"a": {Key: "a:{id}", Hash: "f"}}, Sweeps: []string{"a:{id}"}}
+			note := &guard.Note{Origin: "1/2/3/4", Fingerprints: guard.Fingerprints{"a": {Key: "a:{id}", Hash: "f"}}, Sweeps: []guard.Sweep{{Key: "a:{id}"}}}
 			m.want("apply", o.apply(1, note), guard.OK)
 			m.want("apply", o.apply(2, nil), guard.OK)
 			found := m.own().found
@@ -445,7 +445,7 @@ func TestApply(t *testing.T) {
 				m.t.Errorf("(-want +got):\n%s", diff)
 			}
 			o = m.own()
-			note.Sweeps = []string{}
+			note.Sweeps = []guard.Sweep{}
 			m.want("apply", o.apply(1, note), guard.OK)
 			if found := m.own().found; len(found.Sweeps) != 0 || found.Origin != note.Origin {
 				m.t.Errorf("found %+v", found)

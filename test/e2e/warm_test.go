@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/unstale/unstale/internal/admin"
+	"github.com/unstale/unstale/internal/stack"
 )
 
 // warmEntries are the ways in which a row can be kept, and one that the control
@@ -335,6 +336,36 @@ func TestADryRunOfWideRowsLooksAtFewer(t *testing.T) {
 		!strings.Contains(out, "longer: about 1 rows; the first of them cannot be loaded") {
 		t.Errorf("exit %d:\n%s%s", exit, out, said)
 	}
+	i.stop()
+}
+
+// A warm whose work is swept away has not done what it was asked for.
+func TestAWarmThatIsSweptMeanwhileSaysSo(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), startRedis(t, stack.RedisOptions{}))
+	f.exec(warmTable)
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 3000) i")
+	i := startInstance(t, f.config(warmEntries))
+	i.waitReady()
+	for _, test := range []struct {
+		name  string
+		sweep func()
+	}{
+		{"emptied", func() { check(t, f.rdb.FlushAll(within(t, 10*time.Second)).Err()) }},
+		{"truncated", func() { f.exec("TRUNCATE products") }},
+	} {
+		c := startCommand(t, "warm", "product", "--rate", "300", "-c", i.config)
+		i.eventually("it has come some way", func() bool { return f.warmProgress("product") > 0 })
+		test.sweep()
+		if exit := c.wait(); exit != 1 || !strings.Contains(c.log.String(), "swept meanwhile: product; what was loaded before is gone") {
+			t.Errorf("%s: exit %d:\n%s", test.name, exit, c.log)
+		}
+		if n := f.warmProgress("product"); n != 0 {
+			t.Errorf("%s: the next would go on behind %d rows", test.name, n)
+		}
+		i.waitStatus("ready", func(s *admin.Status) bool { return s.Ready })
+	}
+	i.stop()
 }
 
 // Ctrl-C ends what is under way and says how to go on. A table that has changed
@@ -371,7 +402,9 @@ func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
 	f.barrier()
 	// The look at the catalog shows a TRUNCATE as well. Its sweep may join the other.
 	i.eventually("that is swept too", func() bool { return i.saidInOrder("the catalog shows a change", "msg=ready") })
-	f.rdb.Del(t.Context(), "product:1")
+	// What the service itself has loaded behind that is no progress of a warm.
+	i.eventually("nothing is left to load", func() bool { return i.metric("unstale_loads_pending") == 0 })
+	f.rdb.Unlink(t.Context(), f.rdb.Keys(t.Context(), "product:*").Val()...)
 	interrupted()
 	f.exec("ALTER TABLE products ADD COLUMN more int DEFAULT 7")
 	var said string

@@ -148,7 +148,7 @@ func (p *pair) apply() {
 		}
 	}
 	if rapid.Bool().Draw(p.t, "note") {
-		header.Note = &guard.Note{Origin: "o", Sweeps: []string{"product:{id}"}}
+		header.Note = &guard.Note{Origin: "o", Sweeps: []guard.Sweep{{Key: "product:{id}"}}}
 	}
 	if rapid.IntRange(0, 3).Draw(p.t, "seen") == 0 {
 		header.Seen = change.Sequence{Commit: 7, LSN: uint64(small.Draw(p.t, "sequence"))}

@@ -7,15 +7,19 @@
 --       more (its entry never SETs, or the stream has passed H),
 --       3 shield in ms, 4 ttl in ms, 5 format: 's' a string, 'h' a hash,
 --       6.. the value, or its fields, name and value by turns.
--- Returns STORED or REFUSED: the value is right for this caller, not cached.
+-- Returns STORED; or REFUSED, since a change came in between, or FULL, since Redis
+-- is: the value is right for this caller, not cached.
 local side = redis.call('GET', KEYS[2])
 -- The token is gone: a change came in between, or the side key expired, was
 -- evicted or flushed. Whatever the reason, what was loaded may be old.
 if not side or string.sub(side, 18) ~= ARGV[1] then return 'REFUSED' end
 local h = string.sub(side, 2, 9)
+local full = false
 local function try(...)
   local reply = redis.pcall(...)
-  return type(reply) ~= 'table' or not reply.err
+  local ok = type(reply) ~= 'table' or not reply.err
+  full = full or not ok and string.find(reply.err, 'OOM', 1, true) ~= nil
+  return ok
 end
 -- The shield comes first: without it the value must not be shown.
 -- H is not below an earlier shield: it was read behind the lease, and whatever
@@ -39,4 +43,4 @@ if not stored or ARGV[2] == '' then
     try('SET', KEYS[2], '\1' .. h, 'KEEPTTL')
   end
 end
-return stored and 'STORED' or 'REFUSED'
+return stored and 'STORED' or full and 'FULL' or 'REFUSED'

@@ -390,9 +390,9 @@ func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []stri
 	}
 	switch p.note {
 	case pending:
-		header.Note = &guard.Note{Origin: "o", Sweeps: []string{template}}
+		header.Note = &guard.Note{Origin: "o", Sweeps: []guard.Sweep{{Key: template}}}
 	case done:
-		header.Note = &guard.Note{Origin: "o", Sweeps: []string{}}
+		header.Note = &guard.Note{Origin: "o", Sweeps: []guard.Sweep{}}
 	}
 	script := guard.Apply
 	var keys []string
