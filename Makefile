@@ -8,10 +8,10 @@ GO      ?= go
 UNIT = $(shell $(GO) list ./... | grep -v -e /internal/stack -e /test/)
 
 .DEFAULT_GOAL := help
-.PHONY: help build unit test lint bench chaos demo generate clean compiler FORCE
+.PHONY: help build unit test lint bench model chaos demo demo-kafka generate clean compiler FORCE
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: bin/unstale ## build bin/unstale, one static binary
 
@@ -20,6 +20,9 @@ bin/unstale: FORCE
 
 demo: build ## a shop, its database and its cache, live in this terminal (ARGS="--for 20s --json")
 	@bin/unstale demo $(ARGS)
+
+demo-kafka: build ## the same through Debezium, Kafka and a schema registry (ARGS="--for 20s --json")
+	@bin/unstale demo --kafka $(ARGS)
 
 unit: compiler ## the tests that need no server
 	$(GO) test -race -run '^(Test|Fuzz)' $(UNIT)
@@ -32,11 +35,14 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-bench: build ## throughput and latency beside their limits (ARGS="-quick")
+bench: build compiler ## throughput and latency beside their limits (ARGS="-quick")
 	@$(GO) run ./test/bench $(ARGS)
 
 chaos: ## break everything under load, longer than the tests do (SEED=1 MINUTES=5 FAULTS=kill,ddl)
 	@$(GO) run ./test/chaos -seed $(or $(SEED),0) -minutes $(or $(MINUTES),5) -faults '$(FAULTS)'
+
+model: ## every order of events in small worlds that run the real scripts (ARGS="-only sweeps")
+	@$(GO) run ./test/model $(ARGS)
 
 generate: ## the JSON Schema of the configuration and its reference
 	$(GO) generate ./...
@@ -46,7 +52,3 @@ clean: ## remove what was built
 
 compiler:
 	@scripts/install-compiler
-
-.PHONY: model
-model: ## every order of events in small worlds that run the real scripts (ARGS="-only sweeps")
-	@$(GO) run ./test/model $(ARGS)

@@ -31,10 +31,10 @@ var arrows = map[string][]string{
 	"internal/connect":     {},
 	"internal/debezium":    {"internal/change", "internal/value"},
 	"internal/database":    {"internal/change", "internal/value"},
-	"internal/redissink":   {"internal/change", "internal/guard", "internal/plan", "internal/value"},
+	"internal/redissink":   {"internal/guard", "internal/plan", "internal/value"},
 	"internal/admin":       {"internal/apply", "internal/deadletter", "internal/fill"},
 	"internal/stack":       {},
-	"internal/demo":        {".", "internal/database", "internal/guard", "internal/pgsource", "internal/plan", "internal/stack"},
+	"internal/demo":        {".", "internal/connect", "internal/database", "internal/guard", "internal/pgsource", "internal/plan", "internal/stack"},
 	"cmd/unstale": {
 		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/connect", "internal/database", "internal/deadletter",
 		"internal/debezium", "internal/demo", "internal/fill", "internal/guard", "internal/kafkasource", "internal/pgsource", "internal/plan",

@@ -246,22 +246,19 @@ func (c *Client) fetch(ctx context.Context, key, format string, load loader) (va
 			}
 			return c.readThrough(ctx, load, fmt.Errorf("ask for a lease on %s: %w", key, err))
 		}
-		fields, _ := reply.([]any)
+		begun, err := guard.ParseBegin(reply)
 		switch {
-		case len(fields) == 2 && fields[0] == guard.Hit:
-			return hit(fields[1]), nil
-		case len(fields) == 1 && fields[0] == guard.Leased:
+		case err != nil:
+			return c.readThrough(ctx, load, fmt.Errorf("lease on %s: %w", key, err))
+		case begun.Status == guard.Hit:
+			return hit(begun.Value), nil
+		case begun.Status == guard.Leased:
 			return c.fill(ctx, keys, format, token, load)
-		case len(fields) == 2 && fields[0] == guard.Wait:
-			left, _ := fields[1].(int64)
-			pause := min(wait/2+mathrand.N(wait/2), time.Duration(left)*time.Millisecond)
-			select {
-			case <-ctx.Done():
-				return value{}, ctx.Err()
-			case <-time.After(pause):
-			}
-		default:
-			return c.readThrough(ctx, load, fmt.Errorf("lease on %s: reply %v", key, reply))
+		}
+		select {
+		case <-ctx.Done():
+			return value{}, ctx.Err()
+		case <-time.After(min(wait/2+mathrand.N(wait/2), begun.Left)):
 		}
 	}
 }

@@ -369,6 +369,9 @@ log, its publication, its topics and its position, and says what removes them.`,
 			if err := k.client.Delete(ctx, k.name); err != nil {
 				return err
 			}
+			if err := k.gone(ctx); err != nil {
+				return err
+			}
 			printLeft(cmd.OutOrStdout(), k, have, topics)
 			return nil
 		}),
@@ -385,7 +388,7 @@ func printLeft(w io.Writer, k *kafkaConnect, have map[string]string, topics []st
 	slot, publication := or(have["slot.name"], "debezium"), or(have["publication.name"], "dbz_publication")
 	fmt.Fprintf(w, "connector %s: deleted. It leaves\n", k.name)
 	fmt.Fprintf(w, "  slot %s, for which the server keeps its log until the disk is full:\n    SELECT pg_drop_replication_slot('%s');\n", slot, slot)
-	fmt.Fprintf(w, "  publication %s:\n    DROP PUBLICATION %s;\n", publication, pgx.Identifier{publication}.Sanitize())
+	fmt.Fprintf(w, "  publication %s:\n    DROP PUBLICATION %s;\n", publication, database.Name{Table: publication}.SQL())
 	fmt.Fprintf(w, "  its position, where a connector goes on that is made under this name\n")
 	if len(topics) > 0 {
 		slices.Sort(topics)
@@ -693,6 +696,28 @@ func (k *kafkaConnect) settle(ctx context.Context, there func(connect.Status) bo
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-time.After(settlePoll):
+		}
+	}
+}
+
+// gone waits until Connect no longer tells of the connector: only then has its
+// task let go of the slot.
+func (k *kafkaConnect) gone(ctx context.Context) error {
+	deadline := time.Now().Add(settleMax)
+	for {
+		_, err := k.client.Status(ctx, k.name)
+		switch {
+		case errors.Is(err, connect.ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("connector %s is deleted, and after %s Connect still tells of it; its log may say why", k.name, settleMax)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-time.After(settlePoll):
 		}
 	}

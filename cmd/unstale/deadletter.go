@@ -261,12 +261,25 @@ func (b *letterBox) list(ctx context.Context, asJSON bool) error {
 	}
 	for i := range views {
 		v := &views[i]
-		if _, err := fmt.Fprintf(b.out, "%6d  %s  %-*s  %s\n", v.Number, v.Time.Format(time.RFC3339), width, v.origin(), oneLine(v.Error)); err != nil {
+		line := fmt.Sprintf("%6d  %s  %-*s  %s\n", v.Number, v.Time.Format(time.RFC3339), width, v.origin(), oneLine(v.Error))
+		if _, err := io.WriteString(b.out, printable(line)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// printable replaces what a terminal would obey.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if control(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
+func control(r rune) bool { return !unicode.IsPrint(r) && r != '\n' && r != '\t' }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
@@ -315,7 +328,7 @@ func printLetter(w io.Writer, v *letterView) error {
 		line("stream", "%s", v.Stream)
 		line("position", "%s", v.At)
 		line("transaction", "%d", v.XID)
-		_, err := io.WriteString(w, text.String())
+		_, err := io.WriteString(w, printable(text.String()))
 		return err
 	}
 	line("topic", "%s", v.origin())
@@ -325,7 +338,7 @@ func printLetter(w io.Writer, v *letterView) error {
 	}
 	line("key", "%s", *v.Key)
 	line("value", "%s", *v.Value)
-	_, err := io.WriteString(w, text.String())
+	_, err := io.WriteString(w, printable(text.String()))
 	return err
 }
 
@@ -341,11 +354,9 @@ func (v bytesView) String() string {
 	return "null"
 }
 
-// viewBytes shows what is text as text: a terminal must not obey what a record
-// holds.
+// viewBytes shows what is text as text, and all else in hex.
 func viewBytes(b []byte) bytesView {
 	text := string(b)
-	control := func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' && r != '\t' && r != '\r' }
 	switch {
 	case b == nil:
 		return bytesView{}

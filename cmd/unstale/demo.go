@@ -37,6 +37,10 @@ A hit is stale if it is older than a change that was committed, and that both
 consumers had applied (for Unstale the barrier says so), before the read began.
 One checker judges all three.
 
+With --kafka changes reach Unstale through Debezium on Kafka Connect, Kafka and a
+schema registry, all started for the demo (Java 17 is needed, Maven fetches them
+once); DEL after event reads the log as before.
+
 --json prints one object at the end:
 
   seconds, changes, changes_per_second
@@ -60,6 +64,7 @@ Exit code 1: Unstale served a stale hit, or its hit rate was less than half of
 that of DEL after event. Ctrl-C ends the demo and removes everything.`,
 		Example: `  unstale demo
   unstale demo --for 20s --json
+  unstale demo --kafka
   unstale demo --changes-per-second 1000 --readers 64 --load-time 0`,
 		Args: noArgs,
 	}
@@ -69,6 +74,7 @@ that of DEL after event. Ctrl-C ends the demo and removes everything.`,
 	flags.IntVar(&options.ChangesPerSecond, "changes-per-second", demo.ChangesPerSecond, "rows changed in a second")
 	flags.IntVar(&options.Readers, "readers", demo.Readers, "readers, each with a pause of 20 ms between two reads")
 	flags.DurationVar(&options.LoadTime, "load-time", demo.LoadTime, "what the application takes between SELECT and write, on average")
+	flags.BoolVar(&options.Kafka, "kafka", false, "have changes reach the service through Debezium, Kafka and a schema registry")
 	asJSON := flags.Bool("json", false, "print one JSON object at the end, and nothing else on standard output")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkDemoFlags(&options); err != nil {

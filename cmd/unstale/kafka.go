@@ -155,12 +155,12 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 	if err != nil {
 		return nil, err
 	}
-	options := []sr.ClientOpt{sr.URLs(string(e.URL)), sr.UserAgent(applicationName)}
+	options := []sr.ClientOpt{sr.URLs(e.Address()), sr.UserAgent(applicationName)}
 	if secure != nil {
 		options = append(options, sr.DialTLSConfig(secure))
 	}
-	if e.Username != "" {
-		options = append(options, sr.BasicAuth(e.Username, string(e.Password)))
+	if user, password := e.Login(); user != "" {
+		options = append(options, sr.BasicAuth(user, password))
 	}
 	client, err := sr.NewClient(options...)
 	if err != nil {

@@ -74,7 +74,8 @@ func newRoot() *cobra.Command {
 		Use:   "unstale",
 		Short: "Keep a Redis cache coherent with PostgreSQL",
 		Long: `Unstale reads PostgreSQL's log and keeps the rows that a service caches in Redis
-right: a committed change drops exactly the keys that it makes stale.`,
+right: a committed change drops exactly the keys that it makes stale, or sets them to
+the new row, or has them loaded again, as each entry says.`,
 		Example: `  unstale demo                      see it work, on servers of its own
   unstale check                     what stands in the way, and what mends it
   unstale run                       keep the cache coherent`,

@@ -73,6 +73,22 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		work.Go(func() error { return server.Run(served, listener) })
 	}
 
+	if c.Source.Kafka.Connect.URL != "" {
+		connector, err := connectClient(c)
+		if err != nil {
+			return err
+		}
+		defer connector.Close()
+		watch := newConnectorWatch(c, connector, logger)
+		metrics.WatchConnector(watch.hasFailed)
+		watching, endWatching := context.WithCancel(workCtx)
+		work.Go(func() error {
+			watch.run(watching)
+			return nil
+		})
+		defer endWatching()
+	}
+
 	work.Go(func() error {
 		defer endServing()
 		if c.Database.URL == "" {

@@ -189,7 +189,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		return a
 	}}))
 	if c.Source.FromKafka {
-		return nil, fmt.Errorf("%s: source.kafka can be written and is not read yet; take it out to read the database's log", c.File())
+		return nil, fmt.Errorf("%s: warm goes by the database's own log, and changes come from source.kafka: there the copy of the rows that the connector begins with fills the entries", c.File())
 	}
 	databaseConfig, err := databaseConfig(c)
 	if err != nil {
@@ -453,7 +453,8 @@ func (w *warm) load(ctx context.Context, number int) (warmResult, error) {
 }
 
 // note is how far an entry has come, as it is kept in Redis. What makes it
-// another entry, or has its keys dropped, makes it one to begin anew.
+// another entry makes it one to begin anew. Other sweeps, for a gap or for unknown
+// keys, do not: what they have dropped --restart loads.
 type note struct {
 	Fingerprint guard.Fingerprint `json:"entry"`
 	Origin      string            `json:"origin"`
@@ -516,6 +517,18 @@ func (w *warm) follow(ctx context.Context) {
 	}
 }
 
+// sample loads the first of these rows, as many as one load can answer with; none
+// if that is not even the first.
+func (w *warm) sample(ctx context.Context, number int, keys [][]string) ([][]string, error) {
+	for ; len(keys) > 0; keys = keys[:len(keys)/2] {
+		rows, _, err := w.loader.Load(ctx, number, keys)
+		if _, tooMuch := errors.AsType[*database.Unloadable](err); !tooMuch {
+			return rows, err
+		}
+	}
+	return nil, nil
+}
+
 // look reads how far the stream has been applied, and what is being swept.
 func (w *warm) look(ctx context.Context) {
 	mark, found, err := w.leases.Watermark(ctx, w.stream)
@@ -572,15 +585,15 @@ func (w *warm) estimate(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if got.Sampled = len(values); got.Sampled < warmSample {
-			got.Rows = int64(got.Sampled)
+		if len(values) < warmSample {
+			got.Rows = int64(len(values))
 		}
-		if got.Sampled > 0 {
-			rows, _, err := w.loader.Load(ctx, number, values)
-			if err != nil {
-				return err
-			}
-			keys := make([]string, len(values))
+		rows, err := w.sample(ctx, number, values)
+		if err != nil {
+			return err
+		}
+		if got.Sampled = len(rows); got.Sampled > 0 {
+			keys := make([]string, len(rows))
 			for i, row := range rows {
 				keys[i] = e.Key.Key(values[i]...)
 				got.Bytes += int64(len(strings.Join(row, "")))
@@ -615,9 +628,12 @@ func (w *warm) estimate(ctx context.Context, out io.Writer) error {
 }
 
 func (e warmEstimate) String() string {
-	text := fmt.Sprintf("%s: about %s rows, %s of values", e.Entry, thousands(e.Rows), size(e.Bytes))
-	if e.Sampled > 0 {
-		text += fmt.Sprintf("; of the first %d, %d are cached", e.Sampled, e.Cached)
+	text := fmt.Sprintf("%s: about %s rows", e.Entry, thousands(e.Rows))
+	switch {
+	case e.Sampled > 0:
+		text += fmt.Sprintf(", %s of values; of the first %d, %d are cached", size(e.Bytes), e.Sampled, e.Cached)
+	case e.Rows > 0:
+		text += "; the first of them cannot be loaded"
 	}
 	if e.After != "" {
 		text += fmt.Sprintf("; goes on behind %s, %s rows are done", e.After, thousands(int64(e.Done)))

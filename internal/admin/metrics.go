@@ -121,6 +121,14 @@ func (m *Metrics) WatchLoads(pending func() int) {
 		func() float64 { return float64(pending()) }))
 }
 
+// WatchConnector adds whether the connector that writes the topics has failed. It
+// is to be called once.
+func (m *Metrics) WatchConnector(failed func() bool) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unstale_connector_failed", Help: "1 while Debezium's connector or its task has failed."},
+		func() float64 { return number(failed()) }))
+}
+
 func number(b bool) float64 {
 	if b {
 		return 1

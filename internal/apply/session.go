@@ -565,6 +565,11 @@ func (s *session) read(stop, ctx context.Context) error {
 				return nil
 			}
 		}
+		if c.Cut && batch.Started() && !s.unknown {
+			// The row may be written again, and this state was never committed then.
+			// Without a database nothing could load it.
+			batch.Close()
+		}
 		s.planner.Plan(c, batch)
 		batch.Seen = st.seen
 		if c.Op == change.Restart {

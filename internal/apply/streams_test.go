@@ -158,6 +158,24 @@ func TestWhatAConnectorSendsAgainOnlyDrops(t *testing.T) {
 	})
 }
 
+// What a topic has at hand may end in the middle of a transaction, which then writes
+// the same row once more: the first state was never committed. So what is last at
+// hand drops, and is loaded; what another transaction follows is SET.
+func TestATransactionThatMayGoOnSetsNothing(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.start()
+		r.pass(time.Second)
+		whole, cut := in(0, 20, r.rows("warm", 700, 250, "1")), in(0, 21, r.rows("warm", 701, 260, "1", "2"))
+		cut[2].Cut = true
+		r.send(whole, in(1, 20, r.rows("warm", 700, 250, "3")), cut)
+		r.wantDrops(`warm:1={"id":"1"}@250`, `warm:3={"id":"3"}@250`, "warm:1", "warm:2")
+		r.wantLoads("warm:1", "warm:2")
+		// And it did go on.
+		r.send(in(0, 23, r.rows("warm", 701, 265, "2")))
+		r.wantDrops(`warm:1={"id":"1"}@250`, `warm:3={"id":"3"}@250`, "warm:1", "warm:2", `warm:2={"id":"2"}@265`)
+	})
+}
+
 // What somebody has set back comes again: its keys are dropped, none is SET, and
 // the watermark stays where it was.
 func TestARewoundStreamOnlyDrops(t *testing.T) {

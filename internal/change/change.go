@@ -59,6 +59,8 @@ type Change struct {
 	LSN uint64
 	// Again: it may have been delivered before, so it SETs nothing.
 	Again bool
+	// Cut, of a Commit: the source cannot tell whether more of the transaction comes.
+	Cut bool
 	// Sequence orders what a connector sends into a topic, for those that came from
 	// the log; zero where there is none. A connector that was killed sends again
 	// what it had sent, with the sequences that it had.

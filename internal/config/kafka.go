@@ -255,14 +255,14 @@ var kafkaSettings = slices.Concat(
 		},
 		{
 			path:    "source.kafka.deadletter_topic",
-			doc:     "Topic of the changes that could not be applied. Default: GROUP.deadletter.",
+			doc:     "Topic of the changes that could not be applied; it is made when it is first needed. Default: GROUP.deadletter.",
 			example: "unstale.deadletter",
 			check:   checkTopic,
 			at:      func(c *Config, _ *Entry) any { return &c.Source.Kafka.DeadletterTopic },
 		},
 		{
 			path:    "source.kafka.deadletter_max_rate",
-			doc:     "Dead letters in a minute. With more than that the service stops: a topic that cannot be read at all must not become a topic of dead letters.",
+			doc:     "Dead letters in a minute. Before there are more than that the service holds: a topic that cannot be read at all must not become a topic of dead letters.",
 			initial: "10",
 			min:     0,
 			max:     1_000_000,

@@ -80,17 +80,6 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // URL is where the API is, without a login.
 func (c *Client) URL() string { return c.base.String() }
 
-// A Worker is what answers.
-type Worker struct {
-	Version string `json:"version"` // of Kafka
-	Cluster string `json:"kafka_cluster_id"`
-}
-
-// Worker asks who answers.
-func (c *Client) Worker(ctx context.Context) (w Worker, err error) {
-	return w, c.do(ctx, http.MethodGet, nil, &w, "/")
-}
-
 // A Plugin is a class that the workers can load.
 type Plugin struct {
 	Class   string `json:"class"`

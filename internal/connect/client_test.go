@@ -74,7 +74,6 @@ const runningStatus = `{"name":"unstale","connector":{"state":"RUNNING","worker_
 
 func TestRequests(t *testing.T) {
 	c, w := client(t, "/connect", connect.Options{}, map[string][]answer{
-		"GET /connect/": {{200, `{"version":"4.3.1","commit":"26b251a451ce941d","kafka_cluster_id":"dW5z"}`}},
 		"GET /connect/connector-plugins?connectorsOnly=false": {{200, `[{"class":"io.debezium.connector.postgresql.PostgresConnector","type":"source","version":"3.6.3.Final"},{"class":"io.apicurio.registry.utils.converter.AvroConverter","type":"converter"}]`}},
 		"GET /connect/connectors/shop%20cdc/config":           {{200, `{"tasks.max":"1"}`}},
 		"PUT /connect/connectors/shop%20cdc/config":           {{201, `{"name":"shop cdc","config":{}}`}},
@@ -95,8 +94,6 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%v (-want +got):\n%s", err, diff)
 		}
 	}
-	it, err := c.Worker(ctx)
-	check(it, connect.Worker{Version: "4.3.1", Cluster: "dW5z"}, err)
 	plugins, err := c.Plugins(ctx)
 	check(plugins, []connect.Plugin{{Class: connect.Class, Type: "source", Version: "3.6.3.Final"}, {Class: connect.ApicurioAvro, Type: "converter"}}, err)
 	config, err := c.Config(ctx, name)
@@ -178,7 +175,7 @@ func TestErrorsSayWhatToDoAndNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := gone.Worker(t.Context()); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "is Kafka Connect running") {
+	if _, err := gone.Plugins(t.Context()); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "is Kafka Connect running") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := connect.NewClient("http://app:hun%ter2@connect", connect.Options{}); err == nil || strings.Contains(err.Error(), "ter2") {

@@ -37,11 +37,12 @@ const (
 // source.
 type Keeper struct {
 	options Options
-	// began is when a minute began, in which count letters were kept. over: there
-	// were to be more, and since then, at asked last, the next one is to be kept.
+	// began is when a minute began, in which count letters were kept.
 	began, asked time.Time
 	count        int
-	over         bool
+	// over is what is said while there were to be more, of the first of them, and
+	// since then, at asked last, another.
+	over *change.Refusal
 	// kept are the letters that need not be kept again when the source gives their
 	// changes again.
 	kept map[kept]bool
@@ -62,8 +63,7 @@ func NewKeeper(options Options) *Keeper {
 }
 
 // Keep keeps a letter, unless it is kept already. A rate above the limit is a
-// *change.Refusal, until the next letter has not been asked to be kept for a
-// minute.
+// *change.Refusal, the same one until for a minute no letter was to be kept.
 func (k *Keeper) Keep(ctx context.Context, l *Letter) error {
 	now := time.Now()
 	which := kept{place: l.place()}
@@ -73,11 +73,8 @@ func (k *Keeper) Keep(ctx context.Context, l *Letter) error {
 	if k.kept[which] {
 		return nil
 	}
-	if !k.allow(now) {
-		return &change.Refusal{
-			Problem: fmt.Sprintf("more than %d dead letters in a minute: this many are no accident, and no more are kept", k.options.RateMax),
-			Mend:    "find in unstale deadletter list what writes them, mend that, and start unstale run again; or raise source.kafka.deadletter_max_rate",
-		}
+	if refusal := k.refuse(l, now); refusal != nil {
+		return refusal
 	}
 	l.Time = now
 	if err := k.options.Append(ctx, l); err != nil {
@@ -92,24 +89,29 @@ func (k *Keeper) Keep(ctx context.Context, l *Letter) error {
 	return nil
 }
 
-// allow reports whether one more letter may be kept. What is beyond the limit is
-// asked for again and again, so that a source of nothing but letters stays where
-// it is, and does not crawl on at the rate of the limit.
-func (k *Keeper) allow(now time.Time) bool {
-	if k.options.RateMax < 0 {
-		return true
-	}
-	if k.over && now.Sub(k.asked) < ratePeriod {
+// refuse returns why a letter may not be kept, nil if it may. What is beyond the
+// limit is asked for again and again, so that a source of nothing but letters stays
+// where it is, and does not crawl on at the rate of the limit. Of several such
+// sources now this one comes first, now that: what is said does not change.
+func (k *Keeper) refuse(l *Letter, now time.Time) error {
+	switch {
+	case k.options.RateMax < 0:
+		return nil
+	case k.over != nil && now.Sub(k.asked) < ratePeriod:
 		k.asked = now
-		return false
+		return k.over
+	case k.over != nil, now.Sub(k.began) >= ratePeriod:
+		k.began, k.count, k.over = now, 0, nil
 	}
-	if k.over || now.Sub(k.began) >= ratePeriod {
-		k.began, k.count, k.over = now, 0, false
+	if k.count < k.options.RateMax {
+		return nil
 	}
-	if k.count >= k.options.RateMax {
-		k.over, k.asked = true, now
+	k.asked = now
+	k.over = &change.Refusal{
+		Problem: fmt.Sprintf("more than %d dead letters in a minute: no more are kept, from %s on (%s)", k.options.RateMax, l.place(), l.Reason),
+		Mend:    "find in unstale deadletter list what writes them, mend that, and start unstale run again; or raise source.kafka.deadletter_max_rate",
 	}
-	return !k.over
+	return k.over
 }
 
 // observe counts a letter, and says it if its reason was not said before.

@@ -2,6 +2,7 @@ package debezium
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"strconv"
 
 	"github.com/unstale/unstale/internal/change"
@@ -10,20 +11,24 @@ import (
 // A program reads one record of one schema: it jumps to what is wanted.
 type program struct{ steps []step }
 
-// A step of a program.
+// A step of a program. It is small, so that a program stays near.
 type step struct {
 	op op
 	// null says where null stands in a union with what the step reads.
 	null nullness
-	slot int // of the value, or what is captured
-	n    int // how many to step over; the size of a fixed
+	slot int32 // of the value, or what is captured
+	n    int   // how many to step over; the size of a fixed
 	// column says how to make the text.
 	column *column
-	sub    *program   // skips a record, or an element
-	alts   []*program // of a union
-	of     *avroType
-	// elements takes an element of an array or the value of a map.
-	elements *program
+	inside *inside
+}
+
+// inside is what the value of a step is made of.
+type inside struct {
+	of       *avroType
+	skip     *program   // over a record, an element, or a value of a map
+	take     *program   // of an element, or a value of a map
+	branches []*program // of a union
 }
 
 type nullness uint8
@@ -85,7 +90,7 @@ func (p *program) skip(t *avroType) {
 		p.skipFixed(of.min)
 		return
 	}
-	s := step{null: null, of: of}
+	s := step{null: null}
 	switch of.kind {
 	case avroInt, avroLong, avroEnum:
 		s.op, s.n = skipVarints, 1
@@ -95,20 +100,19 @@ func (p *program) skip(t *avroType) {
 		}
 	case avroBytes, avroString:
 		s.op = skipBytes
-	case avroArray, avroMap:
-		s.op, s.sub = skipArray, skipOf(of.element)
-		if of.kind == avroMap {
-			s.op = skipMap
-		}
+	case avroArray:
+		s.op, s.inside = skipArray, &inside{of: of.element, skip: skipOf(of.element)}
+	case avroMap:
+		s.op, s.inside = skipMap, &inside{of: of.element, skip: skipOf(of.element)}
 	case avroUnion:
-		s.op = skipUnion
+		s.op, s.inside = skipUnion, &inside{}
 		for _, branch := range of.branches {
-			s.alts = append(s.alts, skipOf(branch))
+			s.inside.branches = append(s.inside.branches, skipOf(branch))
 		}
 	default:
 		s.op, s.n = skipFixed, of.min
 		if !of.fixed {
-			s.op, s.sub = skipRecord, skipOf(of)
+			s.op, s.inside = skipRecord, &inside{skip: skipOf(of)}
 		}
 	}
 	p.steps = append(p.steps, s)
@@ -144,7 +148,7 @@ func skipOf(t *avroType) *program {
 // take adds the step that reads a column into a slot.
 func (p *program) take(t *avroType, slot int, c *column) {
 	of, null := nullable(t)
-	s := step{null: null, slot: slot, column: c, of: of}
+	s := step{null: null, slot: int32(slot), column: c}
 	switch of.kind {
 	case avroInt, avroLong:
 		s.op = takeVarint
@@ -165,15 +169,15 @@ func (p *program) take(t *avroType, slot int, c *column) {
 	case avroFixed:
 		s.op, s.n = takeFixed, of.size
 	case avroEnum:
-		s.op = takeEnum
+		s.op, s.inside = takeEnum, &inside{of: of}
 	case avroArray:
-		s.op, s.sub, s.elements = takeArray, skipOf(of.element), &program{}
+		s.op, s.inside = takeArray, &inside{of: of.element, skip: skipOf(of.element), take: &program{}}
 		if c.rule == ruleArray {
-			s.elements.take(of.element, 0, c.element)
+			s.inside.take.take(of.element, 0, c.element)
 		}
 	case avroMap:
-		s.op, s.sub, s.elements = takeMap, skipOf(of.element), &program{}
-		s.elements.take(of.element, 0, mapValue)
+		s.op, s.inside = takeMap, &inside{of: of.element, skip: skipOf(of.element), take: &program{}}
+		s.inside.take.take(of.element, 0, mapValue)
 	default:
 		// No rule reads it: its value stays missing.
 		p.skip(t)
@@ -187,26 +191,42 @@ var mapValue = &column{rule: ruleText, null: change.Null}
 
 // uvarint reads an unsigned varint.
 func uvarint(b []byte, i int) (u uint64, next int) {
-	if i > len(b) {
-		return 0, malformed
+	for shift := 0; i < len(b) && shift < 64; shift += 7 {
+		c := b[i]
+		i++
+		if c < 0x80 {
+			if shift == 63 && c > 1 {
+				break // more than 64 bits
+			}
+			return u | uint64(c)<<shift, i
+		}
+		u |= uint64(c&0x7f) << shift
 	}
-	u, n := binary.Uvarint(b[i:])
-	if n <= 0 {
-		return 0, malformed
-	}
-	return u, i + n
+	return 0, malformed
 }
 
-// length reads a length and returns where as many bytes end.
-func length(b []byte, i int) (from, end int) {
-	var u uint64
-	if i < len(b) && b[i] < 0x80 {
-		u = uint64(b[i])
-		i++
-	} else if u, i = uvarint(b, i); i < 0 {
-		return malformed, malformed
+// skipVarint steps over a varint. Times are long ones: it looks at eight bytes at
+// once for the one that ends it.
+func skipVarint(b []byte, i int) (next int) {
+	from := i
+	if len(b)-i >= 8 {
+		if last := ^binary.LittleEndian.Uint64(b[i:]) & 0x8080808080808080; last != 0 {
+			return i + bits.TrailingZeros64(last)/8 + 1
+		}
+		i += 8
 	}
-	if u&1 != 0 || u>>1 > uint64(len(b)-i) {
+	for ; i < len(b) && i-from < binary.MaxVarintLen64; i++ {
+		if b[i] < 0x80 {
+			return i + 1
+		}
+	}
+	return malformed
+}
+
+// length reads a length, and returns where as many bytes begin and end.
+func length(b []byte, i int) (from, end int) {
+	u, i := uvarint(b, i)
+	if i < 0 || u&1 != 0 || u>>1 > uint64(len(b)-i) {
 		return malformed, malformed
 	}
 	return i, i + int(u>>1)
@@ -218,20 +238,23 @@ func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 func (d *Decoder) run(p *program, b []byte, i int, values []change.Value, depth int) int {
 	for k := range p.steps {
 		s := &p.steps[k]
-		var u uint64
 		if s.null != nullNever {
 			if i >= len(b) {
 				return malformed
 			}
-			if u = uint64(b[i]); u < 0x80 {
-				i++
-			} else if u, i = uvarint(b, i); i < 0 {
-				return malformed
+			branch := b[i]
+			if i++; branch > 2 || branch == 1 {
+				if branch < 0x80 {
+					return malformed
+				}
+				// One that is written longer than it must be.
+				var u uint64
+				if u, i = uvarint(b, i-1); i < 0 || u > 2 || u == 1 {
+					return malformed
+				}
+				branch = byte(u)
 			}
-			if u > 2 || u == 1 {
-				return malformed
-			}
-			if (u == 0) == (s.null == nullFirst) {
+			if (branch == 0) == (s.null == nullFirst) {
 				if s.op >= takeInteger && s.op <= takeMap {
 					values[s.slot].State = s.column.null
 				}
@@ -241,61 +264,58 @@ func (d *Decoder) run(p *program, b []byte, i int, values []change.Value, depth 
 		switch s.op {
 		case skipVarints:
 			for range s.n {
-				from := i
-				for i < len(b) && b[i] >= 0x80 {
-					i++
-				}
-				if i >= len(b) || i-from >= binary.MaxVarintLen64 {
+				if i = skipVarint(b, i); i < 0 {
 					return malformed
 				}
-				i++
-			}
-		case skipBytes:
-			if _, i = length(b, i); i < 0 {
-				return malformed
 			}
 		case skipFixed:
 			if s.n > len(b)-i {
 				return malformed
 			}
 			i += s.n
-		case takeInteger, takeVarint, captureVarint:
-			if i < len(b) && b[i] < 0x80 {
-				u = uint64(b[i])
-				i++
-			} else if i >= len(b) {
-				return malformed
-			} else if u, i = uvarint(b, i); i < 0 {
-				return malformed
-			}
-			switch s.op {
-			case takeInteger:
-				v := &values[s.slot]
-				from := len(d.text)
-				d.text = strconv.AppendInt(d.text, unzigzag(u), 10)
-				v.State, v.Text = change.Text, d.text[from:]
-			case takeVarint:
-				d.set(&values[s.slot], s.column, raw{n: unzigzag(u)})
-			default:
-				d.captured[s.slot] = captured{n: unzigzag(u)}
-			}
-		case takeText, takeBytes, captureBytes:
-			from, end := length(b, i)
-			if end < 0 {
+		case skipBytes, takeText, takeBytes, captureBytes:
+			// The length: one byte most times.
+			var from, end int
+			if i < len(b) && b[i]&0x81 == 0 {
+				from = i + 1
+				if end = from + int(b[i]>>1); end > len(b) {
+					return malformed
+				}
+			} else if from, end = length(b, i); end < 0 {
 				return malformed
 			}
 			i = end
-			switch text := b[from:end:end]; s.op {
+			switch s.op {
 			case takeText:
+				text := b[from:end:end]
 				v := &values[s.slot]
-				v.State, v.Text = change.Text, text
 				if len(text) == len(d.placeholder.text) && string(text) == d.placeholder.text {
-					v.State, v.Text = change.Unchanged, nil
+					v.State = change.Unchanged
+					continue
 				}
+				v.State, v.Text = change.Text, text
 			case takeBytes:
-				d.set(&values[s.slot], s.column, raw{b: text})
+				d.set(&values[s.slot], s.column, raw{b: b[from:end:end]})
+			case captureBytes:
+				d.captured[s.slot] = captured{from: from, end: end}
+			}
+		case takeInteger, takeVarint, captureVarint:
+			u, next := uvarint(b, i)
+			if next < 0 {
+				return malformed
+			}
+			i = next
+			n := unzigzag(u)
+			switch s.op {
+			case takeInteger:
+				from := len(d.text)
+				d.text = strconv.AppendInt(d.text, n, 10)
+				v := &values[s.slot]
+				v.State, v.Text = change.Text, d.text[from:]
+			case takeVarint:
+				d.set(&values[s.slot], s.column, raw{n: n})
 			default:
-				d.captured[s.slot] = captured{b: text}
+				d.captured[s.slot].n = n
 			}
 		default:
 			if i = d.runRare(s, b, i, values, depth); i < 0 {
@@ -313,16 +333,13 @@ func (d *Decoder) runRare(s *step, b []byte, i int, values []change.Value, depth
 	}
 	switch s.op {
 	case captureRecord, skipRecord:
-		return d.run(s.sub, b, i, values, depth+1)
+		return d.run(s.inside.skip, b, i, values, depth+1)
 	case skipUnion:
-		if i >= len(b) {
-			return malformed
-		}
 		u, i := uvarint(b, i)
-		if i < 0 || u&1 != 0 || u>>1 >= uint64(len(s.alts)) {
+		if i < 0 || u&1 != 0 || u>>1 >= uint64(len(s.inside.branches)) {
 			return malformed
 		}
-		return d.run(s.alts[u>>1], b, i, values, depth+1)
+		return d.run(s.inside.branches[u>>1], b, i, values, depth+1)
 	case skipArray, skipMap:
 		return d.skipBlocks(s, b, i, depth)
 	case takeBoolean:
@@ -354,15 +371,13 @@ func (d *Decoder) runRare(s *step, b []byte, i int, values []change.Value, depth
 		d.set(&values[s.slot], s.column, raw{b: b[i : i+s.n : i+s.n]})
 		return i + s.n
 	case takeEnum:
-		if i >= len(b) {
-			return malformed
-		}
+		symbols := s.inside.of.symbols
 		u, i := uvarint(b, i)
-		if i < 0 || u&1 != 0 || u>>1 >= uint64(len(s.of.symbols)) {
+		if i < 0 || u&1 != 0 || u>>1 >= uint64(len(symbols)) {
 			return malformed
 		}
 		from := len(d.text)
-		d.text = append(d.text, s.of.symbols[u>>1]...)
+		d.text = append(d.text, symbols[u>>1]...)
 		d.set(&values[s.slot], s.column, raw{b: d.text[from:]})
 		return i
 	case takeArray:
@@ -376,9 +391,6 @@ func (d *Decoder) runRare(s *step, b []byte, i int, values []change.Value, depth
 // block reads the count at the beginning of a block of an array or map. A block
 // that says its size can be stepped over.
 func block(b []byte, i int) (count uint64, size, next int) {
-	if i >= len(b) {
-		return 0, 0, malformed
-	}
 	u, i := uvarint(b, i)
 	if i < 0 {
 		return 0, 0, malformed
@@ -386,9 +398,6 @@ func block(b []byte, i int) (count uint64, size, next int) {
 	n := unzigzag(u)
 	if n >= 0 {
 		return uint64(n), malformed, i
-	}
-	if i >= len(b) {
-		return 0, 0, malformed
 	}
 	from, end := length(b, i)
 	if end < 0 {
@@ -411,7 +420,7 @@ func (d *Decoder) skipBlocks(s *step, b []byte, i, depth int) int {
 			continue
 		}
 		i = next
-		element := s.of.element
+		element := s.inside.of
 		if s.op == skipArray && element.fixed {
 			if element.min > 0 && count > uint64((len(b)-i)/element.min) {
 				return malformed
@@ -429,7 +438,7 @@ func (d *Decoder) skipBlocks(s *step, b []byte, i, depth int) int {
 					return malformed
 				}
 			}
-			if i = d.run(s.sub, b, i, nil, depth+1); i < 0 {
+			if i = d.run(s.inside.skip, b, i, nil, depth+1); i < 0 {
 				return malformed
 			}
 		}

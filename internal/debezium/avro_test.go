@@ -96,8 +96,15 @@ func encode(t testing.TB, id uint32, schema string, v any) []byte {
 
 // newDecoder reads some columns of the table public.orders.
 func newDecoder(table *debezium.Table, columns ...string) *debezium.Decoder {
-	schemas := map[uint32]string{orderEnvelopeID: orderEnvelope, orderKeyID: orderKey}
-	return debezium.NewDecoder(debezium.Options{
+	return newDecoderOf(map[uint32]string{orderEnvelopeID: orderEnvelope, orderKeyID: orderKey}, table, columns...)
+}
+
+func newDecoderOf(schemas map[uint32]string, table *debezium.Table, columns ...string) *debezium.Decoder {
+	return debezium.NewDecoder(testOptions(schemas, table, columns...))
+}
+
+func testOptions(schemas map[uint32]string, table *debezium.Table, columns ...string) debezium.Options {
+	return debezium.Options{
 		Schema: func(_ context.Context, id uint32) (string, error) {
 			if s, ok := schemas[id]; ok {
 				return s, nil
@@ -107,7 +114,7 @@ func newDecoder(table *debezium.Table, columns ...string) *debezium.Decoder {
 		Table:   func(schema, name string) *debezium.Table { return table },
 		Wanted:  func(schema, name string) bool { return schema == "public" && name == "orders" },
 		Compile: func(r *change.Relation) []int { return indexes(r, columns) },
-	})
+	}
 }
 
 func indexes(r *change.Relation, columns []string) (wanted []int) {

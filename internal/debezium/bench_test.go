@@ -1,6 +1,7 @@
 package debezium_test
 
 import (
+	"encoding/json"
 	"testing"
 
 	"github.com/hamba/avro/v2"
@@ -59,4 +60,52 @@ func BenchmarkAvro(b *testing.B) {
 			}
 		}
 	})
+}
+
+// The same row as JSON, with its schema and alone.
+func BenchmarkJSON(b *testing.B) {
+	fields := ""
+	for i, f := range []string{
+		`{"type":"int64","optional":false,"field":"id"}`, `{"type":"int64","optional":false,"field":"customer_id"}`, `{"type":"string","optional":false,"field":"status"}`,
+		`{"type":"string","optional":true,"field":"amount"}`, `{"type":"int32","optional":true,"field":"quantity"}`, `{"type":"string","optional":true,"field":"email"}`,
+		`{"type":"string","optional":true,"field":"note"}`, `{"type":"boolean","optional":true,"field":"paid"}`,
+		`{"type":"int64","optional":false,"name":"io.debezium.time.MicroTimestamp","version":1,"field":"created_at"}`,
+		`{"type":"int64","optional":true,"name":"io.debezium.time.MicroTimestamp","version":1,"field":"updated_at"}`,
+	} {
+		if i > 0 {
+			fields += ","
+		}
+		fields += f
+	}
+	row, err := json.Marshal(order()["after"])
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name         string
+		key, message []byte
+	}{
+		{"schema", []byte(`{"schema":{"type":"struct","fields":[{"type":"int64","optional":false,"field":"id"}],"optional":false,"name":"shop.public.orders.Key"},"payload":{"id":1234567}}`), []byte(jsonMessage(fields, string(row)))},
+		{"plain", []byte(`{"id":1234567}`), []byte(plainMessage("c", string(row)))},
+	} {
+		b.Run(c.name+"/ours", func(b *testing.B) {
+			d := newDecoderOf(nil, orderTable(), "id", "customer_id", "status", "email")
+			var e debezium.Event
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := d.Decode(b.Context(), c.key, c.message, &e); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(c.name+"/encoding", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var v any
+				if err := json.Unmarshal(c.message, &v); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -34,6 +34,7 @@ const (
 	ruleInteger
 	ruleBoolean
 	ruleText      // as it is
+	ruleAnyText   // as it is, of a type that is not known
 	ruleZonedText // a range of timestamptz: as it is, if its times are in UTC
 	ruleBytes     // as \x and hex digits
 	ruleBase64    // bytes that the connector wrote so
@@ -64,12 +65,13 @@ const (
 	oidBool        = 16
 	oidBytea       = 17
 	oidChar        = 18
-	oidName        = 19
 	oidInt8        = 20
 	oidInt2        = 21
+	oidInt2vector  = 22
 	oidInt4        = 23
 	oidText        = 25
 	oidOid         = 26
+	oidOidvector   = 30
 	oidJSON        = 114
 	oidXML         = 142
 	oidCidr        = 650
@@ -88,7 +90,7 @@ const (
 	oidBit         = 1560
 	oidNumeric     = 1700
 	oidUUID        = 2950
-	oidTsVector    = 3614
+	oidTsvector    = 3614
 	oidJSONB       = 3802
 	oidInt4Range   = 3904
 	oidNumRange    = 3906
@@ -98,41 +100,77 @@ const (
 	oidInt8Range   = 3926
 )
 
+// textual are types of which Debezium sends PostgreSQL's text. The type name is
+// not one of them: the log's texts of it are sent as null.
 var textual = map[uint32]bool{
-	oidChar: true, oidName: true, oidText: true, oidBpchar: true, oidVarchar: true,
-	oidUUID: true, oidJSON: true, oidJSONB: true, oidXML: true, oidTsVector: true,
+	oidChar: true, oidText: true, oidBpchar: true, oidVarchar: true,
+	oidUUID: true, oidJSON: true, oidJSONB: true, oidXML: true, oidTsvector: true,
 	oidInet: true, oidCidr: true, oidMacaddr: true, oidMacaddr8: true,
 	oidInt4Range: true, oidInt8Range: true, oidNumRange: true, oidTsRange: true, oidDateRange: true,
 }
 
-// exactInArrays are the types whose arrays Debezium converts without loss, and
-// which it does not send as null because of what is in them.
-var exactInArrays = map[uint32]bool{
-	oidInt2: true, oidInt4: true, oidInt8: true, oidBool: true, oidText: true, oidVarchar: true, oidUUID: true,
+// markedInArrays are the types of whose arrays Debezium marks one that an update
+// did not touch. Others are sent as null then.
+var markedInArrays = map[uint32]bool{
+	oidInt4: true, oidInt8: true, oidText: true, oidVarchar: true, oidBpchar: true,
+	oidUUID: true, oidBytea: true, oidJSON: true, oidJSONB: true,
 }
+
+// exactInArray reports whether Debezium converts elements by that rule without
+// loss. It cuts times to milliseconds, takes the era off dates and timestamps,
+// and reckons those by the Julian calendar before 1582.
+func exactInArray(r rule) bool {
+	switch r {
+	case ruleInteger, ruleBoolean, ruleText, ruleZonedText, ruleBytes, ruleBase64, ruleBase64URL, ruleHex,
+		ruleNumeric, ruleFloat4, ruleFloat8, ruleHstore, ruleMap:
+		return true
+	}
+	return false
+}
+
+// bitsInline is how many bits are never so long that PostgreSQL stores them
+// elsewhere.
+const bitsInline = 64
+
+// bitsMax is how long a bit string may be: its length is not seen in a message.
+const bitsMax = 64 << 10
 
 // columnOf says how the text of a column of type t is made of field f. typeMod
 // is that of the column, -1 if there is none or it is not known.
 func (d *Decoder) columnOf(t *value.Type, typeMod int32, f *field) *column {
-	c := &column{null: change.Null}
-	if t != nil {
-		c.rule, c.n = d.ruleOf(t, typeMod, f)
+	if t == nil {
+		return d.columnBy(ruleNone, 0, f)
 	}
-	switch c.rule {
-	case ruleNone:
-		// What Debezium cannot convert is sent as null.
+	r, n := d.ruleOf(t, typeMod, f)
+	if r != ruleArray {
+		return d.columnBy(r, n, f)
+	}
+	element := f.element
+	if element == nil {
+		element = &field{json: true} // without a schema
+	}
+	c := d.columnOf(t.Element, typeMod, element)
+	if !exactInArray(c.rule) || t.Element.OID == oidTsvector {
+		return d.columnBy(ruleNone, 0, f)
+	}
+	array := d.columnBy(ruleArray, 0, f)
+	array.element = c
+	if !markedInArrays[t.Element.OID] {
+		array.null = change.Missing
+	}
+	return array
+}
+
+// columnBy says the same of a rule.
+func (d *Decoder) columnBy(r rule, n int, f *field) *column {
+	c := &column{rule: r, n: n, null: change.Null}
+	switch {
+	case r == ruleNone: // what Debezium cannot convert is null
+		return &column{null: change.Missing}
+	case r == ruleDecimal: // NaN is null
 		c.null = change.Missing
-		return c
-	case ruleDecimal:
-		c.null = change.Missing // NaN is null
-	case ruleArray:
-		element := f.element
-		if element == nil {
-			element = &field{} // without a schema
-		}
-		if c.element = d.columnOf(t.Element, typeMod, element); c.element.rule == ruleNone || !exactInArrays[t.Element.OID] {
-			return &column{null: change.Missing}
-		}
+	case r == ruleBase64, r == ruleBase64URL, r == ruleBits && n > bitsInline: // what an update did not touch is null
+		c.null = change.Missing
 	}
 	if d.options.Settings.KeepsNulls && f.json {
 		return c
@@ -153,6 +191,9 @@ func (d *Decoder) ruleOf(t *value.Type, typeMod int32, f *field) (r rule, n int)
 	case value.Enum:
 		return f.when(ruleText, formText, "", logicalEnum), 0
 	case value.Array:
+		if t.OID == oidInt2vector || t.OID == oidOidvector {
+			return ruleNone, 0
+		}
 		if f.form == formArray && t.Element != nil && t.Delimiter == ',' || f.form == formUnknown {
 			return ruleArray, 0
 		}
@@ -192,7 +233,7 @@ func (d *Decoder) ruleOf(t *value.Type, typeMod int32, f *field) (r rule, n int)
 		return f.when(ruleZonedText, formText, ""), 0
 	}
 	if textual[t.OID] {
-		return f.when(ruleText, formText, "", logicalJSON, logicalUUID, logicalXML, logicalTsVector), 0
+		return f.when(ruleText, formText, "", logicalJSON, logicalUUID, logicalXML, logicalTsvector), 0
 	}
 	_, name, qualified := strings.Cut(t.Name, ".")
 	if !qualified {
@@ -295,7 +336,7 @@ func (f *field) bit(length int32) (r rule, n int) {
 	switch {
 	case length == 1:
 		return f.when(ruleBit, formBoolean, ""), 0
-	case length < 1:
+	case length < 1, length > bitsMax:
 		return ruleNone, 0
 	case f.form == formUnknown:
 		return ruleBits, int(length)
@@ -361,6 +402,19 @@ func rawFallback(f *field) (r raw, ok bool) {
 		var s string
 		err = json.Unmarshal(f.fallback, &s)
 		r.b = []byte(s)
+	case formBytes:
+		if f.json {
+			err = json.Unmarshal(f.fallback, &r.b)
+			break
+		}
+		var s string // of a character for each byte
+		err = json.Unmarshal(f.fallback, &s)
+		for _, c := range s {
+			if c > 0xff {
+				return raw{}, false
+			}
+			r.b = append(r.b, byte(c))
+		}
 	default:
 		return raw{}, false
 	}

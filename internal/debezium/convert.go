@@ -25,6 +25,9 @@ func (d *Decoder) set(v *change.Value, c *column, r raw) {
 	switch c.rule {
 	case ruleText:
 		v.State, v.Text = change.Text, r.b
+	case ruleAnyText:
+		_, special := numericNames[string(r.b)]
+		v.State, v.Text, ok = change.Text, r.b, !special
 	case ruleInteger:
 		d.text = strconv.AppendInt(d.text, r.n, 10)
 	case ruleBoolean:
@@ -42,7 +45,9 @@ func (d *Decoder) set(v *change.Value, c *column, r raw) {
 		v.Text, ok = numericText(r.b)
 		v.State = change.Text
 	case ruleDecimal:
-		d.text = appendDecimal(d.text, r.b, c.n)
+		if ok = len(r.b) <= decimalBytesMax; ok {
+			d.text = appendDecimal(d.text, r.b, c.n)
+		}
 	case ruleFloat4:
 		d.text = appendFloat(d.text, float64(math.Float32frombits(uint32(r.n))), 32)
 	case ruleFloat8:
@@ -127,15 +132,15 @@ func (d *Decoder) unhex(text []byte) (decoded []byte, ok bool) {
 	return scratch, err == nil
 }
 
+// numericNames are what Debezium calls numerics that are no numbers.
+var numericNames = map[string][]byte{
+	"NAN": []byte("NaN"), "POSITIVE_INFINITY": []byte("Infinity"), "NEGATIVE_INFINITY": []byte("-Infinity"),
+}
+
 // numericText is the text of a numeric that is written as one.
 func numericText(s []byte) (text []byte, ok bool) {
-	switch string(s) {
-	case "NAN":
-		return []byte("NaN"), true
-	case "POSITIVE_INFINITY":
-		return []byte("Infinity"), true
-	case "NEGATIVE_INFINITY":
-		return []byte("-Infinity"), true
+	if text, ok = numericNames[string(s)]; ok {
+		return text, true
 	}
 	digits := s
 	if len(digits) > 0 && digits[0] == '-' {
@@ -153,6 +158,9 @@ func allDigits(s []byte) bool {
 	}
 	return len(s) > 0
 }
+
+// decimalBytesMax is more than the longest numeric has.
+const decimalBytesMax = 64 << 10
 
 // appendDecimal appends an integer, big-endian in two's complement, with its
 // last digits behind a point.

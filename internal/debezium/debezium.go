@@ -14,6 +14,7 @@ package debezium
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"sync/atomic"
 
 	"github.com/unstale/unstale/internal/change"
@@ -68,11 +69,12 @@ type Settings struct {
 
 // Options of a decoder.
 type Options struct {
-	// Schema returns the text of an Avro schema. A schema that it returned is
-	// not asked for again soon: the compiled form is kept.
+	// Schema returns the text of an Avro schema; nil if there is no registry. A
+	// schema that it returned is not asked for again soon: the compiled form is
+	// kept.
 	Schema func(ctx context.Context, id uint32) (string, error)
-	// Table describes a table, nil if there is no database to ask or it does not
-	// know the table. Types are then those that the schema names without doubt,
+	// Table describes a table, as nil if the database does not know it. Without a
+	// database it may be nil itself. Types are then those that the schema names without doubt,
 	// and the replica identity is taken to be the key of the record.
 	Table func(schema, table string) *Table
 	// Wanted reports whether any entry is over the table. Rows of other tables
@@ -93,12 +95,12 @@ type Decoder struct {
 	options     Options
 	placeholder placeholders
 
-	schemas   generations[uint32, *avroSchema]
-	blocks    generations[string, *jsonSchema] // by the text of the schema
-	plain     generations[string, *jsonSchema] // by table and members
-	plainKeys generations[string, *keySchema]  // by members
-	relations map[string]*change.Relation      // by what they are made of
-	readers   map[tableName]*reader            // the last of each table
+	schemas   generations[*avroSchema]    // by the bytes of the id
+	blocks    generations[*jsonSchema]    // by the text of the schema
+	plain     generations[*jsonSchema]    // by table and members
+	plainKeys generations[*keySchema]     // by members
+	relations map[string]*change.Relation // by what they are made of
+	readers   map[tableName]*reader       // the last of each table
 	strings   map[string]string
 	// forgets counts calls of Forget: what was compiled before the last one is
 	// compiled again.
@@ -106,12 +108,15 @@ type Decoder struct {
 
 	lastSchema, lastKey                *avroSchema
 	lastBlock, lastKeyBlock, lastPlain *jsonSchema
+	lastPlainKey                       *keySchema
 
 	// What the last message pointed to.
-	old, new []change.Value // of the rows
-	text     []byte         // texts that are made, not found
-	captured [capturedCount]captured
-	scratch  []byte
+	old, new  []change.Value // of the rows
+	text      []byte         // texts that are made, not found
+	message   []byte
+	captured  [capturedCount]captured
+	unescaped []byte
+	scratch   []byte
 	// signature is made of the names of an object's members.
 	signature []byte
 	array     array
@@ -124,18 +129,26 @@ func NewDecoder(options Options) *Decoder {
 	if options.Placeholder == "" {
 		options.Placeholder = PlaceholderDefault
 	}
+	if options.Schema == nil {
+		options.Schema = func(context.Context, uint32) (string, error) { return "", errNoRegistry }
+	}
+	if options.Table == nil {
+		options.Table = func(_, _ string) *Table { return nil }
+	}
 	return &Decoder{
 		options:     options,
 		placeholder: newPlaceholders(options.Placeholder),
 		relations:   map[string]*change.Relation{},
 		readers:     map[tableName]*reader{},
 		strings:     map[string]string{},
-		schemas:     newGenerations[uint32, *avroSchema](schemasMax),
-		blocks:      newGenerations[string, *jsonSchema](jsonKept),
-		plain:       newGenerations[string, *jsonSchema](jsonKept),
-		plainKeys:   newGenerations[string, *keySchema](jsonKept),
+		schemas:     newGenerations[*avroSchema](schemasMax),
+		blocks:      newGenerations[*jsonSchema](jsonKept),
+		plain:       newGenerations[*jsonSchema](jsonKept),
+		plainKeys:   newGenerations[*keySchema](jsonKept),
 	}
 }
+
+var errNoRegistry = errors.New("the message is Avro, and no schema registry is set")
 
 // Forget makes the decoder ask for tables again: the catalog has changed. A
 // relation gets a new number only if what it is made of differs. It may be
@@ -168,6 +181,9 @@ func (d *Decoder) begin() {
 	}
 	if cap(d.scratch) > scratchKept {
 		d.scratch = nil
+	}
+	if cap(d.unescaped) > scratchKept {
+		d.unescaped = nil
 	}
 	if cap(d.pairs) > pairsKept {
 		d.pairs = nil

@@ -46,10 +46,12 @@ type avroTable struct {
 	program *program
 }
 
-// captured is what is read of a message beside its rows.
+// captured is what is read of a message beside its rows: a number, or where a
+// text is.
 type captured struct {
-	n int64
-	b []byte
+	n         int64
+	from, end int
+	unescaped bool // it had escapes: the text is in Decoder.unescaped
 }
 
 const (
@@ -79,20 +81,30 @@ var capturedFields = map[string]struct {
 	"txId": {captureXID, captureVarint}, "lsn": {captureLSN, captureVarint},
 }
 
-// schema returns the compiled form of a schema; last is the one that was used
-// last for the same.
-func (d *Decoder) schema(ctx context.Context, id uint32, last **avroSchema) (*avroSchema, error) {
+// capturedText is the text that was captured.
+func (d *Decoder) capturedText(slot int) []byte {
+	c := &d.captured[slot]
+	if c.unescaped {
+		return d.unescaped[c.from:c.end]
+	}
+	return d.message[c.from:c.end]
+}
+
+// schema returns the compiled form of the schema of a message, whose id is id;
+// last is the one that was used last for the same.
+func (d *Decoder) schema(ctx context.Context, message []byte, id uint32, last **avroSchema) (*avroSchema, error) {
 	if s := *last; s != nil && s.id == id {
 		return s, nil
 	}
-	s, ok := d.schemas.get(id)
+	bytes := message[1:avroHeader]
+	s, ok := d.schemas.get(bytes)
 	if !ok {
 		text, err := d.options.Schema(ctx, id)
 		if err != nil {
 			return nil, &UnknownSchema{ID: id, Err: err}
 		}
 		s = newAvroSchema(id, text)
-		d.schemas.put(id, s)
+		d.schemas.put(bytes, s)
 	}
 	*last = s
 	return s, nil
@@ -168,16 +180,16 @@ func (s *avroSchema) compile() {
 		case "op":
 			current.capture(f.of, captureOp, captureBytes)
 		case "source":
-			inside := current
+			captures := current
 			if null != nullNever {
-				inside = &program{}
-				current.steps = append(current.steps, step{op: captureRecord, null: null, sub: inside})
+				captures = &program{}
+				current.steps = append(current.steps, step{op: captureRecord, null: null, inside: &inside{skip: captures}})
 			}
 			for _, f := range source.fields {
 				if c, ok := capturedFields[f.name]; ok {
-					inside.capture(f.of, c.slot, c.op)
+					captures.capture(f.of, c.slot, c.op)
 				} else {
-					inside.skip(f.of)
+					captures.skip(f.of)
 				}
 			}
 		default:
@@ -206,7 +218,7 @@ func (p *program) capture(t *avroType, slot int, o op) {
 		p.skip(t)
 		return
 	}
-	p.steps = append(p.steps, step{op: o, null: null, slot: slot})
+	p.steps = append(p.steps, step{op: o, null: null, slot: int32(slot)})
 }
 
 func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event) error {
@@ -214,7 +226,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 	if !ok {
 		return &Undecodable{Reason: reasonShort}
 	}
-	s, err := d.schema(ctx, id, &d.lastSchema)
+	s, err := d.schema(ctx, message, id, &d.lastSchema)
 	switch {
 	case err != nil:
 		return err
@@ -252,9 +264,9 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 // readEnvelope reads a message, its rows for table t, and returns where it ends
 // or malformed.
 func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *Event) int {
-	clear(d.captured[:])
+	d.captured, d.message = [capturedCount]captured{}, message
 	d.text = d.text[:0]
-	e.Old.Kind, e.New.Kind = change.Absent, change.Absent
+	e.Old, e.New = change.Row{}, change.Row{}
 	i := avroHeader
 	for k := range s.parts {
 		p := &s.parts[k]

@@ -56,7 +56,7 @@ const (
 	logicalUUID     = "io.debezium.data.Uuid"
 	logicalXML      = "io.debezium.data.Xml"
 	logicalLtree    = "io.debezium.data.Ltree"
-	logicalTsVector = "io.debezium.data.TsVector"
+	logicalTsvector = "io.debezium.data.Tsvector"
 )
 
 // What column.propagate.source.type adds to a field's parameters.

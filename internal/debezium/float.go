@@ -79,6 +79,10 @@ func isHalfway(text []byte, size int) bool {
 	}
 	exponent, _ := strconv.Atoi(string(text[e+1:]))
 	exponent -= digits - 1
+	for whole != 0 && whole%10 == 0 {
+		whole /= 10
+		exponent++
+	}
 	// It is whole times a power of ten: of five, as far as it matters.
 	for ; exponent < 0; exponent++ {
 		if whole%5 != 0 {

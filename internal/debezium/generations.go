@@ -4,28 +4,28 @@ package debezium
 // generations. Where the young one is full it becomes the old one, and what was
 // left of the old one is forgotten: what is used moves to the young one, so half
 // of the limit is never forgotten while it is in use.
-type generations[K comparable, V any] struct {
+type generations[V any] struct {
 	max        int
-	young, old map[K]V
+	young, old map[string]V
 }
 
-func newGenerations[K comparable, V any](max int) generations[K, V] {
-	return generations[K, V]{max: max, young: map[K]V{}}
+func newGenerations[V any](max int) generations[V] {
+	return generations[V]{max: max, young: map[string]V{}}
 }
 
-func (g *generations[K, V]) get(k K) (v V, ok bool) {
-	if v, ok = g.young[k]; ok {
+func (g *generations[V]) get(key []byte) (v V, ok bool) {
+	if v, ok = g.young[string(key)]; ok {
 		return v, true
 	}
-	if v, ok = g.old[k]; ok {
-		g.put(k, v)
+	if v, ok = g.old[string(key)]; ok {
+		g.put(key, v)
 	}
 	return v, ok
 }
 
-func (g *generations[K, V]) put(k K, v V) {
+func (g *generations[V]) put(key []byte, v V) {
 	if len(g.young) >= (g.max+1)/2 {
-		g.old, g.young = g.young, make(map[K]V)
+		g.old, g.young = g.young, make(map[string]V)
 	}
-	g.young[k] = v
+	g.young[string(key)] = v
 }

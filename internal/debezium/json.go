@@ -148,15 +148,19 @@ func (d *Decoder) split(message []byte, last *jsonSchema) (block, payload []byte
 		if name.kind == tokenNone {
 			return nil, nil, false
 		}
+		isSchema := string(name.text) == "schema"
+		if !isSchema && string(name.text) != "payload" {
+			// It has no schema, and whoever reads the payload reads all of it.
+			return nil, message, true
+		}
 		value := s.value()
 		if value.kind == tokenNone {
 			return nil, nil, false
 		}
 		members++
-		switch string(name.text) {
-		case "schema":
+		if isSchema {
 			schema = value
-		case "payload":
+		} else {
 			found = value
 		}
 		some, ok = s.more('}')
@@ -190,11 +194,11 @@ func (d *Decoder) jsonSchema(block []byte, last **jsonSchema) *jsonSchema {
 	if s := *last; s != nil && string(s.block) == string(block) {
 		return s
 	}
-	s, ok := d.blocks.get(string(block))
+	s, ok := d.blocks.get(block)
 	if !ok {
 		s = newJSONSchema(block)
 		s.block = bytes.Clone(block)
-		d.blocks.put(string(s.block), s)
+		d.blocks.put(s.block, s)
 	}
 	*last = s
 	return s
@@ -203,19 +207,19 @@ func (d *Decoder) jsonSchema(block []byte, last **jsonSchema) *jsonSchema {
 // plainSchema returns what is compiled for rows of the table that was captured,
 // and of the members that row has.
 func (d *Decoder) plainSchema(row []byte) *jsonSchema {
-	d.signature = append(append(d.signature[:0], d.captured[captureSchema].b...), 0)
-	d.signature = append(append(d.signature, d.captured[captureTable].b...), 0)
+	d.signature = append(append(d.signature[:0], d.capturedText(captureSchema)...), 0)
+	d.signature = append(append(d.signature, d.capturedText(captureTable)...), 0)
 	if !d.sign(row) {
 		return nil
 	}
 	if s := d.lastPlain; s != nil && string(s.block) == string(d.signature) {
 		return s
 	}
-	s, ok := d.plain.get(string(d.signature))
+	s, ok := d.plain.get(d.signature)
 	if !ok {
 		s = &jsonSchema{block: bytes.Clone(d.signature)}
 		s.setFields(d.members(row))
-		d.plain.put(string(s.block), s)
+		d.plain.put(s.block, s)
 	}
 	d.lastPlain = s
 	return s
@@ -272,7 +276,7 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 	switch {
 	case reason != "":
 		return &Undecodable{Reason: reason, Source: d.source(nil)}
-	case len(d.captured[captureOp].b) == 0, d.captured[captureOp].b[0] == 'm':
+	case len(d.capturedText(captureOp)) == 0, d.capturedText(captureOp)[0] == 'm':
 		return nil // nothing to apply
 	}
 	if reason := d.known(); reason != "" {
@@ -289,7 +293,7 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 		}
 		if row == nil {
 			// A TRUNCATE: of the table as it was last, if it is known.
-			if last := d.readers[tableName{string(d.captured[captureSchema].b), string(d.captured[captureTable].b)}]; last != nil && last.forgets == d.forgets.Load() {
+			if last := d.readers[tableName{string(d.capturedText(captureSchema)), string(d.capturedText(captureTable))}]; last != nil && last.forgets == d.forgets.Load() {
 				return d.finish(last, e)
 			}
 			row = []byte("{}")
@@ -329,7 +333,7 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 // readPayload reads an envelope, and returns the objects of its rows. Without an
 // op it is nothing to apply.
 func (d *Decoder) readPayload(payload []byte) (before, after []byte, reason string) {
-	clear(d.captured[:])
+	d.captured, d.message, d.unescaped = [capturedCount]captured{}, payload, d.unescaped[:0]
 	s := scanner{b: payload}
 	some, ok := s.open('{', '}')
 	members, transaction, millis := 0, 0, false
@@ -354,7 +358,7 @@ func (d *Decoder) readPayload(payload []byte) (before, after []byte, reason stri
 				after = t.text
 			}
 		case "source":
-			if hasSource = t.kind == tokenObject; hasSource && !d.readSource(t.text) {
+			if hasSource = t.kind == tokenObject; hasSource && !d.readSource(payload[:t.from+len(t.text)], t.from) {
 				return nil, nil, reasonJSON
 			}
 		case "op":
@@ -371,7 +375,7 @@ func (d *Decoder) readPayload(payload []byte) (before, after []byte, reason stri
 	case !ok || !s.end():
 		return nil, nil, reasonJSON
 	case hasSource && hasOp:
-		if len(d.captured[captureOp].b) == 0 {
+		if len(d.capturedText(captureOp)) == 0 {
 			return nil, nil, reasonOp
 		}
 		return before, after, ""
@@ -379,14 +383,16 @@ func (d *Decoder) readPayload(payload []byte) (before, after []byte, reason stri
 		return nil, nil, reasonEnvelope
 	case millis && (members == 1 || members == 5 && transaction == 4):
 		// A heartbeat, or the begin or end of a transaction.
-		d.captured[captureOp].b = nil
+		d.captured[captureOp] = captured{}
 		return nil, nil, ""
 	}
 	return nil, nil, reasonUnwrapped
 }
 
-func (d *Decoder) readSource(text []byte) bool {
-	s := scanner{b: text}
+// readSource reads the source block, which begins at payload[from] and is the
+// end of it.
+func (d *Decoder) readSource(payload []byte, from int) bool {
+	s := scanner{b: payload, i: from}
 	some, ok := s.open('{', '}')
 	for some && ok {
 		name := s.name()
@@ -408,8 +414,12 @@ func (d *Decoder) readSource(text []byte) bool {
 func (d *Decoder) captureJSON(slot int, o op, t token) {
 	c := &d.captured[slot]
 	switch {
+	case o == captureBytes && t.kind == tokenString && t.escaped:
+		from := len(d.unescaped)
+		d.unescaped, _ = unescape(d.unescaped, t.text)
+		*c = captured{from: from, end: len(d.unescaped), unescaped: true}
 	case o == captureBytes && t.kind == tokenString:
-		c.b, _ = d.meaning(t)
+		*c = captured{from: t.from, end: t.from + len(t.text)}
 	case o == captureVarint && t.kind == tokenNumber:
 		c.n, _ = integer(t.text)
 	}

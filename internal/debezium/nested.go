@@ -23,9 +23,11 @@ func (a *array) begin() {
 	a.text, a.certain = append(a.text[:0], '{'), true
 }
 
-// javaArray is how the name of an array of Java's begins, which stands in the
-// place of its elements.
-const javaArray = "[Ljava."
+// isJavaArray reports whether an element may be what Java calls an array when it
+// is made a text: [Ljava.lang.String;@1b9e1916.
+func isJavaArray(text []byte) bool {
+	return len(text) > 0 && text[0] == '[' && bytes.Contains(text, []byte(";@"))
+}
 
 // add adds an element; its text, if it is the placeholder, is not in v.
 func (d *Decoder) add(v *change.Value) {
@@ -33,7 +35,7 @@ func (d *Decoder) add(v *change.Value) {
 	if v.State == change.Unchanged {
 		d.scratch = append(d.scratch[:0], d.placeholder.text...)
 		text = d.scratch
-	} else if v.State != change.Text || bytes.HasPrefix(text, []byte(javaArray)) {
+	} else if v.State != change.Text || isJavaArray(text) {
 		a.certain = false
 		return
 	}
@@ -110,7 +112,7 @@ func (d *Decoder) takeArray(s *step, b []byte, i int, v *change.Value, depth int
 		for range count {
 			mark := len(d.text)
 			d.element[0] = change.Value{}
-			if i = d.run(s.elements, b, i, d.element[:], depth+1); i < 0 {
+			if i = d.run(s.inside.take, b, i, d.element[:], depth+1); i < 0 {
 				return malformed
 			}
 			d.add(&d.element[0])
@@ -177,7 +179,7 @@ func (d *Decoder) takeMap(s *step, b []byte, i int, v *change.Value, depth int) 
 			}
 			key := b[from:end]
 			d.element[0] = change.Value{}
-			if i = d.run(s.elements, b, end, d.element[:], depth+1); i < 0 {
+			if i = d.run(s.inside.take, b, end, d.element[:], depth+1); i < 0 {
 				return malformed
 			}
 			value := d.element[0]

@@ -17,6 +17,7 @@ type scanner struct {
 type token struct {
 	kind    tokenKind
 	escaped bool // a string that has escapes
+	from    int  // where the text begins
 	text    []byte
 }
 
@@ -110,7 +111,7 @@ func (s *scanner) value() token {
 		if c == '[' {
 			kind = tokenArray
 		}
-		return token{kind: kind, text: s.b[from:s.i:s.i]}
+		return token{kind: kind, from: from, text: s.b[from:s.i:s.i]}
 	case 't':
 		return s.word("true", tokenTrue)
 	case 'f':
@@ -151,7 +152,7 @@ func (s *scanner) string() token {
 		return s.escapedString(from, from+backslash)
 	}
 	s.i = from + n + 1
-	return token{kind: tokenString, text: s.b[from : from+n : from+n]}
+	return token{kind: tokenString, from: from, text: s.b[from : from+n : from+n]}
 }
 
 // escapedString goes on where the first escape is.
@@ -162,7 +163,7 @@ func (s *scanner) escapedString(from, i int) token {
 			i += 2
 		case '"':
 			s.i = i + 1
-			return token{kind: tokenString, escaped: true, text: s.b[from:i:i]}
+			return token{kind: tokenString, escaped: true, from: from, text: s.b[from:i:i]}
 		default:
 			i++
 		}

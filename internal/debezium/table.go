@@ -1,6 +1,7 @@
 package debezium
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"slices"
@@ -29,6 +30,8 @@ type reader struct {
 	// unidentified are the slots of the columns that are not part of the replica
 	// identity.
 	unidentified []int
+	// dates are the slots of dates, which a snapshot sends without their era.
+	dates []int
 
 	// As the last message had them.
 	connector, database string
@@ -36,8 +39,9 @@ type reader struct {
 
 // A keySchema is what is known of keys of one schema.
 type keySchema struct {
-	fields []field
-	types  []*avroType // of the fields, in Avro
+	signature []byte // of JSON without a schema: the names of its members
+	fields    []field
+	types     []*avroType // of the fields, in Avro
 	// of is the table whose messages had it. If two tables' messages had it, it
 	// names none.
 	of        *reader
@@ -56,7 +60,7 @@ var noKey = &keySchema{ambiguous: true}
 // keyOf returns the schema of a key.
 func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 	if id, ok := avroID(key); ok {
-		s, err := d.schema(ctx, id, &d.lastKey)
+		s, err := d.schema(ctx, key, id, &d.lastKey)
 		if err != nil {
 			return nil, err
 		}
@@ -76,26 +80,30 @@ func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 	if !d.sign(payload) {
 		return noKey, nil
 	}
-	k, ok := d.plainKeys.get(string(d.signature))
-	if !ok {
-		k = &keySchema{fields: d.members(payload), ambiguous: true}
-		d.plainKeys.put(string(d.signature), k)
+	if k := d.lastPlainKey; k != nil && string(k.signature) == string(d.signature) {
+		return k, nil
 	}
+	k, ok := d.plainKeys.get(d.signature)
+	if !ok {
+		k = &keySchema{signature: bytes.Clone(d.signature), fields: d.members(payload), ambiguous: true}
+		d.plainKeys.put(k.signature, k)
+	}
+	d.lastPlainKey = k
 	return k, nil
 }
 
 // reads reports whether r reads what was captured, beside keys of schema k.
 func (r *reader) reads(d *Decoder, k *keySchema) bool {
-	return string(d.captured[captureTable].b) == r.name.table && string(d.captured[captureSchema].b) == r.name.schema &&
+	return string(d.capturedText(captureTable)) == r.name.table && string(d.capturedText(captureSchema)) == r.name.schema &&
 		r.key == k && r.forgets == d.forgets.Load()
 }
 
 // known says why what was captured cannot be of a table.
 func (d *Decoder) known() (reason string) {
 	switch {
-	case len(d.captured[captureOp].b) != 1:
+	case len(d.capturedText(captureOp)) != 1:
 		return reasonOp
-	case len(d.captured[captureTable].b) == 0 || len(d.captured[captureSchema].b) == 0:
+	case len(d.capturedText(captureTable)) == 0 || len(d.capturedText(captureSchema)) == 0:
 		return reasonTable
 	}
 	return ""
@@ -104,7 +112,7 @@ func (d *Decoder) known() (reason string) {
 // newReader compiles for the table that was captured, whose rows have fields.
 func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 	r := &reader{
-		name:    tableName{d.intern(d.captured[captureSchema].b), d.intern(d.captured[captureTable].b)},
+		name:    tableName{d.intern(d.capturedText(captureSchema)), d.intern(d.capturedText(captureTable))},
 		key:     k,
 		fields:  fields,
 		forgets: d.forgets.Load(),
@@ -142,6 +150,9 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 		if !r.relation.Columns[i].Identifies {
 			r.unidentified = append(r.unidentified, slot)
 		}
+		if r.columns[i].rule == ruleDate {
+			r.dates = append(r.dates, slot)
+		}
 	}
 	if len(d.readers) >= tablesMax {
 		clear(d.readers)
@@ -158,11 +169,9 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 func (d *Decoder) describe(t *Table, f *field, name string, known bool) (change.Column, *column) {
 	c := change.Column{Name: name, TypeMod: -1}
 	if t == nil {
-		of := typeOf(f)
-		if of != nil {
-			c.TypeOID = of.OID
-		}
-		return c, d.columnOf(of, -1, f)
+		var how *column
+		c.TypeOID, how = d.guess(f)
+		return c, how
 	}
 	at := slices.IndexFunc(t.Shape.Columns, func(c value.Column) bool { return c.Name == name })
 	if !known || at < 0 {
@@ -206,9 +215,6 @@ func (d *Decoder) relation(described *change.Relation) *change.Relation {
 	return described
 }
 
-// typeOf is the type of a column of which nobody knows more than a message says.
-func typeOf(f *field) *value.Type { return nil }
-
 // intern returns a string that is the same for the same bytes.
 func (d *Decoder) intern(b []byte) string {
 	if len(b) == 0 {
@@ -227,9 +233,9 @@ func (d *Decoder) intern(b []byte) string {
 
 // source is the source that was captured; r, which may be nil, reads it.
 func (d *Decoder) source(r *reader) Source {
-	name, database := d.captured[captureName].b, d.captured[captureDatabase].b
+	name, database := d.capturedText(captureName), d.capturedText(captureDatabase)
 	if r == nil {
-		return Source{d.intern(name), d.intern(database), d.intern(d.captured[captureSchema].b), d.intern(d.captured[captureTable].b)}
+		return Source{d.intern(name), d.intern(database), d.intern(d.capturedText(captureSchema)), d.intern(d.capturedText(captureTable))}
 	}
 	if string(name) != r.connector {
 		r.connector = d.intern(name)
@@ -250,18 +256,18 @@ func (d *Decoder) finish(r *reader, e *Event) error {
 	if e.CommittedAt == 0 {
 		e.CommittedAt = d.captured[captureMillis].n * 1000
 	}
-	e.Sequence = sequence(d.captured[captureSequence].b)
-	switch b := d.captured[captureSnapshot].b; {
+	e.Sequence = sequence(d.capturedText(captureSequence))
+	switch b := d.capturedText(captureSnapshot); {
 	case len(b) == 0 || string(b) == "false":
 	case string(b) == "incremental":
 		e.Snapshot = Incremental
 	default:
 		e.Snapshot = Initial
 	}
-	if len(d.captured[captureOp].b) != 1 {
+	if len(d.capturedText(captureOp)) != 1 {
 		return &Undecodable{Reason: reasonOp, Source: e.Source}
 	}
-	switch e.Op = d.captured[captureOp].b[0]; e.Op {
+	switch e.Op = d.capturedText(captureOp)[0]; e.Op {
 	case 'c', 'r', 'u':
 		if e.New.Kind == change.Absent {
 			return &Undecodable{Reason: reasonRow, Source: e.Source}
@@ -278,6 +284,13 @@ func (d *Decoder) finish(r *reader, e *Event) error {
 	}
 	if r.relation == nil {
 		return nil
+	}
+	if e.Op == 'r' {
+		for _, slot := range r.dates {
+			if v := &e.New.Values[slot]; v.State == change.Text {
+				*v = change.Value{}
+			}
+		}
 	}
 	if e.Old.Kind != change.Absent && !r.full {
 		e.Old.Kind = change.IdentityOnly
@@ -300,22 +313,24 @@ func keepUnchanged(updated, old []change.Value) {
 	}
 }
 
-// sequence reads ["24023128","24023192"]; the first is null in a snapshot.
+// sequence reads ["24023128","24023192"]; in a snapshot there is null for the
+// first.
 func sequence(b []byte) (s [2]uint64) {
-	place, digits := 0, false
-	for _, c := range b {
-		switch {
-		case isDigit(c):
-			s[place] = s[place]*10 + uint64(c-'0')
-			digits = true
-		case c == ',':
-			if place++; place == len(s) {
-				return [2]uint64{}
-			}
+	i := 0
+	for place := range s {
+		for i < len(b) && !isDigit(b[i]) && b[i] != ',' {
+			i++
 		}
-	}
-	if !digits || place != 1 {
-		return [2]uint64{}
+		n := uint64(0)
+		for i < len(b) && isDigit(b[i]) {
+			n = n*10 + uint64(b[i]-'0')
+			i++
+		}
+		s[place] = n
+		for i < len(b) && b[i] != ',' {
+			i++
+		}
+		i++
 	}
 	return s
 }

@@ -18,8 +18,10 @@ import (
 // is settled in Unstale's cache, and the consumer that sends DEL has had it too.
 type checker struct {
 	pool     *pgxpool.Pool
-	client   *unstale.Client
 	consumer *delConsumer
+	// barrier waits until the coherent cache has everything up to a position: as
+	// PositionQuery gives it, and its LSN.
+	barrier func(ctx context.Context, position string, lsn uint64) error
 
 	floors []floor // by row
 
@@ -51,9 +53,9 @@ type StaleHit struct {
 	After     time.Duration // since the wanted version was settled
 }
 
-func newChecker(rows int, pool *pgxpool.Pool, client *unstale.Client, consumer *delConsumer) *checker {
+func newChecker(rows int, pool *pgxpool.Pool, barrier func(context.Context, string, uint64) error, consumer *delConsumer) *checker {
 	return &checker{
-		pool: pool, client: client, consumer: consumer,
+		pool: pool, barrier: barrier, consumer: consumer,
 		floors: make([]floor, rows), pending: map[int]int64{}, wake: make(chan struct{}, 1),
 	}
 }
@@ -89,7 +91,7 @@ func (c *checker) settle(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("ask for the position of what was committed: %w", err)
 		}
-		if err := c.client.Barrier(ctx, position); err != nil {
+		if err := c.barrier(ctx, position, lsn); err != nil {
 			return err
 		}
 		if err := c.consumer.waitFor(ctx, lsn); err != nil {

@@ -65,6 +65,9 @@ type Options struct {
 	// LoadTime is what the application takes, on average, between its SELECT and
 	// its write to the cache: the same for all three. Negative: nothing.
 	LoadTime time.Duration
+	// Kafka has changes reach the service through Debezium, Kafka and a schema
+	// registry, started beside the others.
+	Kafka bool
 	// Say receives lines about what is going on until the load begins. Several
 	// goroutines may call it.
 	Say func(line string)
@@ -80,6 +83,7 @@ type Demo struct {
 	servers Servers
 	config  string // path
 
+	pipeline *pipeline // nil: the service reads the database's log
 	pool     *pgxpool.Pool
 	redis    *redis.Client
 	caches   [cacheCount]*cache
@@ -136,9 +140,24 @@ func (d *Demo) Run(ctx context.Context) (report *Report, err error) {
 	defer d.pool.Close()
 
 	d.service = newService(d.options.Executable, d.config, filepath.Join(cache.Dir(), "unstale.log"))
-	configuration, err := d.service.configure(url, cache.URL())
+	source := ""
+	if d.options.Kafka {
+		d.say("starting Kafka, a schema registry, and Kafka Connect with Debezium")
+		if d.pipeline, err = startPipeline(ctx, servers); err != nil {
+			return nil, err
+		}
+		defer d.pipeline.close()
+		source = d.pipeline.source()
+	}
+	configuration, err := d.service.configure(url, cache.URL(), source)
 	if err != nil {
 		return nil, fmt.Errorf("configure the service: %w", err)
+	}
+	if d.pipeline != nil {
+		d.say("unstale connector apply --config %s", d.config)
+		if err := d.pipeline.apply(ctx, d.options.Executable, d.config); err != nil {
+			return nil, err
+		}
 	}
 	d.say("unstale run --config %s", d.config)
 	for line := range strings.Lines(configuration) {
@@ -215,7 +234,12 @@ func (d *Demo) connect(ctx context.Context, databaseURL, redisURL string) error 
 		delAfterEvent: newCache(delPrefix, plainRead(d.redis, LongTTL)),
 		coherent:      newCache("", clientRead(client)),
 	}
-	d.checker = newChecker(len(d.shop.rows), d.pool, client, d.consumer)
+	d.checker = newChecker(len(d.shop.rows), d.pool, func(ctx context.Context, position string, lsn uint64) error {
+		if d.pipeline != nil {
+			return d.pipeline.settled(ctx, d.service, lsn)
+		}
+		return client.Barrier(ctx, position)
+	}, d.consumer)
 	d.canary = newCanary(d.pool, d.redis)
 	return nil
 }

@@ -15,6 +15,8 @@ type Report struct {
 	ChangesPerSecond float64 `json:"changes_per_second"`
 	Caches           Caches  `json:"caches"`
 	Servers          Servers `json:"servers"`
+	// Pipeline is there where changes come through Kafka.
+	Pipeline *PipelineReport `json:"pipeline,omitempty"`
 
 	config string // path of the service's configuration
 }
@@ -83,8 +85,8 @@ type Servers struct {
 }
 
 func (d *Demo) report(ctx context.Context) Report {
-	if n, err := d.service.keysSet(ctx); err == nil { // else as before
-		d.keysSet = n
+	if status, err := d.service.status(ctx); err == nil { // else as before
+		d.keysSet = status.KeysSet
 	}
 	r := Report{
 		Seconds: time.Since(d.began).Seconds(),
@@ -111,6 +113,9 @@ func (d *Demo) report(ctx context.Context) Report {
 		}
 	}
 	r.Caches.Unstale.KeysSet = d.keysSet
+	if d.pipeline != nil {
+		r.Pipeline = d.pipeline.report(ctx, d.service)
+	}
 	return r
 }
 

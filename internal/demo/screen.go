@@ -59,6 +59,9 @@ func (s *Screen) Lines(r Report) []string {
 		"",
 	}
 	lines = append(lines, s.table(&r, before)...)
+	if p := r.Pipeline; p != nil {
+		lines = append(lines, " "+s.paint(faint, fmt.Sprintf("%s: connector %s, %d records to be read", p.Connect, p.Connector, p.LagRecords)))
+	}
 	return append(lines, "",
 		" Stale: older than a change that DEL and Unstale had applied before the read.",
 		" "+s.paint(faint, lastStale(&r.Caches.DELAfterEvent)),

@@ -36,8 +36,9 @@ func newService(executable, config, log string) *service {
 	return &service{executable: executable, config: config, log: log}
 }
 
-// configure writes the configuration and returns it.
-func (s *service) configure(databaseURL, redisURL string) (string, error) {
+// configure writes the configuration and returns it. source is the part that says
+// where changes come from; empty: from the database.
+func (s *service) configure(databaseURL, redisURL, source string) (string, error) {
 	// The port is free now, and the kernel gives it to nobody soon.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,7 +49,7 @@ func (s *service) configure(databaseURL, redisURL string) (string, error) {
 		return "", err
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "database: %s\nredis: %s\nadmin: {listen: %q}\nentries:\n", databaseURL, redisURL, s.address)
+	fmt.Fprintf(&text, "database: %s\nredis: %s\n%sadmin: {listen: %q}\nentries:\n", databaseURL, redisURL, source, s.address)
 	for _, e := range entries {
 		ttl := "" // of values that the service writes
 		if e.onChange != "invalidate" {
@@ -119,17 +120,38 @@ func (s *service) ready(ctx context.Context) (ready bool, state string) {
 	return status == http.StatusOK, strings.TrimPrefix(strings.TrimSpace(string(text)), "not ready: ")
 }
 
-// keysSet is how many keys the service says that changes have set.
-func (s *service) keysSet(ctx context.Context) (int64, error) {
+// serviceStatus is what of /status is shown here.
+type serviceStatus struct {
+	KeysSet    int64 `json:"keys_set"` // by changes
+	LagRecords int64 `json:"lag_records"`
+	Streams    []struct{ Stream, Settled string }
+}
+
+func (s *service) status(ctx context.Context) (status serviceStatus, err error) {
 	_, text, err := s.ask(ctx, "/status")
+	if err == nil {
+		err = json.Unmarshal(text, &status)
+	}
+	return status, err
+}
+
+// offsets returns how far each partition is settled, by the id of its topic and
+// its number.
+func (s *service) offsets(ctx context.Context) (map[string]int64, error) {
+	status, err := s.status(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var status struct {
-		KeysSet int64 `json:"keys_set"`
+	offsets := map[string]int64{}
+	for _, st := range status.Streams {
+		// kafka:TOPIC:PARTITION:GROUP; settled nowhere until it was swept.
+		parts := strings.Split(st.Stream, ":")
+		var offset int64
+		if _, err := fmt.Sscanf(st.Settled, "offset %d", &offset); err == nil && len(parts) == 4 {
+			offsets[parts[1]+":"+parts[2]] = offset
+		}
 	}
-	err = json.Unmarshal(text, &status)
-	return status.KeysSet, err
+	return offsets, nil
 }
 
 func (s *service) ask(ctx context.Context, path string) (status int, text []byte, err error) {

@@ -11,17 +11,18 @@ import (
 // Begun is the reply of Begin.
 type Begun struct {
 	Status string        // Hit, Wait or Leased
+	Value  any           // Hit: a string, or the fields of a hash
 	Left   time.Duration // Wait: until the other's lease ends
 	// Err is what Redis says of this key alone, such as that it holds a list.
 	Err error
 }
 
-// ParseBegin reads the reply of Begin. The value of a hit is not looked at.
+// ParseBegin reads the reply of Begin.
 func ParseBegin(reply any) (Begun, error) {
 	fields, _ := reply.([]any)
 	switch {
 	case len(fields) == 2 && fields[0] == Hit:
-		return Begun{Status: Hit}, nil
+		return Begun{Status: Hit, Value: fields[1]}, nil
 	case len(fields) == 1 && fields[0] == Leased:
 		return Begun{Status: Leased}, nil
 	case len(fields) == 2 && fields[0] == Wait:

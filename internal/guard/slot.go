@@ -103,7 +103,15 @@ func Tag(slot uint16) string { return tags()[slot] }
 func crc16(text string) uint16 {
 	var crc uint16
 	for i := range len(text) {
-		crc ^= uint16(text[i]) << 8
+		crc = crc<<8 ^ crcOfByte[byte(crc>>8)^text[i]]
+	}
+	return crc
+}
+
+// crcOfByte is the checksum of each byte: every key that is SET has its slot taken.
+var crcOfByte = func() (table [256]uint16) {
+	for i := range table {
+		crc := uint16(i) << 8
 		for range 8 {
 			if crc&0x8000 != 0 {
 				crc = crc<<1 ^ 0x1021
@@ -111,6 +119,7 @@ func crc16(text string) uint16 {
 				crc <<= 1
 			}
 		}
+		table[i] = crc
 	}
-	return crc
-}
+	return table
+}()

@@ -3,6 +3,7 @@ package kafkasource
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,6 +21,10 @@ const (
 	// letGoMax is how long a rebalance waits until what was read of a partition
 	// that goes away is written. After that the next owner fences us in Redis.
 	letGoMax = 20 * time.Second
+	// heartbeatEvery is how often, at least, a member asks what the group is about. One
+	// that is dead is missed when its session has ended; then the others hear of that
+	// with their next heartbeat.
+	heartbeatEvery = 500 * time.Millisecond
 	// requestMax bounds one question to the brokers.
 	requestMax = 10 * time.Second
 	// metadataMax is how old what we know of topics may be: a new partition is
@@ -43,6 +48,8 @@ type member struct {
 	client *kgo.Client
 	admin  *kadm.Client
 	group  string
+	// instance is the name of a static member.
+	instance string
 
 	mu       sync.Mutex
 	assigned map[place]bool
@@ -57,6 +64,8 @@ type member struct {
 	letGo chan struct{}
 	// due are the offsets to be committed.
 	due map[place]int64
+	// ids are those of the topics, as they were when they were first looked at.
+	ids map[string]kadm.TopicID
 
 	woken chan struct{}
 	stop  context.CancelFunc
@@ -66,17 +75,19 @@ type member struct {
 func newMember(options []kgo.Opt, group, instance string, sessionTimeout time.Duration) (*member, error) {
 	m := &member{
 		group:    group,
+		instance: instance,
 		assigned: map[place]bool{},
 		leaving:  map[place]bool{},
 		changed:  make(chan struct{}),
 		due:      map[place]int64{},
+		ids:      map[string]kadm.TopicID{},
 		woken:    make(chan struct{}, 1),
 		done:     make(chan struct{}),
 	}
 	options = append(slices.Clone(options),
 		kgo.ConsumerGroup(group),
 		kgo.SessionTimeout(sessionTimeout),
-		kgo.HeartbeatInterval(sessionTimeout/3),
+		kgo.HeartbeatInterval(min(sessionTimeout/3, heartbeatEvery)),
 		kgo.RebalanceTimeout(2*letGoMax),
 		kgo.DisableAutoCommit(),
 		kgo.MetadataMaxAge(metadataMax),
@@ -135,9 +146,13 @@ func (m *member) revoke(ctx context.Context, _ *kgo.Client, revoked map[string][
 	clear(m.leaving)
 }
 
-// lose takes partitions away that another instance may have already.
+// lose takes partitions away that another instance may have already. What the group
+// gives is not known then: perhaps there is no broker to ask.
 func (m *member) lose(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 	m.remove(lost, false)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.joined = false
 }
 
 func (m *member) remove(removed map[string][]int32, leaving bool) (letGo chan struct{}) {
@@ -190,6 +205,44 @@ func (m *member) take() (ours []place, changed <-chan struct{}, joined bool) {
 	return ours, m.changed, m.joined
 }
 
+// ping asks whether any broker answers.
+func (m *member) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingEvery)
+	defer cancel()
+	return m.client.Ping(ctx)
+}
+
+// present asks the group whether it counts this instance in. One that was frozen
+// for longer than its session finds that out with its next heartbeat; until then it
+// would take streams over that others have.
+func (m *member) present(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
+	id, generation := m.client.GroupMetadata()
+	request := kmsg.NewPtrHeartbeatRequest()
+	request.Group, request.MemberID, request.Generation = m.group, id, generation
+	if m.instance != "" {
+		request.InstanceID = &m.instance
+	}
+	reply, err := request.RequestWith(ctx, m.client)
+	if err != nil {
+		return false, fmt.Errorf("ask group %s whether this instance is in: %w", m.group, err)
+	}
+	switch err := kerr.ErrorForCode(reply.ErrorCode); {
+	case err == nil, errors.Is(err, kerr.RebalanceInProgress):
+		return true, nil
+	case errors.Is(err, kerr.UnknownMemberID):
+		if id != "" {
+			m.client.ForceRebalance() // joins again, before the next heartbeat would
+		}
+		return false, nil
+	case errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID):
+		return false, nil // the answer of the group is on its way
+	default:
+		return false, fmt.Errorf("ask group %s whether this instance is in: %w", m.group, err)
+	}
+}
+
 // release says that nothing that was read is on its way any more.
 func (m *member) release() {
 	m.mu.Lock()
@@ -224,21 +277,21 @@ func (m *member) commitAll(ctx context.Context) {
 	}
 }
 
-// commit tells the group what is due. What it refuses is told again by a later
-// confirmation, of whoever has the partition then: Redis knows how far it is.
+// commit tells the group what is due. What it cannot take now is due still.
 func (m *member) commit(ctx context.Context) {
 	m.mu.Lock()
+	due := m.due
+	m.due = map[place]int64{}
+	m.mu.Unlock()
+	if len(due) == 0 {
+		return
+	}
 	offsets := map[string]map[int32]kgo.EpochOffset{}
-	for p, offset := range m.due {
+	for p, offset := range due {
 		if offsets[p.topic] == nil {
 			offsets[p.topic] = map[int32]kgo.EpochOffset{}
 		}
 		offsets[p.topic][p.number] = kgo.EpochOffset{Epoch: -1, Offset: offset}
-	}
-	clear(m.due)
-	m.mu.Unlock()
-	if len(offsets) == 0 {
-		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestMax)
 	defer cancel()
@@ -251,7 +304,31 @@ func (m *member) commit(ctx context.Context) {
 		}
 		return nil
 	})
-	m.client.CommitOffsetsSync(ctx, offsets, func(*kgo.Client, *kmsg.OffsetCommitRequest, *kmsg.OffsetCommitResponse, error) {})
+	m.client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, reply *kmsg.OffsetCommitResponse, err error) {
+		if err == nil {
+			for _, topic := range reply.Topics {
+				for _, partition := range topic.Partitions {
+					refused := kerr.ErrorForCode(partition.ErrorCode)
+					if refused == nil || !errors.Is(refused, kerr.RebalanceInProgress) && !kerr.IsRetriable(refused) {
+						delete(due, place{topic.Topic, partition.Partition})
+					}
+				}
+			}
+		}
+		m.remind(due)
+	})
+}
+
+// remind has offsets committed later, but for those that something newer was
+// confirmed of meanwhile, and those of others.
+func (m *member) remind(due map[place]int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for p, offset := range due {
+		if _, newer := m.due[p]; !newer && (m.assigned[p] || m.leaving[p]) {
+			m.due[p] = offset
+		}
+	}
 }
 
 // A standing is where one partition begins and ends, and what the group has
@@ -264,6 +341,10 @@ type standing struct {
 	committed  int64 // -1: nothing
 	byUs       bool
 }
+
+// errMadeAnew says that a topic is another one under its name. A client holds on to
+// the one that it knew, and commits nothing of the new one.
+var errMadeAnew = errors.New("a topic was deleted and made anew")
 
 // look asks the brokers about partitions.
 func (m *member) look(ctx context.Context, places []place) ([]standing, error) {
@@ -307,6 +388,10 @@ func (m *member) look(ctx context.Context, places []place) ([]standing, error) {
 		case end.Err != nil:
 			return nil, fmt.Errorf("ask where partition %d of %s ends: %w", p.number, p.topic, end.Err)
 		}
+		if known, ok := m.ids[p.topic]; ok && known != detail.ID {
+			return nil, errMadeAnew
+		}
+		m.ids[p.topic] = detail.ID
 		s.topicID, s.partitions = [16]byte(detail.ID), len(detail.Partitions)
 		s.start, s.end = start.Offset, end.Offset
 		if at, ok := committed.Lookup(p.topic, p.number); ok && at.Err == nil && at.At >= 0 {

@@ -229,6 +229,9 @@ func describe(c *change.Change) string {
 	if c.Again {
 		text += " again"
 	}
+	if c.Cut {
+		text += " cut"
+	}
 	return text + fmt.Sprintf(" to %d", c.Position.LSN)
 }
 

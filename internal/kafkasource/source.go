@@ -139,12 +139,14 @@ type partition struct {
 	// deleted is the key of the last record if that was a delete: its tombstone may
 	// follow.
 	deleted []byte
-	// scanning: the last row was one of an initial snapshot. streamed: there was a
-	// row of the log since the attachment.
-	scanning, streamed bool
+	// scanning is the initial snapshot that the last row was of, if it was of one.
+	// streamed: there was a row of the log since the attachment.
+	scanning scan
+	streamed bool
 	// waiting: the schema of the first of records is not to be had, since then.
 	waiting time.Time
 	again   time.Time // when to ask for it again
+	absent  time.Time // since when the registry has said that there is none
 }
 
 // New returns a source that is not attached yet.
@@ -160,23 +162,38 @@ func New(options Options) *Source {
 // it gives none, that is change.ErrInUse.
 func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 	s.detach()
-	if s.member == nil {
-		options := append([]kgo.Opt{kgo.ConsumeTopics(s.options.Topics...)}, s.options.Client...)
-		if s.options.Pattern {
-			options = append(options, kgo.ConsumeRegex())
+	for {
+		if s.member == nil {
+			if err := s.join(); err != nil {
+				return change.Attachment{}, fmt.Errorf("join consumer group %s: %w", s.options.Group, err)
+			}
 		}
-		m, err := newMember(options, s.options.Group, s.options.Instance, s.options.SessionTimeout)
-		if err != nil {
-			return change.Attachment{}, fmt.Errorf("join consumer group %s: %w", s.options.Group, err)
+		a, err := s.attach(ctx)
+		switch {
+		case errors.Is(err, errMadeAnew):
+			s.member.close(ctx)
+			s.member = nil
+		case err != nil:
+			s.member.release()
+			return change.Attachment{}, fmt.Errorf("attach to group %s: %w", s.options.Group, err)
+		default:
+			return a, nil
 		}
-		s.member = m
 	}
-	a, err := s.attach(ctx)
+}
+
+// join makes this instance a member of the group.
+func (s *Source) join() error {
+	options := append([]kgo.Opt{kgo.ConsumeTopics(s.options.Topics...)}, s.options.Client...)
+	if s.options.Pattern {
+		options = append(options, kgo.ConsumeRegex())
+	}
+	m, err := newMember(options, s.options.Group, s.options.Instance, s.options.SessionTimeout)
 	if err != nil {
-		s.member.release()
-		return change.Attachment{}, fmt.Errorf("attach to group %s: %w", s.options.Group, err)
+		return err
 	}
-	return a, nil
+	s.member = m
+	return nil
 }
 
 func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
@@ -202,17 +219,27 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	return a, nil
 }
 
-// assignedMax is how long Attach waits for the group to say what is ours.
-const assignedMax = 30 * time.Second
+const (
+	// assignedMax is how long Attach waits for the group to say what is ours.
+	assignedMax = 30 * time.Second
+	// pingEvery is how often it looks meanwhile whether there is a broker.
+	pingEvery = 2 * time.Second
+)
 
 // assigned waits until the group has given this instance something.
 func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error) {
 	deadline := time.NewTimer(assignedMax)
 	defer deadline.Stop()
+	ping := time.NewTicker(pingEvery)
+	defer ping.Stop()
 	for {
 		ours, changed, joined := s.member.take()
 		if len(ours) > 0 {
-			return ours, changed, nil
+			present, err := s.member.present(ctx)
+			if err == nil && !present {
+				err = fmt.Errorf("%w: the group is about to say what this instance has", change.ErrInUse)
+			}
+			return ours, changed, err
 		}
 		if joined {
 			return nil, nil, fmt.Errorf("%w: the group has no partition for this instance", change.ErrInUse)
@@ -221,10 +248,11 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 		case <-s.member.woken:
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
-		case <-deadline.C:
-			if err := s.member.client.Ping(ctx); err != nil {
+		case <-ping.C:
+			if err := s.member.ping(ctx); err != nil {
 				return nil, nil, err
 			}
+		case <-deadline.C:
 			return nil, nil, errors.New("the group does not say which partitions are ours: are the topics there, and may this user join the group?")
 		}
 	}
@@ -416,9 +444,13 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 			continue
 		}
 		if !p.ahead {
+			var began time.Time
+			if !p.waiting.IsZero() {
+				began = time.Now()
+			}
 			err := s.options.Decoder.Decode(ctx, record.Key, record.Value, &s.event)
 			if _, unknown := errors.AsType[*debezium.UnknownSchema](err); unknown && ctx.Err() == nil {
-				if s.wait(p, err) {
+				if s.wait(p, err, began) {
 					break
 				}
 			}
@@ -444,8 +476,10 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 	}
 	switch {
 	case p.open != 0:
-		// Whether more of the transaction comes nobody can tell.
-		return s.commit(p), nil
+		// Only the record of another transaction shows that one has ended.
+		c := s.commit(p)
+		c.Cut = true
+		return c, nil
 	case p.position.Compare(p.told) > 0:
 		s.change = change.Change{Op: change.Idle, Stream: p.stream, Position: p.position}
 		p.told = p.position
@@ -481,16 +515,19 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	case e.Kind == debezium.Other, s.foreign(e):
 		p.pass()
 		return nil
-	case e.Snapshot == debezium.Initial && !p.scanning:
-		p.scanning = true
+	case e.Snapshot == debezium.Initial && p.scanning != (scan{e.Source.Connector, e.LSN}):
+		// A connector that loses its slot twice, or while nothing changes, sends one
+		// scan right behind another.
+		again := p.scanning != scan{}
+		p.scanning = scan{e.Source.Connector, e.LSN}
 		// One that was there when we came is older than the sweep of a first start.
-		if (p.streamed || record.Offset >= p.end) && s.begins(scan{e.Source.Connector, e.LSN}) {
+		if (p.streamed || again || record.Offset >= p.end) && s.begins(p.scanning) {
 			p.ahead = true
 			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, Reason: "the connector reads every table anew"}
 			return &s.change
 		}
 	case e.Snapshot == debezium.None:
-		p.scanning, p.streamed = false, true
+		p.scanning, p.streamed = scan{}, true
 	}
 	p.pass()
 	if e.Op == 'd' {
@@ -582,18 +619,24 @@ func (s *Source) foreign(e *debezium.Event) bool {
 
 // wait sets a partition aside until the schema of its next record may be had. It
 // returns false when the registry has said for long enough that there is no such
-// schema.
-func (s *Source) wait(p *partition, err error) bool {
+// schema. began is when it was asked, zero for the first time.
+func (s *Source) wait(p *partition, err error, began time.Time) bool {
 	now := time.Now()
 	if p.waiting.IsZero() {
-		p.waiting = now
+		p.waiting, began = now, now
 		s.reader.PauseFetchPartitions(map[string][]int32{p.topic: {p.number}})
 		s.options.Logger.Warn("holding a partition until its schema can be had", "topic", p.topic, "partition", p.number, "err", err)
 	}
-	if errors.Is(err, ErrNoSchema) && now.Sub(p.waiting) > noSchemaMax {
+	switch {
+	case !errors.Is(err, ErrNoSchema):
+		p.absent = time.Time{} // it was not there to say so
+	case p.absent.IsZero():
+		p.absent = now
+	case now.Sub(p.absent) > noSchemaMax:
 		return false
 	}
-	p.again = now.Add(schemaAgain)
+	// A registry that hangs holds up every partition while it is asked.
+	p.again = now.Add(max(schemaAgain, 4*now.Sub(began)))
 	return true
 }
 
@@ -602,14 +645,16 @@ func (p *partition) arrived(reader *kgo.Client) {
 	if p.waiting.IsZero() {
 		return
 	}
-	p.waiting, p.again = time.Time{}, time.Time{}
+	p.waiting, p.again, p.absent = time.Time{}, time.Time{}, time.Time{}
 	reader.ResumeFetchPartitions(map[string][]int32{p.topic: {p.number}})
 }
 
 // undecodable turns a record that cannot be read into a change whose keys are
 // unknown, when it is kept for a person.
 func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*change.Change, error) {
-	if err := s.options.Keep(ctx, p.records[0], reason); err != nil {
+	if err := s.options.Keep(ctx, p.records[0], reason); change.IsRefusal(err) {
+		return nil, err // the same for each record, and said once
+	} else if err != nil {
 		return nil, fmt.Errorf("keep offset %d of partition %d of %s, which cannot be read (%w): %w", p.records[0].Offset, p.number, p.topic, reason, err)
 	}
 	p.arrived(s.reader)
@@ -617,7 +662,8 @@ func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*
 	p.told, p.deleted = p.position, nil
 	s.change = change.Change{
 		Op: change.Undecodable, Stream: p.stream, Position: p.position,
-		Reason: fmt.Sprintf("partition %d of %s, offset %d: %v", p.number, p.topic, p.position.LSN-1, reason),
+		// A reason is said once. Which record it was is in what Keep has kept.
+		Reason: fmt.Sprintf("a record of %s: %v", p.topic, reason),
 	}
 	return &s.change, nil
 }

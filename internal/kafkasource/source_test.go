@@ -9,14 +9,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/kafkasource"
 )
 
 // A position is the offset of the next record. The end of a transaction shows when
-// another begins, or when nothing more is at hand.
+// another begins; when nothing more is at hand it may go on.
 func TestRowsStandAtTheirOffsets(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)
@@ -24,7 +26,7 @@ func TestRowsStandAtTheirOffsets(t *testing.T) {
 	c := r.consumer()
 	c.begin(1)
 	c.want("0 insert 1 in 700 to 1", "0 insert 2 in 700 to 2", "0 commit in 700 to 2",
-		"0 insert 3 in 701 to 3", "0 commit in 701 to 3", "0 delete 3 in 702 to 4", "0 commit in 702 to 4")
+		"0 insert 3 in 701 to 3", "0 commit in 701 to 3", "0 delete 3 in 702 to 4", "0 commit in 702 cut to 4")
 	if c.Pending() {
 		t.Error("pending, with nothing at hand")
 	}
@@ -81,7 +83,7 @@ func TestTransactionsOfKafka(t *testing.T) {
 	}
 	c := r.consumer()
 	c.begin(1)
-	c.want("0 insert 1 in 701 to 3", "0 commit in 701 to 4")
+	c.want("0 insert 1 in 701 to 3", "0 commit in 701 cut to 4")
 }
 
 // A record that cannot be read is kept before it is passed over: if it cannot be
@@ -110,7 +112,7 @@ func TestARecordIsKeptBeforeItIsPassed(t *testing.T) {
 	if err := c.Resume(t.Context(), []change.Position{{Timeline: change.Offsets, LSN: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	c.want("0 undecodable to 2", "0 insert 2 in 701 to 3", "0 commit in 701 to 3")
+	c.want("0 undecodable to 2", "0 insert 2 in 701 to 3", "0 commit in 701 cut to 3")
 	if diff := cmp.Diff([]int64{1, 1}, kept); diff != "" {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}
@@ -126,7 +128,7 @@ func TestAnUnknownSchemaHoldsItsPartitionOnly(t *testing.T) {
 	c := r.consumer()
 	c.begin(2)
 	insertOf := func(partition, xid, to int) []string {
-		return []string{fmt.Sprintf("%d insert %s in %d to %d", partition, ids[partition], xid, to), fmt.Sprintf("%d commit in %d to %d", partition, xid, to)}
+		return []string{fmt.Sprintf("%d insert %s in %d to %d", partition, ids[partition], xid, to), fmt.Sprintf("%d commit in %d cut to %d", partition, xid, to)}
 	}
 	c.want(insertOf(0, 700, 1)...)
 	// Long enough for both to be at hand at once: the record, and another try.
@@ -407,4 +409,96 @@ func TestATopicIsMadeAnew(t *testing.T) {
 		at, err := c.Attach(r.within(10 * time.Second))
 		return err == nil && len(at.Streams) == 1 && at.Streams[0].Name != before && at.Streams[0].Begin.LSN == 0
 	})
+	r.producer = r.client(kgo.RecordPartitioner(kgo.ManualPartitioner())) // the other knows the topic that was
+	r.send(0, insert("2", 701))
+	c.begin(1)
+	c.want("0 insert 2 in 701 to 1", "0 commit in 701 cut to 1")
+	c.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 1})
+	r.eventually("it is committed", func() bool { at, _ := r.committed(0); return at == 1 })
+}
+
+// A commit that a broker has refused is made again, though nothing more comes.
+func TestARefusedCommitIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700))
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 700 to 1", "0 commit in 700 cut to 1")
+	refused := make(chan struct{})
+	r.cluster.ControlKey(int16(kmsg.OffsetCommit), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		reply := request.ResponseKind().(*kmsg.OffsetCommitResponse)
+		for _, topic := range request.(*kmsg.OffsetCommitRequest).Topics {
+			answer := kmsg.OffsetCommitResponseTopic{Topic: topic.Topic, TopicID: topic.TopicID}
+			for _, p := range topic.Partitions {
+				answer.Partitions = append(answer.Partitions, kmsg.OffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: kerr.RebalanceInProgress.Code})
+			}
+			reply.Topics = append(reply.Topics, answer)
+		}
+		close(refused)
+		return reply, nil, true
+	})
+	c.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 1})
+	<-refused
+	r.eventually("it is committed", func() bool { at, _ := r.committed(0); return at == 1 })
+}
+
+// An instance that was frozen does not know that the group has given its partitions
+// to others. It asks before it takes them over, and joins again.
+func TestWhoTheGroupHasGivenUpTakesNothingOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700))
+	c := r.consumer()
+	c.begin(1)
+	groups, err := r.admin.DescribeGroups(r.within(5*time.Second), group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := kmsg.NewPtrLeaveGroupRequest()
+	request.Group = group
+	for _, m := range groups[group].Members {
+		request.MemberID = m.MemberID
+		member := kmsg.NewLeaveGroupRequestMember()
+		member.MemberID = m.MemberID
+		request.Members = append(request.Members, member)
+	}
+	if _, err := request.RequestWith(r.within(5*time.Second), r.producer); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if at, err := c.Attach(r.within(10 * time.Second)); err == nil {
+		// A heartbeat may have been quicker: then it has joined again.
+		now, err := r.admin.DescribeGroups(r.within(5*time.Second), group)
+		if err != nil || len(now[group].Members) == 0 || now[group].Members[0].MemberID == request.MemberID {
+			t.Fatalf("%+v, as member %q of %+v, %v", at, request.MemberID, now[group].Members, err)
+		}
+	} else if !errors.Is(err, change.ErrInUse) {
+		t.Fatal(err)
+	}
+	c.begin(1)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("joined again after %s", took)
+	}
+	c.want("0 insert 1 in 700 to 1")
+}
+
+// Without a broker an instance does not stand by for another one: it is cut off, and
+// that is an error.
+func TestNoBrokerIsNoStandby(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	c := r.consumer()
+	c.begin(1)
+	reading := c.read()
+	r.cluster.Close()
+	select {
+	case err := <-reading.err:
+		t.Log(err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("it reads on")
+	}
+	if _, err := c.Attach(r.within(20 * time.Second)); err == nil || errors.Is(err, change.ErrInUse) || errors.Is(err, context.DeadlineExceeded) && r.t.Context().Err() != nil {
+		t.Errorf("got %v", err)
+	}
 }

@@ -196,7 +196,8 @@ const readMax = time.Minute
 // read returns the first record of the topic whose value has the text.
 func (p pipeline) read(t *testing.T, topic, text string) *kgo.Record {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(p.kafka.Brokers()), kgo.ConsumeTopics(topic))
+	client, err := kgo.NewClient(kgo.SeedBrokers(p.kafka.Brokers()), kgo.ConsumeTopics(topic),
+		kgo.MetadataMinAge(100*time.Millisecond)) // a topic begins with its first record
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,12 +41,9 @@ type step struct {
 // scratchKept is how much of a long row's scratch a Program keeps for the next.
 const scratchKept = 1 << 20
 
-// Columns returns the indexes into the relation's columns that p reads,
-// ascending.
-func (p *Program) Columns() []int { return p.columns }
-
-// Bind says where those columns stand in a row: wanted is the relation's
-// Wanted, which has all of them. Until then a row has them and no others.
+// Bind says where the columns that p reads stand in a row: wanted is the
+// relation's Wanted, which has all of them. Until then a row has them and no
+// others.
 func (p *Program) Bind(wanted []int) {
 	for i, column := range p.columns {
 		place, ok := slices.BinarySearch(wanted, column)

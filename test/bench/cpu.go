@@ -15,7 +15,7 @@ import (
 
 // cpuTimes is the processor time that each side has used so far: all is that of
 // everything on the machine, idle what nobody used.
-type cpuTimes struct{ reader, postgres, redis, all, idle time.Duration }
+type cpuTimes struct{ reader, postgres, redis, kafka, all, idle time.Duration }
 
 // cpuNow reads the times of this process and of the servers. Where the reader
 // is another process, its time is added by who waits for it.
@@ -31,12 +31,17 @@ func (b *bench) cpuNow() (t cpuTimes, err error) {
 	if t.redis, err = treeTime(b.redis.PID()); err != nil {
 		return t, err
 	}
+	if b.pipeline.kafka != nil {
+		if t.kafka, err = treeTime(b.pipeline.kafka.PID()); err != nil {
+			return t, err
+		}
+	}
 	t.all, t.idle, err = machineTime()
 	return t, err
 }
 
 func (t cpuTimes) since(before cpuTimes) cpuTimes {
-	return cpuTimes{t.reader - before.reader, t.postgres - before.postgres, t.redis - before.redis, t.all - before.all, t.idle - before.idle}
+	return cpuTimes{t.reader - before.reader, t.postgres - before.postgres, t.redis - before.redis, t.kafka - before.kafka, t.all - before.all, t.idle - before.idle}
 }
 
 // others is the share of the machine that was taken by what is not measured.
@@ -44,7 +49,7 @@ func (t cpuTimes) others() float64 {
 	if t.all <= 0 {
 		return 0
 	}
-	return max(0, float64(t.all-t.idle-t.reader-t.postgres-t.redis)/float64(t.all))
+	return max(0, float64(t.all-t.idle-t.reader-t.postgres-t.redis-t.kafka)/float64(t.all))
 }
 
 // machineTime reads the first line of /proc/stat: proc(5).

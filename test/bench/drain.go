@@ -125,18 +125,24 @@ func (b *bench) drain(ctx context.Context, w workload) error {
 		{"pg_recvlogical to /dev/null", peers}, {"planned, to nowhere", nulls},
 		{"applied to Redis", applies}, {"UNLINK, pipelined", unlinks},
 	} {
-		spent := func(of func(cpuTimes) time.Duration) float64 {
-			return median(each(c.runs, func(d drained) float64 { return of(d.cpu).Seconds() * 1e6 / float64(w.changes) }))
-		}
-		b.report.Costs = append(b.report.Costs, cost{
-			What:     w.name + ": " + c.what,
-			Reader:   spent(func(t cpuTimes) time.Duration { return t.reader }),
-			Postgres: spent(func(t cpuTimes) time.Duration { return t.postgres }),
-			Redis:    spent(func(t cpuTimes) time.Duration { return t.redis }),
-			Others:   median(each(c.runs, func(d drained) float64 { return d.cpu.others() })),
-		})
+		b.cost(w.name+": "+c.what, w.changes, c.runs)
 	}
 	return b.dropSlots(ctx, append(peerSlots, ourSlots...))
+}
+
+// cost reports the processor time of runs, divided by their changes.
+func (b *bench) cost(what string, changes int, runs []drained) {
+	spent := func(of func(cpuTimes) time.Duration) float64 {
+		return median(each(runs, func(d drained) float64 { return of(d.cpu).Seconds() * 1e6 / float64(changes) }))
+	}
+	b.report.Costs = append(b.report.Costs, cost{
+		What:     what,
+		Reader:   spent(func(t cpuTimes) time.Duration { return t.reader }),
+		Postgres: spent(func(t cpuTimes) time.Duration { return t.postgres }),
+		Redis:    spent(func(t cpuTimes) time.Duration { return t.redis }),
+		Kafka:    spent(func(t cpuTimes) time.Duration { return t.kafka }),
+		Others:   median(each(runs, func(d drained) float64 { return d.cpu.others() })),
+	})
 }
 
 // allocationsNone is what counts as no allocation a change: a buffer that grows

@@ -2,7 +2,7 @@
 // that of a peer which does less, measured in the same run on the same servers,
 // so that a slow machine makes both slow and the ratio stays.
 //
-// It starts its own PostgreSQL and Redis and leaves nothing behind.
+// It starts its own PostgreSQL, Redis and Kafka and leaves nothing behind.
 // docs/benchmarks.md says how each number is measured.
 package main
 
@@ -32,15 +32,21 @@ var benchmarks = []benchmark{
 	{"values", "what it costs that changes set values", benchValues},
 	{"latency", "from commit to Redis at 1,000 changes a second", benchLatency},
 	{"memory", "resident memory of the built binary in one huge transaction", benchMemory},
+	{"kafka", "a backlog of Debezium's records in Kafka: dropped, set, JSON, memory", benchKafka},
+	{"kafka-latency", "from commit to Redis through Debezium and Kafka", benchKafkaLatency},
+	{"kafka-instances", "instances that share a topic, and one that is killed", benchKafkaInstances},
+	{"kafka-partitions", "a trickle through very many partitions", benchKafkaPartitions},
 }
 
 // sizes of a run.
 type sizes struct {
-	Runs         int // of each peer; medians are reported
-	Rows         int // in one transaction
-	Transactions int // of one row
-	LatencySecs  int // of each phase
-	MemoryRows   int // in one transaction
+	Runs           int // of each peer; medians are reported
+	Rows           int // in one transaction
+	Transactions   int // of one row
+	LatencySecs    int // of each phase
+	MemoryRows     int // in one transaction
+	Records        int // in Kafka
+	ControlRecords int // of them, for the control
 }
 
 func main() {
@@ -81,13 +87,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 
 	b := &bench{
-		sizes:   sizes{Runs: 3, Rows: 1_000_000, Transactions: 200_000, LatencySecs: 10, MemoryRows: 5_000_000},
+		sizes:   sizes{Runs: 3, Rows: 1_000_000, Transactions: 200_000, LatencySecs: 10, MemoryRows: 5_000_000, Records: 1_000_000, ControlRecords: 5_000},
 		major:   *major,
 		say:     func(line string) { fmt.Fprintln(stderr, line) },
 		profile: profiler{dir: *profiles},
+		built:   map[string]string{},
 	}
 	if *quick {
-		b.sizes = sizes{Runs: 1, Rows: 200_000, Transactions: 30_000, LatencySecs: 3, MemoryRows: 1_000_000}
+		b.sizes = sizes{Runs: 1, Rows: 200_000, Transactions: 30_000, LatencySecs: 3, MemoryRows: 1_000_000, Records: 300_000, ControlRecords: 2_000}
 	}
 	if *runs > 0 {
 		b.sizes.Runs = *runs

@@ -171,7 +171,7 @@ func (b *bench) settle(ctx context.Context, slot string) error {
 // drainToRedis has the whole loop apply the workload to a Redis that caches
 // every row.
 func (b *bench) drainToRedis(ctx context.Context, name, slot string, changes int, end uint64) (d drained, err error) {
-	left, err := b.fill(ctx, changes)
+	left, err := b.fill(ctx, keyPrefix, changes)
 	if err != nil {
 		return d, err
 	}
@@ -207,7 +207,7 @@ func (b *bench) drainToRedis(ctx context.Context, name, slot string, changes int
 // unlink drops the same keys with the same client and nothing else: one key a
 // command, in pipelines.
 func (b *bench) unlink(ctx context.Context, keys int) (d drained, err error) {
-	left, err := b.fill(ctx, keys)
+	left, err := b.fill(ctx, keyPrefix, keys)
 	if err != nil {
 		return d, err
 	}
@@ -217,15 +217,8 @@ func (b *bench) unlink(ctx context.Context, keys int) (d drained, err error) {
 		return d, err
 	}
 	began := time.Now()
-	for next := 1; next <= keys; {
-		pipe := b.rdb.Pipeline()
-		for range min(pipelineCommands, keys-next+1) {
-			pipe.Unlink(ctx, keyPrefix+strconv.Itoa(next))
-			next++
-		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return d, err
-		}
+	if _, err := b.unlinkAll(ctx, keyPrefix, keys); err != nil {
+		return d, err
 	}
 	d.seconds = time.Since(began).Seconds()
 	after, err := b.cpuNow()
@@ -241,7 +234,7 @@ func (b *bench) unlink(ctx context.Context, keys int) (d drained, err error) {
 const pipelineCommands = 1000
 
 // fill caches the rows 1 to n, and returns how many other keys there are.
-func (b *bench) fill(ctx context.Context, n int) (others int64, err error) {
+func (b *bench) fill(ctx context.Context, prefix string, n int) (others int64, err error) {
 	if others, err = b.rdb.DBSize(ctx).Result(); err != nil {
 		return 0, err
 	}
@@ -249,7 +242,7 @@ func (b *bench) fill(ctx context.Context, n int) (others int64, err error) {
 	const atOnce = 500
 	pairs := make([]any, 0, 2*atOnce)
 	for i := 1; i <= n; i++ {
-		pairs = append(pairs, keyPrefix+strconv.Itoa(i), value)
+		pairs = append(pairs, prefix+strconv.Itoa(i), value)
 		if len(pairs) == cap(pairs) || i == n {
 			if err := b.rdb.MSet(ctx, pairs...).Err(); err != nil {
 				return 0, fmt.Errorf("fill the cache: %w", err)

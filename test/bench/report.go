@@ -47,6 +47,7 @@ type cost struct {
 	Reader   float64 `json:"reader"`
 	Postgres float64 `json:"postgresql"`
 	Redis    float64 `json:"redis"`
+	Kafka    float64 `json:"kafka"`
 	// Others is the share of the machine that other work took meanwhile: above
 	// a few hundredths, rates are lower than they would be.
 	Others float64 `json:"others"`
@@ -60,6 +61,10 @@ type goal struct {
 
 func ratioAtLeast(x float64) *goal {
 	return &goal{fmt.Sprintf("%gx or more", x), func(r *result) bool { return r.Ratio >= x }}
+}
+
+func numberAtLeast(x float64) *goal {
+	return &goal{thousands(int64(x)) + " or more", func(r *result) bool { return r.Ours >= x }}
 }
 
 func below(x float64, unit string) *goal {
@@ -114,9 +119,9 @@ func (r *report) print(w io.Writer) error {
 	}
 	fmt.Fprintln(w, "\nprocessor time in microseconds a change, by who spent it")
 	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "what\treader\tPostgreSQL\tRedis\tother work took\t")
+	fmt.Fprintln(table, "what\treader\tPostgreSQL\tRedis\tKafka\tother work took\t")
 	for _, c := range r.Costs {
-		fmt.Fprintf(table, "%s\t%.2f\t%.2f\t%.2f\t%.0f %% of the machine\t\n", c.What, c.Reader, c.Postgres, c.Redis, 100*c.Others)
+		fmt.Fprintf(table, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.0f %% of the machine\t\n", c.What, c.Reader, c.Postgres, c.Redis, c.Kafka, 100*c.Others)
 	}
 	return table.Flush()
 }

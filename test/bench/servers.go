@@ -33,7 +33,12 @@ type bench struct {
 	redis    *stack.Redis
 	conn     *pgx.Conn
 	rdb      *redis.Client
-	slots    int // that were ever named
+	pipeline pipeline
+	dir      string            // of what was built
+	built    map[string]string // by name
+
+	slots, groups, services int // that were ever named
+	controlDir              string
 }
 
 const (
@@ -117,7 +122,11 @@ func (b *bench) close() error {
 	if b.rdb != nil {
 		b.rdb.Close()
 	}
-	return b.stack.Close()
+	err := b.pipeline.close()
+	if b.dir != "" {
+		err = errors.Join(err, os.RemoveAll(b.dir))
+	}
+	return errors.Join(err, b.stack.Close())
 }
 
 // exec runs each statement in its own transaction.

@@ -633,7 +633,7 @@ func TestNoSecretIsEverShown(t *testing.T) {
 	const databaseSecret, redisSecret = "db-s3cret%21x", "redis-s3cret-x"
 	secrets := []string{databaseSecret, "db-s3cret!x", redisSecret}
 	postgres := withPassword(t, startPostgres(t, stack.PostgresOptions{Major: 15}), "db-s3cret!x")
-	execute(t, connectTo(t, postgres.url(databaseSecret, "")), `CREATE TABLE t (id int PRIMARY KEY)`)
+	execute(t, connectTo(t, postgres.url(databaseSecret, "")), `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t SELECT generate_series(1, 100)`)
 	r := startRedis(t, stack.RedisOptions{Settings: map[string]string{"requirepass": redisSecret}})
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -653,7 +653,7 @@ func TestNoSecretIsEverShown(t *testing.T) {
 			}
 		}
 	}
-	const entry = "entries:\n  t: {key: 't:{id}', table: t, lease: 500ms}\n"
+	const entry = "entries:\n  t: {key: 't:{id}', table: t, lease: 500ms}\n  loaded: {key: 'loaded:{id}', table: t, on_change: refresh}\n"
 
 	good := []string{
 		fmt.Sprintf("database: %s\nredis: redis://:%s@%s\n", postgres.url(databaseSecret, "sslmode=disable"), redisSecret, r.Addr()),
@@ -676,6 +676,19 @@ func TestNoSecretIsEverShown(t *testing.T) {
 		}
 		i := startInstance(t, readFile(t, path))
 		i.waitReady()
+		// What loads has connections of its own, which break.
+		execute(t, connectTo(t, postgres.url(databaseSecret, "")), fmt.Sprintf(`INSERT INTO t VALUES (%d)`, 1000+n))
+		i.eventually("a row is loaded", func() bool { return i.metric(`unstale_loads_total{entry="loaded",result="stored"}`) > 0 })
+		execute(t, connectTo(t, postgres.url(databaseSecret, "")), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`,
+			fmt.Sprintf(`INSERT INTO t VALUES (%d)`, 2000+n))
+		i.eventually("another one is", func() bool { return i.metric(`unstale_loads_total{entry="loaded",result="stored"}`) > 1 })
+		for _, args := range [][]string{{"warm", "--dry-run"}, {"warm", "--json"}} {
+			stdout, stderr, exit := unstaleCommand(t, append(args, "--config", i.config)...)
+			hidden(strings.Join(args, " "), stdout+stderr)
+			if exit != 0 {
+				t.Errorf("%s: exit %d\n%s%s", args, exit, stdout, stderr)
+			}
+		}
 		hidden("/status", i.get("/status"))
 		hidden("/metrics", i.get("/metrics"))
 		stdout, stderr, _ = unstaleCommand(t, "status", "--json", "--config", i.config)
@@ -707,6 +720,11 @@ func TestNoSecretIsEverShown(t *testing.T) {
 		hidden(what+": check", stdout+stderr)
 		if exit != 1 {
 			t.Errorf("%s: exit %d\n%s%s", what, exit, stdout, stderr)
+		}
+		stdout, stderr, exit = unstaleCommand(t, "warm", "--config", path)
+		hidden(what+": warm", stdout+stderr)
+		if exit != 1 {
+			t.Errorf("%s: warm: exit %d\n%s%s", what, exit, stdout, stderr)
 		}
 		i := startInstance(t, readFile(t, path))
 		waitSaid(t, i)

@@ -24,6 +24,7 @@ type pipeline struct {
 	kafka    *stack.Kafka
 	registry *stack.Registry
 	connect  *stack.Connect
+	notes    *notes
 }
 
 // sharedPipeline is for the tests that break none of it.
@@ -53,6 +54,8 @@ type topicFixture struct {
 	followed []string
 	// told are settings of the connector over the usual ones.
 	told map[string]string
+	// seldom: Connect notes seldom what it has sent.
+	seldom bool
 
 	asked  sync.Once
 	admins *kadm.Client
@@ -94,6 +97,7 @@ func usePipeline(t *testing.T) pipeline {
 		if p.connect, err = servers.Connect(ctx, options); err != nil {
 			t.Fatal(err)
 		}
+		check(t, p.watch())
 	}
 	return *p
 }

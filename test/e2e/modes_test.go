@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/unstale/unstale"
+	"github.com/unstale/unstale/internal/deadletter"
 )
 
 // modes are one entry of each kind over one table. The names of the keys begin
@@ -391,6 +392,21 @@ func TestTheRightsInTheDocumentationAreEnough(t *testing.T) {
 	f.exec("DELETE FROM products")
 	f.exec("TRUNCATE products")
 	f.barrier()
+
+	options.Username = "unstale"
+	service := redis.NewClient(options)
+	defer service.Close()
+	status, err := i.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	letter := deadletter.Letter{Reason: "bad", Change: &deadletter.Change{}}
+	if err := deadletter.NewStream(service, status.Streams[0].Name).Append(t.Context(), &letter); err != nil {
+		t.Error(err)
+	}
+	if stdout, stderr, exit := unstaleCommand(t, "deadletter", "drop", "--all", "--config", i.config); exit != 0 || !strings.Contains(stdout, "removed") {
+		t.Errorf("deadletter: exit %d\n%s%s", exit, stdout, stderr)
+	}
 	i.stop()
 	if n := i.said("NOPERM"); n > 0 {
 		t.Errorf("refused %d times:\n%s", n, i.log)

@@ -318,6 +318,27 @@ func TestWarmSaysWhatStandsInTheWay(t *testing.T) {
 	refused(1, "slot "+f.slot+" is gone")
 }
 
+// Wide rows are as easy to count as to load: a statement that would answer with too
+// much is asked for less.
+func TestADryRunOfWideRowsLooksAtFewer(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, body text)")
+	f.exec("INSERT INTO products SELECT i, repeat('x', 100000) FROM generate_series(1, 300) i")
+	f.exec("CREATE TABLE longer (id int PRIMARY KEY, body text)")
+	f.exec("INSERT INTO longer VALUES (1, repeat('x', 9000000))")
+	f.exec("ANALYZE products")
+	i := startInstance(t, f.config(`  product: {key: 'product:{id}', table: products, on_change: refresh}
+  longer: {key: 'longer:{id}', table: longer, on_change: refresh}`))
+	i.waitReady()
+	out, said, exit := unstaleCommand(t, "warm", "--dry-run", "-c", i.config)
+	if exit != 0 || !strings.Contains(out, "product: about 300 rows, 28.6 MB of values; of the first 64, 0 are cached") ||
+		!strings.Contains(out, "longer: about 1 rows; the first of them cannot be loaded") {
+		t.Errorf("exit %d:\n%s%s", exit, out, said)
+	}
+	i.stop()
+}
+
 // A warm whose work is swept away has not done what it was asked for.
 func TestAWarmThatIsSweptMeanwhileSaysSo(t *testing.T) {
 	t.Parallel()
@@ -381,7 +402,9 @@ func TestAnInterruptedWarmOfAChangedTableBeginsAnew(t *testing.T) {
 	f.barrier()
 	// The look at the catalog shows a TRUNCATE as well. Its sweep may join the other.
 	i.eventually("that is swept too", func() bool { return i.saidInOrder("the catalog shows a change", "msg=ready") })
-	f.rdb.Del(t.Context(), "product:1")
+	// What the service itself has loaded behind that is no progress of a warm.
+	i.eventually("nothing is left to load", func() bool { return i.metric("unstale_loads_pending") == 0 })
+	f.rdb.Unlink(t.Context(), f.rdb.Keys(t.Context(), "product:*").Val()...)
 	interrupted()
 	f.exec("ALTER TABLE products ADD COLUMN more int DEFAULT 7")
 	var said string

@@ -1,6 +1,7 @@
 // Command model explores the protocol: every order of events in small worlds
 // that run the guard's own scripts. It prints what was explored, and fails when
-// a promise breaks with every rule in place, or none breaks without a rule.
+// a promise breaks with every rule in place, or none breaks without a rule, or a
+// world is too large for the limits, unless they were set.
 //
 //	go run ./test/model
 package main
@@ -17,9 +18,12 @@ import (
 	"github.com/unstale/unstale/test/model/world"
 )
 
+// statesMax is twice what the largest world has.
+const statesMax = 40_000_000
+
 func main() {
 	limits := explore.Limits{}
-	flag.IntVar(&limits.States, "states", 40_000_000, "of one world, at most")
+	flag.IntVar(&limits.States, "states", statesMax, "of one world, at most")
 	flag.DurationVar(&limits.Time, "time", 0, "for one world, at most; 0: no limit")
 	only := flag.String("only", "", "the worlds whose name has this in it")
 	flag.Parse()
@@ -37,6 +41,8 @@ func model(limits explore.Limits, only string) error {
 	group.SetLimit(atOnce)
 	var names []string
 	chosen := 0
+	// Who sets a limit wants to see a part.
+	whole := limits == explore.Limits{States: statesMax}
 	for _, part := range world.Worlds() {
 		names = append(names, part.Part+" "+part.Name)
 		if !strings.Contains(part.Part+" "+part.Name, only) {
@@ -48,6 +54,9 @@ func model(limits explore.Limits, only string) error {
 			fmt.Printf("%-8s %-60s %s\n", part.Part, part.Name, result.Summary())
 			if result.Broken != "" {
 				return fmt.Errorf("%s: %s\n  %s", part.Name, result.Broken, strings.Join(result.Story, "\n  "))
+			}
+			if whole && !result.Exhausted {
+				return fmt.Errorf("%s: not every order of events was seen in %d states: make the world smaller, or raise statesMax", part.Name, result.States)
 			}
 			return nil
 		})
@@ -67,6 +76,9 @@ func model(limits explore.Limits, only string) error {
 			fmt.Printf("without  %-60s %s\n", c.Name, found)
 			if (result.Broken == "") != (c.Unneeded != "") {
 				return fmt.Errorf("without %s (%s): %q, against what is said of it", c.Name, c.Says, found)
+			}
+			if whole && result.Broken == "" && !result.Exhausted {
+				return fmt.Errorf("without %s: not every order of events was seen in %d states", c.Name, result.States)
 			}
 			return nil
 		})

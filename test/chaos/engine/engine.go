@@ -50,6 +50,9 @@ type Report struct {
 	Took         time.Duration
 }
 
+// Proof says why the run proves nothing; nil: it does.
+func (r *Report) Proof() error { return r.proof(len(r.Faults) == 0) }
+
 func (r *Report) String() string {
 	var faults []string
 	for _, f := range slices.Sorted(maps.Keys(r.Faults)) {

@@ -113,6 +113,20 @@ func (l *ledger) phantom(v value, lane uint32) bool {
 	return n.outcome == undone || n.gone || n.big != v.big
 }
 
+// goneSince is the least that a missing row can be of, if whoever shows it does not
+// fall behind version n: that, or the first deletion above. It is n where there is
+// none.
+func (l *ledger) goneSince(n int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for above := n; above < int64(len(l.versions)); above++ {
+		if l.versions[above].gone {
+			return above
+		}
+	}
+	return n
+}
+
 // behind is for how long, at a moment, a newer version than v had been
 // committed; 0 where there was none.
 func (l *ledger) behind(v int64, at time.Duration) time.Duration {

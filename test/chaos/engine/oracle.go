@@ -98,8 +98,11 @@ func (o *oracle) judge(l *lane, row int, before look, text []byte) {
 		}
 	}
 	l.behind.add(book.behind(v.version, before.at))
-	if !v.gone {
+	switch {
+	case !v.gone:
 		raise(&cell.seen, v.version)
+	case !l.keeps || !o.evicting.Load():
+		raise(&cell.seen, book.goneSince(before.seen))
 	}
 }
 

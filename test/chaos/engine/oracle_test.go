@@ -40,6 +40,7 @@ func (s *story) hit(text string) { s.judge(s.lane, 0, s.look(s.lane, 0), []byte(
 const (
 	first  = `{"id":0,"version":1,"note":"1xx","big":null}`
 	second = `{"id":0,"version":2,"note":"2xx","big":null}`
+	third  = `{"id":0,"version":3,"note":"3xx","big":null}`
 )
 
 // found is what the oracle counted.
@@ -117,6 +118,43 @@ func TestTheOracleSeesWhatItShould(t *testing.T) {
 		"no row, long after it is there again": {
 			func(s *story) { s.deletes(); s.commits(); s.settles(); s.hit(absent) },
 			found{Hits: 1, Stale: 1},
+		},
+		"a row that was deleted comes back as it was": {
+			func(s *story) { s.deletes(); s.hit(absent); s.hit(first) },
+			found{Hits: 2, Backward: 1},
+		},
+		"a row that was deleted and made again is deleted again: which time was it?": {
+			func(s *story) {
+				s.deletes()
+				s.commits()
+				s.deletes()
+				s.hit(absent)
+				s.hit(third)
+				s.hit(first)
+			},
+			found{Hits: 3, Backward: 1},
+		},
+		"and it is the same one for as long as it is not there": {
+			func(s *story) {
+				s.deletes()
+				s.commits()
+				s.deletes()
+				s.hit(absent)
+				s.hit(absent)
+				s.hit(third)
+			},
+			found{Hits: 3},
+		},
+		"it was the second time: the row had been seen in between": {
+			func(s *story) {
+				s.deletes()
+				s.commits()
+				s.deletes()
+				s.hit(third)
+				s.hit(absent)
+				s.hit(third)
+			},
+			found{Hits: 3, Backward: 1},
 		},
 		"a deletion that was rolled back takes no row away": {
 			func(s *story) {

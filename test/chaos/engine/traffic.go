@@ -26,8 +26,8 @@ import (
 	"github.com/unstale/unstale"
 )
 
-// Lease is the lease of the entries and of the readers: short, since a sweep
-// waits as long.
+// Lease is the lease of the entries and of the readers: short, since who is killed
+// with one holds its key up for as long.
 const Lease = 500 * time.Millisecond
 
 // bigEvery is how many rows there are for one whose column big is so long that

@@ -48,7 +48,7 @@ const (
 
 // Bounds say what may happen in a Cache.
 type Bounds struct {
-	Name, About string
+	Name string
 
 	Sets    bool   // the entry SETs
 	Cached  bool   // and only keys that are cached (update)
@@ -77,8 +77,6 @@ type Bounds struct {
 	// How often the service loses its stream to another instance, Redis is
 	// flushed, a replica takes over, and the slot is made anew.
 	Takeovers, Flushes, Failovers, Recreations uint8
-	// Before is how many of the commits were applied before it all begins.
-	Before uint8
 }
 
 // master is one Redis: see lab.
@@ -247,31 +245,26 @@ func (w *Cache) shows(s *State) string {
 
 func (w *Cache) off(r Rule) bool { return w.ablation.Without&r != 0 }
 
-// Initial implements explore.World: the stream was taken over, some commits were
-// applied, and a reader has cached the row.
+// Initial implements explore.World: the stream was taken over, and a reader has
+// cached the row.
 func (w *Cache) Initial() State {
 	var s State
 	s.redis.run = 1
 	for c := uint8(0); c <= commitMax; c++ {
 		s.ages[c] = youngTicks + 1
 	}
-	s.flushed, s.confirmed = w.bounds.Before, w.bounds.Before
-	s.visible = 1<<(s.flushed+1) - 1
-	s.promised, s.shown, s.produced = s.flushed, s.flushed, s.flushed
-	for c := uint8(1); w.bounds.Kafka && c <= s.flushed; c++ {
-		s.log[s.end], s.end = c, c
-	}
+	s.visible = 1 // the row as it was before the first commit
 	if w.bounds.Snapshot {
 		s.end = 1
 	}
 	s.sessions[0] = session{phase: owning, owner: 1, limit: 255}
 	w.own(&s, &s.sessions[0])
 	// It is no first start: the sweep of that has ended.
-	s.sessions[0].target, s.sessions[0].phase, s.sweep = s.flushed, running, sweep{}
-	s.sessions[0].push(packet{lo: s.flushed, settled: s.flushed, note: done})
+	s.sessions[0].target, s.sessions[0].phase, s.sweep = 0, running, sweep{}
+	s.sessions[0].push(packet{note: done})
 	w.arrive(&s, &s.sessions[0], 0, false)
 	w.confirm(&s, &s.sessions[0])
-	s.redis.cells[cellData] = w.lab.value(w.bounds.Hash, s.flushed)
+	s.redis.cells[cellData] = w.lab.value(w.bounds.Hash, 0)
 	if w.bounds.Snapshot {
 		s.redis.cells[cellData] = 0
 		s.sessions[0].next = 1

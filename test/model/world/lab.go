@@ -55,8 +55,8 @@ type lab struct {
 }
 
 // cellsMax is how many keys a master has at most: a data key, its side key, and
-// the watermark, for two masters' worth of keys.
-const cellsMax = 5
+// the watermark.
+const cellsMax = 3
 
 // A callID names a call; equal ones are equal calls.
 type callID [14]uint8
@@ -106,8 +106,7 @@ type Patch struct {
 	Old, New string
 }
 
-// run runs a script, or a plain command if script has no source, on the cells of
-// a master.
+// run runs a script on the cells of a master.
 func (l *lab) run(call callID, cells []Cell, full bool, build func() (guard.Script, []string, []string)) any {
 	at := callOn{call: call}
 	if full {
@@ -124,11 +123,7 @@ func (l *lab) run(call callID, cells []Cell, full bool, build func() (guard.Scri
 		}
 		script, keys, args := build()
 		l.redis.Full = full
-		if source, ok := l.sources[script.Name]; ok {
-			done.reply = l.redis.Eval(source, keys, args)
-		} else {
-			done.reply = l.redis.Do(args...)
-		}
+		done.reply = l.redis.Eval(l.sources[script.Name], keys, args)
 		if failed, ok := done.reply.(fakeredis.Error); ok && !strings.HasPrefix(string(failed), "OOM ") {
 			panic(fmt.Sprintf("script %s %q %q: %s", script.Name, keys, args, failed))
 		}

@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A connectorFixture has a connector that the configuration makes.
+type connectorFixture struct {
+	*topicFixture
+	text string // the configuration
+	path string // its file
+}
+
+func newConnectorFixture(t *testing.T, format format) *connectorFixture {
+	f := &connectorFixture{topicFixture: newTopicFixture(t, 15, format)}
+	f.text = strings.Replace(f.config("  warm: {key: 'warm:{id}', table: products, on_change: warm}\n"), "    group:", fmt.Sprintf(
+		"    connect: {url: %q, slot: %s, publication: %s}\n    group:", f.connect.URL(), f.slot, f.slot), 1)
+	f.path, _ = writeConfig(t, f.text)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_, _ = f.ask(ctx, http.MethodDelete, "/connectors/"+f.slot, nil) // it may be gone
+	})
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2))")
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20) i")
+	return f
+}
+
+// says runs a command and wants its exit code and, in this order, what it says.
+func (f *connectorFixture) says(command string, exit int, texts ...string) string {
+	f.t.Helper()
+	out, errs, code := unstaleCommand(f.t, append(strings.Fields(command), "--config", f.path)...)
+	rest := out + errs
+	for _, text := range texts {
+		_, after, found := strings.Cut(rest, text)
+		if !found {
+			f.t.Fatalf("unstale %s does not say %q:\n%s%s", command, text, out, errs)
+		}
+		rest = after
+	}
+	if code != exit {
+		f.t.Fatalf("unstale %s: exit %d, want %d:\n%s%s", command, code, exit, out, errs)
+	}
+	return out
+}
+
+func (f *connectorFixture) position() (position string) {
+	f.t.Helper()
+	var status struct{ Position string }
+	if err := json.Unmarshal([]byte(f.says("connector status --json", 0)), &status); err != nil {
+		f.t.Fatal(err)
+	}
+	return status.Position
+}
+
+// reset is what somebody else does with a tool of his own.
+func (f *connectorFixture) reset(changes map[string]string) {
+	f.t.Helper()
+	var have map[string]string
+	f.rest(http.MethodGet, "/connectors/"+f.slot+"/config", nil, &have)
+	for key, value := range changes {
+		have[key] = value
+	}
+	f.rest(http.MethodPut, "/connectors/"+f.slot+"/config", have, nil)
+}
+
+func (f *connectorFixture) slotIsRead() (active bool) {
+	f.t.Helper()
+	err := f.conn.QueryRow(within(f.t, 10*time.Second), `SELECT active FROM pg_replication_slots WHERE slot_name = $1`, f.slot).Scan(&active)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return active
+}
+
+// From nothing to values in Redis with the configuration alone, and back again.
+func TestConnectorIsMadeOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	f := newConnectorFixture(t, avro)
+	f.says("check", 1, "connector "+f.slot+": it does not exist", "unstale connector apply")
+	f.says("connector apply --dry-run", 0, "would be created")
+	f.says("connector status", 1, "there is no connector")
+	f.says("connector apply", 0, "created", "RUNNING", "RUNNING")
+	f.says("connector apply", 0, "nothing to change", "RUNNING")
+	if out, _, _ := unstaleCommand(t, "check", "--config", f.path); strings.Contains(out, "connector "+f.slot+":") {
+		t.Errorf("check has something to say of a connector that is as it should be:\n%s", out)
+	}
+
+	i := startInstance(t, f.text)
+	i.waitReady()
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+	f.exec("UPDATE products SET price = 77.70 WHERE id = 7")
+	i.eventually("a change is set", func() bool { return f.value("warm:7") == `{"id":7,"name":"product 7","price":77.70}` })
+
+	// The position moves while the tables are quiet, as far as the log goes.
+	var written string
+	if err := f.conn.QueryRow(within(t, 10*time.Second), `SELECT pg_current_wal_flush_lsn()::text`).Scan(&written); err != nil {
+		t.Fatal(err)
+	}
+	i.eventually("the position passes what is written", func() bool {
+		var passed bool
+		position := f.position()
+		return position != "" && f.conn.QueryRow(within(t, 10*time.Second), `SELECT $1::pg_lsn >= $2::pg_lsn`, position, written).Scan(&passed) == nil && passed
+	})
+	f.says("connector status", 0, "RUNNING", "task", "RUNNING", "position", "slot", f.slot, "bytes behind")
+
+	f.says("connector pause", 0, "PAUSED", "PAUSED")
+	f.says("check", 1, "it is paused", "unstale connector resume")
+	f.exec("UPDATE products SET price = 8.80 WHERE id = 8")
+	f.says("connector resume", 0, "RUNNING", "RUNNING")
+	i.eventually("a change of the pause is set", func() bool { return f.value("warm:8") == `{"id":8,"name":"product 8","price":8.80}` })
+	f.says("connector restart", 0, "nothing has failed")
+	f.says("connector restart --all", 0, "RUNNING", "RUNNING")
+	i.stop()
+
+	left := f.says("connector delete", 0, "deleted", "slot "+f.slot, "publication "+f.slot, "position", f.slot+".public.products")
+	f.says("connector status", 1, "there is no connector")
+	statements := regexp.MustCompile(`(?m)^ +((?:SELECT|DROP) .*;)$`).FindAllStringSubmatch(left, -1)
+	if len(statements) != 2 {
+		t.Fatalf("it does not say how to remove what it leaves:\n%s", left)
+	}
+	f.eventually("nobody reads the slot", func() bool { return !f.slotIsRead() })
+	for _, s := range statements {
+		f.exec(s[1])
+	}
+}
+
+// A connector that somebody has changed, and that has then lost its slot: check
+// says what that costs, status why it has failed, apply brings it back, and what
+// nobody has sent meanwhile is not in the cache.
+func TestConnectorThatSomebodyHasChangedIsMended(t *testing.T) {
+	t.Parallel()
+	f := newConnectorFixture(t, jsonWithSchemas)
+	f.says("connector apply", 0, "created", "RUNNING")
+	i := startInstance(t, f.text)
+	i.waitReady()
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+
+	f.reset(map[string]string{"skipped.operations": "t", "snapshot.mode": "initial", "decimal.handling.mode": "double", "producer.override.linger.ms": "5"})
+	f.says("check", 1,
+		"advice: connector "+f.slot+": snapshot.mode is initial", "snapshot.mode=when_needed",
+		"error: connector "+f.slot+": skipped.operations is t: TRUNCATE is never sent",
+		"advice: connector "+f.slot+": decimal.handling.mode is double")
+
+	f.rest(http.MethodPut, "/connectors/"+f.slot+"/stop", nil, nil)
+	f.eventually("it has stopped", func() bool {
+		var status struct {
+			Connector struct{ State string }
+			Tasks     []any
+		}
+		f.rest(http.MethodGet, "/connectors/"+f.slot+"/status", nil, &status)
+		return status.Connector.State == "STOPPED" && len(status.Tasks) == 0 && !f.slotIsRead()
+	})
+	f.exec("SELECT pg_drop_replication_slot('" + f.slot + "')")
+	f.exec("UPDATE products SET price = 5.50 WHERE id = 5")
+	f.exec("DELETE FROM products WHERE id = 6")
+
+	const why = "but this is no longer available on the server"
+	f.says("connector resume", 1, "FAILED", why, "unstale connector restart")
+	status := f.says("connector status", 1, "RUNNING", "FAILED", why, "slot", f.slot)
+	if line := strings.Count(status, "\n"); line > 6 || strings.Contains(status, "\tat ") {
+		t.Errorf("the trace is more than a line:\n%s", status)
+	}
+	f.says("check", 1, "it has failed", why)
+	f.says("connector restart", 1, "FAILED", why)
+	f.says("connector apply", 0, "snapshot.mode=when_needed", "skipped.operations=none", "decimal.handling.mode=string", "RUNNING", "RUNNING")
+	var have map[string]string
+	f.rest(http.MethodGet, "/connectors/"+f.slot+"/config", nil, &have)
+	if have["producer.override.linger.ms"] != "5" {
+		t.Errorf("what is somebody else's is gone: %v", have)
+	}
+	i.eventually("what was never sent is not in the cache", func() bool { return len(f.different("warm")) == 0 })
+	i.stop()
+}
