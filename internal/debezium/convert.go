@@ -29,7 +29,7 @@ func (d *Decoder) set(v *change.Value, c *column, r raw) {
 		_, special := numericNames[string(r.b)]
 		v.State, v.Text, ok = change.Text, r.b, !special
 	case ruleInteger:
-		d.text = strconv.AppendInt(d.text, r.n, 10)
+		d.text = appendInteger(d.text, r.n)
 	case ruleBoolean:
 		d.text = append(d.text, "ft"[r.n&1])
 	case ruleBit:

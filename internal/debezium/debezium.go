@@ -112,12 +112,13 @@ type Decoder struct {
 	noKey                              keySchema // of a key that is missing or not understood
 
 	// What the last message pointed to.
-	old, new  []change.Value // of the rows
-	text      []byte         // texts that are made, not found
-	message   []byte
-	captured  [capturedCount]captured
-	unescaped []byte
-	scratch   []byte
+	old, new      []change.Value // of the rows
+	text          []byte         // texts that are made, not found
+	message       []byte
+	captured      [capturedCount]captured
+	unescaped     []byte
+	scratch       []byte
+	sourceMembers []sourceMember // of the last message in JSON
 	// signature is made of the names of an object's members.
 	signature []byte
 	array     array

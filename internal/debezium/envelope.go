@@ -47,11 +47,10 @@ type avroTable struct {
 }
 
 // captured is what is read of a message beside its rows: a number, or where a
-// text is.
+// text is. It is small and has no pointers, so that clearing it costs nothing.
 type captured struct {
 	n         int64
-	from, end int
-	unescaped bool // it had escapes: the text is in Decoder.unescaped
+	from, end uint32
 }
 
 const (
@@ -81,10 +80,13 @@ var capturedFields = map[string]struct {
 	"txId": {captureXID, captureVarint}, "lsn": {captureLSN, captureVarint},
 }
 
+// hadEscapes, as the number of a text: it is in Decoder.unescaped.
+const hadEscapes = 1
+
 // capturedText is the text that was captured.
 func (d *Decoder) capturedText(slot int) []byte {
 	c := &d.captured[slot]
-	if c.unescaped {
+	if c.n == hadEscapes {
 		return d.unescaped[c.from:c.end]
 	}
 	return d.message[c.from:c.end]
@@ -277,14 +279,10 @@ func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *E
 			continue
 		}
 		if p.null != nullNever {
-			var u uint64
-			if i >= len(message) {
+			var null bool
+			if null, i = isNull(message, i, p.null); i < 0 {
 				return malformed
-			}
-			if u, i = uvarint(message, i); i < 0 || u > 2 || u == 1 {
-				return malformed
-			}
-			if (u == 0) == (p.null == nullFirst) {
+			} else if null {
 				continue
 			}
 		}

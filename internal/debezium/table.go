@@ -318,12 +318,7 @@ func sequence(b []byte) (s [2]uint64) {
 		for i < len(b) && !isDigit(b[i]) && b[i] != ',' {
 			i++
 		}
-		n := uint64(0)
-		for i < len(b) && isDigit(b[i]) {
-			n = n*10 + uint64(b[i]-'0')
-			i++
-		}
-		s[place] = n
+		s[place], i = leadingDigits(b, i)
 		for i < len(b) && b[i] != ',' {
 			i++
 		}
