@@ -8,6 +8,11 @@
 // and not every conversion can be undone: where the text is not certain the
 // value is Missing, and whoever reads it drops the key. It never guesses.
 //
+// It takes the connector's session for one with the settings above that matter
+// there: a role or database that has another bytea_output, or an
+// extra_float_digits below 1, makes Debezium send other bytes and numbers, and
+// nothing in a message shows it.
+//
 // It does no I/O: schemas and tables are asked for.
 package debezium
 
@@ -55,14 +60,13 @@ type Table struct {
 // Settings are those of the connector and its converters that messages do not
 // show. A zero value means unknown, and what depends on it is Missing.
 type Settings struct {
-	// Binary is binary.handling.mode. Only bytes shows in a schema.
+	// Binary is binary.handling.mode: base64 and hex look alike.
 	Binary string
-	// The others show in schemas, and count for messages without.
-	TimePrecision string // time.precision.mode
-	Decimal       string // decimal.handling.mode
-	Interval      string // interval.handling.mode
-	HStore        string // hstore.handling.mode
-	// KeepsNulls: the converters have replace.null.with.default=false, so a
+	// TimePrecision and Decimal are time.precision.mode and decimal.handling.mode.
+	// They show in schemas, and count for messages without.
+	TimePrecision string
+	Decimal       string
+	// KeepsNulls: the JSON converters have replace.null.with.default=false, so a
 	// value that equals the default of its column is no NULL in disguise.
 	KeepsNulls bool
 }
@@ -74,8 +78,9 @@ type Options struct {
 	// kept.
 	Schema func(ctx context.Context, id uint32) (string, error)
 	// Table describes a table, as nil if the database does not know it. Without a
-	// database it may be nil itself. Types are then those that the schema names without doubt,
-	// and the replica identity is taken to be the key of the record.
+	// database it may be nil itself. Types are then those that the message names
+	// without doubt, and the replica identity is taken to be the key of the
+	// record: a key that is less, or more, makes changes of it go unseen.
 	Table func(schema, table string) *Table
 	// Wanted reports whether any entry is over the table. Rows of other tables
 	// are not decoded.

@@ -15,7 +15,7 @@ import (
 // A jsonSchema is what messages with one schema block have in common, or those
 // without a schema that have rows of one table with the same members.
 type jsonSchema struct {
-	block []byte // as it stands before the payload; nil without a schema
+	block []byte // the schema as it stands before the payload; without, what tells these apart
 	bad   string
 	other bool
 
