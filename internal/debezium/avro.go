@@ -276,7 +276,10 @@ func (d *Decoder) run(p *program, b []byte, i int, values []change.Value, depth 
 				return malformed
 			}
 			if null {
-				if s.op >= takeInteger && s.op <= takeMap {
+				switch {
+				case s.op == captureBytes:
+					d.captured[s.slot].n = wasNull
+				case s.op >= takeInteger && s.op <= takeMap:
 					values[s.slot].State = s.column.null
 				}
 				continue

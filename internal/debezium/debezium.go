@@ -122,6 +122,7 @@ type Decoder struct {
 	message       []byte
 	captured      [capturedCount]captured
 	unescaped     []byte
+	doubted       []*change.Value // they may stand for NULLs
 	scratch       []byte
 	sourceMembers []sourceMember // of the last message in JSON
 	// signature is made of the names of an object's members.

@@ -17,6 +17,9 @@ type avroSchema struct {
 	other bool
 	parts []part
 
+	// tellsNulls: see keptNulls.
+	tellsNulls bool
+
 	row    *avroType // of before and after
 	fields []field   // of the row
 	tables []*avroTable
@@ -80,8 +83,11 @@ var capturedFields = map[string]struct {
 	"txId": {captureXID, captureVarint}, "lsn": {captureLSN, captureVarint},
 }
 
-// hadEscapes, as the number of a text: it is in Decoder.unescaped.
-const hadEscapes = 1
+// What the number of a captured text says of it.
+const (
+	hadEscapes = iota + 1 // it is in Decoder.unescaped
+	wasNull               // there is none
+)
 
 // capturedText is the text that was captured.
 func (d *Decoder) capturedText(slot int) []byte {
@@ -188,6 +194,10 @@ func (s *avroSchema) compile() {
 				current.steps = append(current.steps, step{op: captureRecord, null: null, inside: &inside{skip: captures}})
 			}
 			for _, f := range source.fields {
+				if f.name == "snapshot" {
+					field := fieldOf(&f)
+					s.tellsNulls = hasFallback(&field)
+				}
 				if c, ok := capturedFields[f.name]; ok {
 					captures.capture(f.of, c.slot, c.op)
 				} else {
@@ -253,6 +263,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 			return &Undecodable{Reason: reason, Source: d.source(nil)}
 		}
 		if t != nil && t.reads(d, k) {
+			d.resolve(s.tellsNulls && d.keptNulls())
 			return d.finish(t.reader, e)
 		}
 		if reason := d.known(); reason != "" {
@@ -267,7 +278,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 // or malformed.
 func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *Event) int {
 	d.captured, d.message = [capturedCount]captured{}, message
-	d.text = d.text[:0]
+	d.text, d.doubted = d.text[:0], d.doubted[:0]
 	e.Old, e.New = change.Row{}, change.Row{}
 	i := avroHeader
 	for k := range s.parts {

@@ -18,6 +18,8 @@ type jsonSchema struct {
 	block []byte // the schema as it stands before the payload; without, what tells these apart
 	bad   string
 	other bool
+	// tellsNulls: see keptNulls.
+	tellsNulls bool
 
 	fields []field
 	names  map[string]int
@@ -105,6 +107,10 @@ func newJSONSchema(block []byte) *jsonSchema {
 		s.bad = reasonEnvelope
 	default:
 		s.setFields(after.fields())
+		if snapshot := source.member("snapshot"); snapshot != nil {
+			field := snapshot.describe()
+			s.tellsNulls = hasFallback(&field)
+		}
 	}
 	return s
 }
@@ -296,7 +302,10 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 	if err != nil {
 		return err
 	}
+	// Without a schema the default of source.snapshot is the one that it always had.
+	kept := (s == nil || s.tellsNulls) && d.keptNulls()
 	if r != nil && r.reads(d, k) && (s != nil || p.inOrder) {
+		d.resolve(kept)
 		return d.finish(r, e)
 	}
 	if s == nil {
@@ -316,7 +325,7 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 		}
 	}
 	r = d.jsonTable(s, k)
-	d.text = d.text[:0]
+	d.text, d.doubted = d.text[:0], d.doubted[:0]
 	for _, row := range [...]struct {
 		role role
 		text []byte
@@ -328,6 +337,7 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 			return &Undecodable{Reason: reasonJSON, Source: d.source(r)}
 		}
 	}
+	d.resolve(kept)
 	return d.finish(r, e)
 }
 
@@ -342,7 +352,7 @@ type jsonPayload struct {
 // If it has no op there is nothing to apply.
 func (d *Decoder) readPayload(payload []byte, s *jsonSchema, r *reader, e *Event) (p jsonPayload) {
 	d.captured, d.message, d.unescaped = [capturedCount]captured{}, payload, d.unescaped[:0]
-	d.text = d.text[:0]
+	d.text, d.doubted = d.text[:0], d.doubted[:0]
 	p.inOrder = true
 	in := scanner{b: payload}
 	some, ok := in.open('{', '}')
@@ -477,6 +487,8 @@ func (d *Decoder) captureJSON(slot int, o op, t token) {
 		*c = captured{n: hadEscapes, from: uint32(from), end: uint32(len(d.unescaped))}
 	case o == captureBytes && t.kind == tokenString:
 		*c = captured{from: uint32(t.from), end: uint32(t.from + len(t.text))}
+	case o == captureBytes && t.kind == tokenNull:
+		c.n = wasNull
 	case o == captureVarint && t.kind == tokenNumber:
 		c.n, _ = integer(t.text)
 	}

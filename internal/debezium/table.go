@@ -95,6 +95,11 @@ func (r *reader) reads(d *Decoder, k *keySchema) bool {
 		r.key == k && r.forgets == d.forgets.Load()
 }
 
+// keptNulls reports whether a converter has left NULLs alone. A row that no
+// snapshot read has none for source.snapshot, which has a default: so it shows
+// there what the converter does.
+func (d *Decoder) keptNulls() bool { return d.captured[captureSnapshot].n == wasNull }
+
 // known says why what was captured cannot be of a table.
 func (d *Decoder) known() (reason string) {
 	switch {
