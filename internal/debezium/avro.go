@@ -254,7 +254,8 @@ func length(b []byte, i int) (from, end int) {
 
 func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
-// isNull reads which of the two types of a union follows.
+// isNull reads which of the two types of a union follows. One byte tells most
+// times: that is looked at before this is called.
 func isNull(b []byte, i int, n nullness) (null bool, next int) {
 	u, i := uvarint(b, i)
 	if i < 0 || u&^2 != 0 {

@@ -170,8 +170,11 @@ func (d *Decoder) Forget() { d.forgets.Add(1) }
 // The error is an *UnknownSchema if a schema could not be had, and an
 // *Undecodable if the record can never be read.
 func (d *Decoder) Decode(ctx context.Context, key, value []byte, e *Event) error {
+	if cap(d.text)+cap(d.scratch)+cap(d.unescaped) > scratchKept || cap(d.pairs) > pairsKept {
+		d.text, d.scratch, d.unescaped, d.pairs = nil, nil, nil, nil
+	}
+	d.text, d.scratch = d.text[:0], d.scratch[:0]
 	*e = Event{}
-	d.begin()
 	switch {
 	case len(value) == 0:
 		return d.tombstone(ctx, key, e)
@@ -181,23 +184,6 @@ func (d *Decoder) Decode(ctx context.Context, key, value []byte, e *Event) error
 		return d.decodeJSON(ctx, key, value, e)
 	}
 	return &Undecodable{Reason: reasonNeither}
-}
-
-// begin forgets what the last message pointed to.
-func (d *Decoder) begin() {
-	if cap(d.text) > scratchKept {
-		d.text = nil
-	}
-	if cap(d.scratch) > scratchKept {
-		d.scratch = nil
-	}
-	if cap(d.unescaped) > scratchKept {
-		d.unescaped = nil
-	}
-	if cap(d.pairs) > pairsKept {
-		d.pairs = nil
-	}
-	d.text, d.scratch = d.text[:0], d.scratch[:0]
 }
 
 // avroMagic is the first byte of a message in Confluent's wire format, which the

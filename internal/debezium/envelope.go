@@ -98,12 +98,9 @@ func (d *Decoder) capturedText(slot int) []byte {
 	return d.message[c.from:c.end]
 }
 
-// schema returns the compiled form of the schema of a message, whose id is id;
-// last is the one that was used last for the same.
+// schema returns the compiled form of the schema of a message, whose id is id, and
+// keeps it as the last one.
 func (d *Decoder) schema(ctx context.Context, message []byte, id uint32, last **avroSchema) (*avroSchema, error) {
-	if s := *last; s != nil && s.id == id {
-		return s, nil
-	}
 	bytes := message[1:avroHeader]
 	s, ok := d.schemas.get(bytes)
 	if !ok {
@@ -166,6 +163,7 @@ func (s *avroSchema) compile() {
 		return
 	}
 	s.row = before
+	skipOf(s.row)
 	for i := range s.row.fields {
 		s.fields = append(s.fields, fieldOf(&s.row.fields[i]))
 	}
@@ -238,10 +236,14 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 	if !ok {
 		return &Undecodable{Reason: reasonShort}
 	}
-	s, err := d.schema(ctx, message, id, &d.lastSchema)
+	s := d.lastSchema
+	if s == nil || s.id != id {
+		var err error
+		if s, err = d.schema(ctx, message, id, &d.lastSchema); err != nil {
+			return err
+		}
+	}
 	switch {
-	case err != nil:
-		return err
 	case s.bad != "":
 		return &Undecodable{Reason: s.bad}
 	case s.other:
@@ -271,6 +273,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 		}
 		t = d.avroTable(s, k)
 		s.last = t
+		*e = Event{}
 	}
 }
 
@@ -279,7 +282,6 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *Event) int {
 	d.captured, d.message = [capturedCount]captured{}, message
 	d.text, d.doubted = d.text[:0], d.doubted[:0]
-	e.Old, e.New = change.Row{}, change.Row{}
 	i := avroHeader
 	for k := range s.parts {
 		p := &s.parts[k]
@@ -291,13 +293,17 @@ func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *E
 		}
 		if p.null != nullNever {
 			var null bool
-			if null, i = isNull(message, i, p.null); i < 0 {
+			if i < len(message) && message[i]&^2 == 0 {
+				null = message[i] == 0 == (p.null == nullFirst)
+				i++
+			} else if null, i = isNull(message, i, p.null); i < 0 {
 				return malformed
-			} else if null {
+			}
+			if null {
 				continue
 			}
 		}
-		program, values := skipOf(s.row), []change.Value(nil)
+		program, values := s.row.skip, []change.Value(nil)
 		row := &e.Old
 		if p.role == roleAfter {
 			row = &e.New

@@ -57,6 +57,9 @@ type keySchema struct {
 // keyOf returns the schema of a key.
 func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 	if id, ok := avroID(key); ok {
+		if s := d.lastKey; s != nil && s.id == id {
+			return s.key, nil
+		}
 		s, err := d.schema(ctx, key, id, &d.lastKey)
 		if err != nil {
 			return nil, err
@@ -318,6 +321,14 @@ func keepUnchanged(updated, old []change.Value) {
 // sequence reads ["24023128","24023192"]; in a snapshot there is null for the
 // first.
 func sequence(b []byte) (s [2]uint64) {
+	const open, between = `["`, `","`
+	if len(b) > len(open) && string(b[:len(open)]) == open {
+		var i int
+		if s[0], i = leadingDigits(b, len(open)); len(b)-i > len(between) && string(b[i:i+len(between)]) == between {
+			s[1], _ = leadingDigits(b, i+len(between))
+			return s
+		}
+	}
 	i := 0
 	for place := range s {
 		for i < len(b) && !isDigit(b[i]) && b[i] != ',' {
