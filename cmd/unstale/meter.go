@@ -21,6 +21,8 @@ type meter struct {
 	every    time.Duration
 	next     time.Time
 	bar      string // what is drawn; empty: nothing
+	// width returns the columns of the terminal; 0: it does not say.
+	width func() int
 }
 
 const (
@@ -33,6 +35,13 @@ func newMeter(out io.Writer) *meter {
 	m := &meter{out: out, every: meterLineEach}
 	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb" {
 		m.terminal, m.every = true, meterRedraw
+		m.width = func() int {
+			width, _, err := term.GetSize(int(file.Fd()))
+			if err != nil {
+				return 0
+			}
+			return width
+		}
 	}
 	m.next = time.Now().Add(m.every)
 	return m
@@ -51,8 +60,20 @@ func (m *meter) show(name string, done, before, total int64, elapsed time.Durati
 		fmt.Fprintln(m.out, meterLine(name, done, before, total, elapsed))
 		return
 	}
-	m.bar = meterBarLine(name, done, before, total, elapsed)
+	m.bar = m.cut(meterBarLine(name, done, before, total, elapsed))
 	fmt.Fprint(m.out, "\r"+m.bar+clearLine)
+}
+
+// cut keeps a line in one line: one that wraps cannot be drawn over. The last
+// column stays free, since some terminals wrap behind it.
+func (m *meter) cut(line string) string {
+	if m.width == nil {
+		return line
+	}
+	if width := m.width(); width > 0 && len(line) >= width {
+		return line[:width-1] // names of entries are ASCII, as all else is
+	}
+	return line
 }
 
 // say writes a line.

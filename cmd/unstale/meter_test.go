@@ -47,3 +47,13 @@ func TestTheBarMakesRoomForLines(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// A bar that wraps leaves a line behind with each redraw.
+func TestTheBarIsNoWiderThanTheTerminal(t *testing.T) {
+	var out bytes.Buffer
+	m := &meter{out: &out, terminal: true, width: func() int { return 40 }}
+	m.show("an-entry-with-a-long-name", 50, 0, 100, time.Second)
+	if want := "\ran-entry-with-a-long-name [############" + clearLine; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}

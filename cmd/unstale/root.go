@@ -26,6 +26,15 @@ const (
 // usageError is a command line that cannot be understood.
 type usageError struct{ error }
 
+// helpOf is the command whose help says more of a command line.
+func helpOf(root *cobra.Command, args []string) string {
+	cmd, _, err := root.Find(args)
+	if err != nil {
+		cmd = root
+	}
+	return cmd.CommandPath()
+}
+
 // errSaid is something wrong that the command has printed itself.
 var errSaid = errors.New("said already")
 
@@ -44,7 +53,7 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "unstale: %v\nRun 'unstale --help' for usage.\n", err)
+		fmt.Fprintf(stderr, "unstale: %v\nRun '%s --help' for usage.\n", err, helpOf(root, args))
 		return exitUsage
 	case !errors.Is(err, errSaid):
 		fmt.Fprintf(stderr, "unstale: %v\n", err)

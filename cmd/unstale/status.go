@@ -106,6 +106,9 @@ func printStatus(w io.Writer, s *admin.Status) {
 		line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
 	}
 	line("changes", "%d, %d keys dropped, %d set", s.Changes, s.Dropped, s.Set)
+	if s.LoadsPending > 0 || s.LoadsForgotten > 0 {
+		line("loads", "%d pending, %d forgotten", s.LoadsPending, s.LoadsForgotten)
+	}
 	if len(s.Sweeping) > 0 {
 		line("sweeping", "%s", strings.Join(s.Sweeping, ", "))
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,8 @@ import (
 const (
 	// warmLook is how often warm looks how far the stream has been applied.
 	warmLook = 5 * time.Millisecond
+	// warmPause is how long nothing can be done for while all is well, roughly.
+	warmPause = 2 * time.Second
 	// warmSample is how many rows a dry run looks at.
 	warmSample = 256
 
@@ -60,14 +63,11 @@ loaded; standard error says which.`,
 	}
 	var options warmOptions
 	flags := cmd.Flags()
-	flags.IntVar(&options.rate, "rate", 0, "rows to load in a second, at most (default: no limit)")
+	flags.Var(&rows{&options.rate}, "rate", "rows to load in a second, at most (default: no limit)")
 	flags.BoolVar(&options.restart, "restart", false, "begin anew where an earlier warm was interrupted")
 	flags.BoolVar(&options.dryRun, "dry-run", false, "count and estimate, write nothing")
 	flags.BoolVar(&options.json, "json", false, "print the result as JSON on standard output")
 	cmd.RunE = func(cmd *cobra.Command, names []string) error {
-		if options.rate < 0 {
-			return usageError{fmt.Errorf("--rate %d: want 1 or more", options.rate)}
-		}
 		c, err := loadConfig(cmd)
 		if err != nil {
 			return err
@@ -87,6 +87,27 @@ loaded; standard error says which.`,
 		return w.run(cmd.Context(), cmd.OutOrStdout())
 	}
 	return cmd
+}
+
+// rows is a number of rows as a flag.
+type rows struct{ n *int }
+
+func (r *rows) String() string {
+	if r.n == nil || *r.n == 0 {
+		return ""
+	}
+	return strconv.Itoa(*r.n)
+}
+
+func (*rows) Type() string { return "rows" }
+
+func (r *rows) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return errors.New("want a number of rows, 1 or more; without --rate there is no limit")
+	}
+	*r.n = n
+	return nil
 }
 
 type warmOptions struct {
@@ -150,9 +171,12 @@ type warm struct {
 	epoch    int64         // of the watermark when this began
 	role     string        // that loads
 	swept    []atomic.Bool // by entry: a sweep has taken what was loaded, or may have
-	began    time.Time
-	begunAt  fill.Progress // of the entry at hand
-	rows     int64         // of the entry at hand, about
+	// Of the entry at hand: how far it was, when something was done last, and how
+	// long this run has been at work.
+	begunAt fill.Progress
+	last    time.Time
+	worked  time.Duration
+	rows    int64 // of the entry at hand, about
 }
 
 // openWarm looks at both servers.
@@ -289,8 +313,11 @@ type warmResult struct {
 	Done  bool   `json:"done"`
 	Rows  int    `json:"rows"`
 	fill.Tally
-	Resumed bool    `json:"resumed"`
-	Swept   bool    `json:"swept"` // meanwhile: what was loaded before is gone
+	Resumed bool `json:"resumed"`
+	Swept   bool `json:"swept"` // meanwhile: what was loaded before is gone
+	// Earlier are the rows that earlier runs have done. Seconds are those of this
+	// one, without its pauses.
+	Earlier int     `json:"earlier_rows"`
 	Seconds float64 `json:"seconds"`
 }
 
@@ -417,11 +444,11 @@ func (w *warm) load(ctx context.Context, number int) (warmResult, error) {
 	if result.Resumed = from.After != nil; result.Resumed {
 		w.meter.say(fmt.Sprintf("%s: going on behind %s, %s rows are done; --restart begins anew", e.Name, e.Key.Key(from.After...), thousands(int64(from.Keys()))))
 	}
-	w.began, w.begunAt = time.Now(), from
+	w.begunAt, w.last, w.worked = from, time.Now(), 0
 	end, err := w.warmer.Run(ctx, number, from)
 	w.meter.clear()
 	result.Done, result.Rows, result.Tally = end.Done, end.Keys(), end.Tally
-	result.Seconds = time.Since(w.began).Seconds()
+	result.Earlier, result.Seconds = from.Keys(), w.work().Seconds()
 	return result, err
 }
 
@@ -463,7 +490,16 @@ func (w *warm) save(ctx context.Context, number int, p fill.Progress) error {
 }
 
 func (w *warm) show(number int, p fill.Progress) {
-	w.meter.show(w.entries[number].Name, int64(p.Keys()), int64(w.begunAt.Keys()), w.rows, time.Since(w.began))
+	w.meter.show(w.entries[number].Name, int64(p.Keys()), int64(w.begunAt.Keys()), w.rows, w.work())
+}
+
+// work is how long this run has been at work, if something is done now. What
+// takes longer than warmPause was an outage.
+func (w *warm) work() time.Duration {
+	now := time.Now()
+	w.worked += min(now.Sub(w.last), warmPause)
+	w.last = now
+	return w.worked
 }
 
 // follow keeps up with what the stream has applied. While Redis is away that is
@@ -609,7 +645,14 @@ func (e warmEstimate) String() string {
 }
 
 func (r warmResult) String() string {
-	text := fmt.Sprintf("%s: %s rows in %s", r.Entry, thousands(int64(r.Rows)), roughly(time.Duration(r.Seconds*float64(time.Second))))
+	took := roughly(time.Duration(r.Seconds * float64(time.Second)))
+	text := fmt.Sprintf("%s: %s rows in %s", r.Entry, thousands(int64(r.Rows)), took)
+	if r.Earlier > 0 {
+		text = fmt.Sprintf("%s: %s rows, %s of them by earlier runs, the others in %s", r.Entry, thousands(int64(r.Rows)), thousands(int64(r.Earlier)), took)
+	}
+	if now := r.Rows - r.Earlier; now > 0 && r.Seconds >= 1 {
+		text += fmt.Sprintf(" (%s rows/s)", thousands(int64(float64(now)/r.Seconds)))
+	}
 	for _, part := range []struct {
 		keys int
 		text string

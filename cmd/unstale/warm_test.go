@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -52,6 +54,38 @@ func TestAWatermarkTellsOfASweep(t *testing.T) {
 	} {
 		if got := sweeps(test.mark, test.found, 3, key); got != test.want {
 			t.Errorf("%s: got %v", test.name, got)
+		}
+	}
+}
+
+// A resumed run counts rows of others, and has seconds of its own.
+func TestAResultSaysWhichRowsAreOfThisRun(t *testing.T) {
+	for _, test := range []struct {
+		result warmResult
+		want   string
+	}{
+		{warmResult{Entry: "product", Rows: 1000, Seconds: 4, Tally: fill.Tally{Stored: 1000}}, "product: 1,000 rows in 4.0 s (250 rows/s), 1,000 loaded"},
+		{warmResult{Entry: "product", Rows: 1000, Earlier: 600, Seconds: 4, Tally: fill.Tally{Stored: 1000}}, "product: 1,000 rows, 600 of them by earlier runs, the others in 4.0 s (100 rows/s), 1,000 loaded"},
+		{warmResult{Entry: "product", Rows: 3, Seconds: 0.1, Tally: fill.Tally{Full: 3}}, "product: 3 rows in 0.1 s, 3 refused by a full Redis"},
+	} {
+		if got := test.result.String(); got != test.want {
+			t.Errorf("got  %s\nwant %s", got, test.want)
+		}
+	}
+}
+
+// Whoever types it wrong is told what is wanted, and where more is said.
+func TestARateIsANumberOfRows(t *testing.T) {
+	for _, rate := range []string{"0", "-1", "abc", "1e3"} {
+		var said bytes.Buffer
+		exit := execute([]string{"warm", "--rate", rate}, strings.NewReader(""), io.Discard, &said)
+		for _, want := range []string{"want a number of rows, 1 or more", "unstale warm --help"} {
+			if exit != exitUsage || !strings.Contains(said.String(), want) {
+				t.Errorf("--rate %s: exit %d, without %q:\n%s", rate, exit, want, &said)
+			}
+		}
+		if strings.Contains(said.String(), "strconv") {
+			t.Errorf("--rate %s:\n%s", rate, &said)
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,9 @@ type Metrics struct {
 	swept     prometheus.Counter
 	loaded    *prometheus.CounterVec
 	letters   *prometheus.CounterVec
+
+	pending   atomic.Pointer[func() int] // asks how many keys are to be loaded
+	forgotten atomic.Uint64
 }
 
 var (
@@ -111,6 +115,7 @@ func (m *Metrics) watch(status func() apply.Status) {
 
 // WatchLoads adds how many keys wait to be loaded. It is to be called once.
 func (m *Metrics) WatchLoads(pending func() int) {
+	m.pending.Store(&pending)
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "unstale_loads_pending", Help: "Keys that the service is to load and has not yet."},
 		func() float64 { return float64(pending()) }))
@@ -186,7 +191,18 @@ func (m *Metrics) Filled(entry string, t fill.Tally) {
 func (m *Metrics) Deadletter(topic, table string) { m.letters.WithLabelValues(topic, table).Inc() }
 
 // Dropped implements fill.Observer.
-func (m *Metrics) Dropped(entry string) { m.loaded.WithLabelValues(entry, "forgotten").Inc() }
+func (m *Metrics) Dropped(entry string) {
+	m.loaded.WithLabelValues(entry, "forgotten").Inc()
+	m.forgotten.Add(1)
+}
+
+// loads returns how many keys wait to be loaded, and how many will not be.
+func (m *Metrics) loads() (pending int, forgotten uint64) {
+	if ask := m.pending.Load(); ask != nil {
+		pending = (*ask)()
+	}
+	return pending, m.forgotten.Load()
+}
 
 // total reads a counter back.
 func (m *Metrics) total(c prometheus.Counter) uint64 {

@@ -33,7 +33,11 @@ type Status struct {
 	Changes    uint64            `json:"changes"`
 	Dropped    uint64            `json:"keys_dropped"`
 	Set        uint64            `json:"keys_set"`
-	UpSeconds  float64           `json:"up_seconds"`
+	// LoadsPending are keys that the service is to load, LoadsForgotten those that
+	// it has left to readers since there were too many, or on a change of owner.
+	LoadsPending   int     `json:"loads_pending"`
+	LoadsForgotten uint64  `json:"loads_forgotten"`
+	UpSeconds      float64 `json:"up_seconds"`
 }
 
 // Stream is how far one replication slot or one partition is.
@@ -137,22 +141,24 @@ func (s *Server) report() Status {
 	for _, st := range now.Streams {
 		streams = append(streams, Stream{st.Name, st.Position.String(), st.Settled.String(), st.Confirmed.String()})
 	}
+	pending, forgotten := s.metrics.loads()
 	return Status{
-		Version:    s.version,
-		State:      now.State,
-		Ready:      now.Ready(),
-		Streams:    streams,
-		LagBytes:   now.LagBytes,
-		LagRecords: now.LagRecords,
-		LagSeconds: now.Lag.Seconds(),
-		Sweeping:   append([]string{}, now.Sweeping...),
-		Holding:    holding,
-		Gaps:       now.Gaps,
-		LastGap:    now.LastGap,
-		Unpromised: now.Unpromised,
-		Changes:    s.metrics.total(s.metrics.changes),
-		Dropped:    s.metrics.total(s.metrics.dropped),
-		Set:        s.metrics.total(s.metrics.set),
-		UpSeconds:  time.Since(s.started).Seconds(),
+		Version:      s.version,
+		State:        now.State,
+		Ready:        now.Ready(),
+		Streams:      streams,
+		LagBytes:     now.LagBytes,
+		LagRecords:   now.LagRecords,
+		LagSeconds:   now.Lag.Seconds(),
+		Sweeping:     append([]string{}, now.Sweeping...),
+		Holding:      holding,
+		Gaps:         now.Gaps,
+		LastGap:      now.LastGap,
+		Unpromised:   now.Unpromised,
+		Changes:      s.metrics.total(s.metrics.changes),
+		Dropped:      s.metrics.total(s.metrics.dropped),
+		Set:          s.metrics.total(s.metrics.set),
+		LoadsPending: pending, LoadsForgotten: forgotten,
+		UpSeconds: time.Since(s.started).Seconds(),
 	}
 }

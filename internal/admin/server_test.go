@@ -118,6 +118,8 @@ func TestMetricsHaveTheDocumentedNames(t *testing.T) {
 func TestStatusIsOneObject(t *testing.T) {
 	metrics := admin.NewMetrics()
 	metrics.Written(apply.Written{Changes: 3, Effects: 4, Keys: 4, Sets: 1})
+	metrics.WatchLoads(func() int { return 5 })
+	metrics.Dropped("product")
 	get := serve(t, metrics, func() apply.Status {
 		return apply.Status{State: apply.StateStreaming, CaughtUp: true, Streams: []apply.StreamStatus{{Name: "1:2:slot"}}, Gaps: 1, LastGap: "why"}
 	})
@@ -131,6 +133,7 @@ func TestStatusIsOneObject(t *testing.T) {
 		Version: "v1", State: "streaming", Ready: true,
 		Streams:  []admin.Stream{{Name: "1:2:slot", Position: "0/0/0", Settled: "0/0/0", Confirmed: "0/0/0"}},
 		Sweeping: []string{}, Holding: map[string]string{}, Gaps: 1, LastGap: "why", Changes: 3, Dropped: 3, Set: 1,
+		LoadsPending: 5, LoadsForgotten: 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -56,7 +56,10 @@ type Queue struct {
 	pending map[string]*request
 	bytes   int        // of pending keys
 	due     []requests // for each entry, those that no worker has
-	wake    chan struct{}
+	// forgotten has, for each entry, how many requests found no place since the
+	// queue was half empty last.
+	forgotten []int
+	wake      chan struct{}
 }
 
 // request is one key that is to be loaded.
@@ -84,8 +87,8 @@ func NewQueue(entries []plan.Entry, rows Rows, cache Cache, options Options) *Qu
 		pace:    pace{perSecond: options.RowsPerSecond},
 		hold:    hold{logger: f.logger, observer: options.Observer},
 		pending: map[string]*request{},
-		due:     make([]requests, len(entries)),
-		wake:    make(chan struct{}, 1),
+		due:     make([]requests, len(entries)), forgotten: make([]int, len(entries)),
+		wake: make(chan struct{}, 1),
 	}
 }
 
@@ -113,6 +116,10 @@ func (q *Queue) request(entry int, key string) bool {
 		return true
 	}
 	if len(q.pending) >= PendingKeysMax || q.bytes+len(key) > PendingBytesMax {
+		if q.forgotten[entry]++; q.forgotten[entry] == 1 {
+			q.filler.logger.Warn("too many keys are to be loaded: what changes from now on is dropped, and left to readers; when it is over, unstale warm loads the rest",
+				"entry", q.filler.entries[entry].Name, "pending", len(q.pending))
+		}
 		return false
 	}
 	r := &request{entry: entry, key: key, due: time.Now()}
@@ -146,6 +153,16 @@ func (q *Queue) drop(r *request) {
 func (q *Queue) done(r *request) {
 	q.bytes -= len(r.key)
 	delete(q.pending, r.key)
+	if len(q.pending) > PendingKeysMax/2 || q.bytes > PendingBytesMax/2 {
+		return
+	}
+	for entry, n := range q.forgotten {
+		if n > 0 {
+			name := q.filler.entries[entry].Name
+			q.filler.logger.Warn("keys were not loaded, since there were too many: readers load them, or unstale warm "+name+" does", "entry", name, "keys", n)
+			q.forgotten[entry] = 0
+		}
+	}
 }
 
 // Pending is the number of keys that wait or are being loaded.

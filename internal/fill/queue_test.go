@@ -435,12 +435,23 @@ func TestRequestsBeyondTheLimitAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(1)
 		w.is("redis", errAway)
-		q := running(t, w, plan.Refresh, fill.Options{})
+		var log bytes.Buffer
+		q := running(t, w, plan.Refresh, fill.Options{RowsPerSecond: 1e6, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		for i := range fill.PendingKeysMax + 500 {
 			q.Request(0, fmt.Sprint("product:", i))
 		}
 		if q.Pending() != fill.PendingKeysMax || w.dropped != 500 {
 			t.Errorf("%d pending, %d dropped", q.Pending(), w.dropped)
+		}
+		w.is("redis", nil)
+		for q.Pending() > 0 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		for _, said := range []string{"too many keys are to be loaded", "unstale warm product does\" entry=product keys=500"} {
+			if strings.Count(log.String(), said) != 1 {
+				t.Errorf("%q is not said once:\n%s", said, &log)
+			}
 		}
 		long := newWorld(1)
 		long.is("redis", errAway)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -339,6 +340,11 @@ func TestAPartitionIsAdded(t *testing.T) {
 	if _, err := r.admin.CreatePartitions(r.within(5*time.Second), 1, topic); err != nil {
 		t.Fatal(err)
 	}
+	// Whoever lets go waits for what is theirs now.
+	attaching, endAttaching := context.WithCancel(t.Context())
+	var letGo sync.WaitGroup
+	defer letGo.Wait()
+	defer endAttaching()
 	// The clients look for new partitions now and then.
 	deadline := time.After(25 * time.Second)
 	for i := range both {
@@ -347,7 +353,7 @@ func TestAPartitionIsAdded(t *testing.T) {
 			if !errors.Is(err, change.ErrReassigned) {
 				t.Fatal(err)
 			}
-			go both[i].Attach(r.within(20 * time.Second)) // lets go
+			letGo.Go(func() { both[i].Attach(attaching) })
 		case <-deadline:
 			t.Fatalf("%d goes on as if nothing had happened", i)
 		}

@@ -210,6 +210,7 @@ func (s *Shape) Compile(r *change.Relation, columns []string) (p *Program, reaso
 			value:  len(p.steps),
 			prefix: prefix(len(p.steps), c.Name),
 			name:   append(binary.AppendUvarint(nil, uint64(len(c.Name))), c.Name...),
+			column: c.Name,
 			node:   n,
 		})
 	}

@@ -34,6 +34,7 @@ type step struct {
 	value  int    // index into the row's values
 	prefix []byte // "a": or ,"b":
 	name   []byte // behind its length
+	column string
 	node   *node
 }
 
@@ -67,12 +68,12 @@ func (p *Program) AppendJSON(dst []byte, row *change.Row) (out []byte, reason st
 		text, null, reason := s.text(row)
 		switch {
 		case reason != "":
-			return out[:len(dst)], reason
+			return out[:len(dst)], s.of(reason)
 		case null:
 			out = append(out, "null"...)
 		default:
 			if out, reason = p.json(out, s.node, text); reason != "" {
-				return out[:len(dst)], reason
+				return out[:len(dst)], s.of(reason)
 			}
 		}
 	}
@@ -94,7 +95,7 @@ func (p *Program) AppendFields(dst []byte, row *change.Row) (out []byte, reason 
 		s := &p.steps[i]
 		text, null, reason := s.text(row)
 		if reason != "" {
-			return out[:len(dst)], reason
+			return out[:len(dst)], s.of(reason)
 		}
 		if null || s.node.kind == asJSON && string(bytes.Trim(text, " \t\n\r")) == "null" {
 			continue
@@ -103,7 +104,7 @@ func (p *Program) AppendFields(dst []byte, row *change.Row) (out []byte, reason 
 		out = append(append(out, s.name...), 0)
 		at := len(out)
 		if out, reason = p.plain(out, s.node, text); reason != "" {
-			return out[:len(dst)], reason
+			return out[:len(dst)], s.of(reason)
 		}
 		var length [binary.MaxVarintLen64]byte
 		size := binary.PutUvarint(length[:], uint64(len(out)-at))
@@ -121,6 +122,16 @@ func (p *Program) begin(strict bool) {
 	if cap(p.scratch) > scratchKept {
 		p.scratch = nil
 	}
+}
+
+// of names the column of a reason that is seldom one, and a person's to mend.
+// What ordinary rows give all the time costs nothing.
+func (s *step) of(reason string) string {
+	switch reason {
+	case reasonMissing, reasonMalformed:
+		return fmt.Sprintf("%s: %q", reason, s.column)
+	}
+	return reason
 }
 
 func (s *step) text(row *change.Row) (text []byte, null bool, reason string) {

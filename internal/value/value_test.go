@@ -432,3 +432,26 @@ func benchmark(b *testing.B, row *change.Row, render func([]byte, *change.Row) (
 	}
 	b.SetBytes(int64(len(buffer)))
 }
+
+// Whoever reads why a row is dropped is to find the column.
+func TestAReasonNamesTheColumn(t *testing.T) {
+	text := &value.Type{OID: 25, Name: "text"}
+	s := value.Shape{Columns: []value.Column{
+		{Name: "a", TypeOID: 25, TypeMod: -1, Type: text},
+		{Name: "b", TypeOID: 1009, TypeMod: -1, Type: &value.Type{OID: 1009, Name: "text[]", Kind: value.Array, Element: text, Delimiter: ','}},
+	}}
+	r := &change.Relation{Columns: []change.Column{{Name: "a", TypeOID: 25, TypeMod: -1}, {Name: "b", TypeOID: 1009, TypeMod: -1}}}
+	p, reason := s.Compile(r, nil)
+	if reason != "" {
+		t.Fatal(reason)
+	}
+	missing := whole("a", "{}")
+	missing.Values[1] = change.Value{}
+	for _, row := range []*change.Row{whole("a", "x"), missing} {
+		for _, render := range []func([]byte, *change.Row) ([]byte, string){p.AppendJSON, p.AppendFields} {
+			if _, reason := render(nil, row); !strings.HasSuffix(reason, `: "b"`) {
+				t.Errorf("got %q, want column b", reason)
+			}
+		}
+	}
+}

@@ -27,6 +27,9 @@ const sentinels = "CREATE TABLE IF NOT EXISTS sentinels (id bigint GENERATED ALW
 // follow waits until what was committed before it began has been applied. There
 // is no barrier over topics; this is one, of what only a test may ask for.
 func (f *topicFixture) follow(ctx context.Context) error {
+	if f.losing.Load() {
+		return errLosing
+	}
 	if err := f.sent(ctx); err != nil {
 		return err
 	}
@@ -34,8 +37,14 @@ func (f *topicFixture) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return f.await(ctx, "every partition has settled", func() error { return f.settledAt(ctx, ends) })
+	err = f.await(ctx, "every partition has settled", func() error { return f.settledAt(ctx, ends) })
+	if f.losing.Load() {
+		return errLosing
+	}
+	return err
 }
+
+var errLosing = errors.New("records are being lost")
 
 // sent waits until what was committed before it began is in the topics.
 //

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,6 +57,8 @@ type topicFixture struct {
 	told map[string]string
 	// seldom: Connect notes seldom what it has sent.
 	seldom bool
+	// losing: records are being lost, so what was committed may never be applied.
+	losing atomic.Bool
 
 	asked  sync.Once
 	admins *kadm.Client

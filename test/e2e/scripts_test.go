@@ -617,7 +617,7 @@ func TestLeases(t *testing.T) {
 			if reply := m.begin("c", "t1", time.Second); !strings.Contains(reply, "OOM") {
 				m.t.Errorf("begin: got %s", reply)
 			}
-			m.want("fill", m.fill("a", "t1", "v"), guard.Refused)
+			m.want("fill", m.fill("a", "t1", "v"), guard.Full)
 			m.want("release", m.script(guard.Release, []string{m.side("b")}, "t1"), guard.OK)
 			m.wantKeys() // and what they stood for is free
 		},

@@ -39,12 +39,16 @@ const atOnce = 2
 func model(limits explore.Limits, only string) error {
 	var group errgroup.Group
 	group.SetLimit(atOnce)
+	var names []string
+	chosen := 0
 	// Who sets a limit wants to see a part.
 	whole := limits == explore.Limits{States: statesMax}
 	for _, part := range world.Worlds() {
+		names = append(names, part.Part+" "+part.Name)
 		if !strings.Contains(part.Part+" "+part.Name, only) {
 			continue
 		}
+		chosen++
 		group.Go(func() error {
 			result := part.Full(limits)
 			fmt.Printf("%-8s %-60s %s\n", part.Part, part.Name, result.Summary())
@@ -58,9 +62,11 @@ func model(limits explore.Limits, only string) error {
 		})
 	}
 	for _, c := range world.Ablations() {
+		names = append(names, "without "+c.Name)
 		if !strings.Contains("without "+c.Name, only) {
 			continue
 		}
+		chosen++
 		group.Go(func() error {
 			result := c.Run(limits)
 			found := result.Broken
@@ -76,6 +82,9 @@ func model(limits explore.Limits, only string) error {
 			}
 			return nil
 		})
+	}
+	if chosen == 0 {
+		return fmt.Errorf("-only %s: no world has this in its name; there are\n  %s", only, strings.Join(names, "\n  "))
 	}
 	return group.Wait()
 }
