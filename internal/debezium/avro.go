@@ -3,7 +3,6 @@ package debezium
 import (
 	"encoding/binary"
 	"math/bits"
-	"strconv"
 
 	"github.com/unstale/unstale/internal/change"
 )
@@ -189,8 +188,29 @@ func (p *program) take(t *avroType, slot int, c *column) {
 // mapValue is a value of a map of texts.
 var mapValue = &column{rule: ruleText, null: change.Null}
 
-// uvarint reads an unsigned varint.
+// varintEnd has the high bit of each byte of x that ends a varint.
+func varintEnd(x uint64) uint64 { return ^x & 0x8080808080808080 }
+
+// uvarint reads an unsigned varint. One of up to eight bytes is taken at once:
+// groups of seven bits are moved together, pairs of groups, pairs of those.
 func uvarint(b []byte, i int) (u uint64, next int) {
+	if len(b)-i < 8 {
+		return longUvarint(b, i)
+	}
+	x := binary.LittleEndian.Uint64(b[i:])
+	end := varintEnd(x)
+	if end == 0 {
+		return longUvarint(b, i)
+	}
+	x &= end ^ (end - 1)
+	x &= 0x7f7f7f7f7f7f7f7f
+	x = x&0x007f007f007f007f | x&0x7f007f007f007f00>>1
+	x = x&0x00003fff00003fff | x&0x3fff00003fff0000>>2
+	return x&0x0fffffff | x>>4&^0x0fffffff, i + bits.TrailingZeros64(end)/8 + 1
+}
+
+// longUvarint reads one that is longer, or near the end.
+func longUvarint(b []byte, i int) (u uint64, next int) {
 	for shift := 0; i < len(b) && shift < 64; shift += 7 {
 		c := b[i]
 		i++
@@ -210,8 +230,8 @@ func uvarint(b []byte, i int) (u uint64, next int) {
 func skipVarint(b []byte, i int) (next int) {
 	from := i
 	if len(b)-i >= 8 {
-		if last := ^binary.LittleEndian.Uint64(b[i:]) & 0x8080808080808080; last != 0 {
-			return i + bits.TrailingZeros64(last)/8 + 1
+		if end := varintEnd(binary.LittleEndian.Uint64(b[i:])); end != 0 {
+			return i + bits.TrailingZeros64(end)/8 + 1
 		}
 		i += 8
 	}
@@ -234,28 +254,33 @@ func length(b []byte, i int) (from, end int) {
 
 func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
+// isNull reads which of the two types of a union follows. One byte tells most
+// times: that is looked at before this is called.
+func isNull(b []byte, i int, n nullness) (null bool, next int) {
+	u, i := uvarint(b, i)
+	if i < 0 || u&^2 != 0 {
+		return false, malformed
+	}
+	return u == 0 == (n == nullFirst), i
+}
+
 // run reads what p reads from b[i:], and returns where it ends or malformed.
 func (d *Decoder) run(p *program, b []byte, i int, values []change.Value, depth int) int {
 	for k := range p.steps {
 		s := &p.steps[k]
 		if s.null != nullNever {
-			if i >= len(b) {
+			var null bool
+			if i < len(b) && b[i]&^2 == 0 {
+				null = b[i] == 0 == (s.null == nullFirst)
+				i++
+			} else if null, i = isNull(b, i, s.null); i < 0 {
 				return malformed
 			}
-			branch := b[i]
-			if i++; branch > 2 || branch == 1 {
-				if branch < 0x80 {
-					return malformed
-				}
-				// One that is written longer than it must be.
-				var u uint64
-				if u, i = uvarint(b, i-1); i < 0 || u > 2 || u == 1 {
-					return malformed
-				}
-				branch = byte(u)
-			}
-			if (branch == 0) == (s.null == nullFirst) {
-				if s.op >= takeInteger && s.op <= takeMap {
+			if null {
+				switch {
+				case s.op == captureBytes:
+					d.captured[s.slot].n = wasNull
+				case s.op >= takeInteger && s.op <= takeMap:
 					values[s.slot].State = s.column.null
 				}
 				continue
@@ -297,7 +322,7 @@ func (d *Decoder) run(p *program, b []byte, i int, values []change.Value, depth 
 			case takeBytes:
 				d.set(&values[s.slot], s.column, raw{b: b[from:end:end]})
 			case captureBytes:
-				d.captured[s.slot] = captured{from: from, end: end}
+				d.captured[s.slot] = captured{from: uint32(from), end: uint32(end)}
 			}
 		case takeInteger, takeVarint, captureVarint:
 			u, next := uvarint(b, i)
@@ -309,7 +334,7 @@ func (d *Decoder) run(p *program, b []byte, i int, values []change.Value, depth 
 			switch s.op {
 			case takeInteger:
 				from := len(d.text)
-				d.text = strconv.AppendInt(d.text, n, 10)
+				d.text = appendInteger(d.text, n)
 				v := &values[s.slot]
 				v.State, v.Text = change.Text, d.text[from:]
 			case takeVarint:

@@ -175,7 +175,7 @@ func (d *Decoder) columnBy(r rule, n int, f *field) *column {
 	if d.options.Settings.KeepsNulls && f.json {
 		return c
 	}
-	if f.fallback != nil && f.nullable && !bytes.Equal(bytes.TrimSpace(f.fallback), []byte("null")) {
+	if hasFallback(f) {
 		c.doubtful = true
 		c.fallback = d.fallbackText(c, f)
 	}
@@ -362,6 +362,11 @@ func (f *field) when(r rule, written form, logical ...string) rule {
 		}
 	}
 	return ruleNone
+}
+
+// hasFallback reports whether a NULL may show as a default.
+func hasFallback(f *field) bool {
+	return f.fallback != nil && f.nullable && !bytes.Equal(bytes.TrimSpace(f.fallback), []byte("null"))
 }
 
 // fallbackText is the text of a column's default, nil if it is not known.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -350,6 +351,46 @@ func TestAValueThatEqualsItsDefaultMayBeANull(t *testing.T) {
 		schema := envelopeOf(string(field))
 		if got := c.read(t, map[uint32]string{orderEnvelopeID: schema}, encode(t, orderEnvelopeID, schema, m)); got != c.want {
 			t.Errorf("Avro %s %v: got %q, want %q", field, c.value, got, c.want)
+		}
+	}
+}
+
+// A row of the log has no value for source.snapshot, which has a default. Where
+// that shows as null, the converter leaves NULLs alone: the others are certain.
+func TestNullsThatAreKeptAreSeen(t *testing.T) {
+	column := oneColumn{of: base(23), typeMod: -1}
+	table := column.table()
+	table.Defaulted = []string{"c"}
+	avroSchema := envelopeOf(`{"name":"c","type":["int","null"],"default":5}`)
+	avroMessage := func(snapshot any) []byte {
+		m := order()
+		m["after"] = object{"c": int32(5)}
+		m["source"].(object)["snapshot"] = snapshot
+		return encode(t, orderEnvelopeID, avroSchema, m)
+	}
+	schema := strings.Replace(jsonMessage(`{"type":"int32","optional":true,"default":5,"field":"c"}`, `{"c":5}`),
+		`"fields":[],"field":"source"`, `"fields":[{"type":"string","optional":true,"default":"false","field":"snapshot"}],"field":"source"`, 1)
+	plain := plainMessage("c", `{"c":5}`)
+	for name, c := range map[string]struct {
+		message []byte
+		want    string
+	}{
+		"Avro kept":      {avroMessage(nil), "c=5"},
+		"Avro replaced":  {avroMessage("false"), "c=(missing)"},
+		"JSON kept":      {[]byte(schema), "c=5"},
+		"JSON replaced":  {[]byte(strings.Replace(schema, `"snapshot":null`, `"snapshot":"false"`, 1)), "c=(missing)"},
+		"plain kept":     {[]byte(strings.Replace(plain, `"snapshot":"false"`, `"snapshot":null`, 1)), "c=5"},
+		"plain replaced": {[]byte(plain), "c=(missing)"},
+	} {
+		d := newDecoderOf(map[uint32]string{orderEnvelopeID: avroSchema}, table, "c")
+		for range 2 {
+			var e debezium.Event
+			if err := d.Decode(t.Context(), nil, c.message, &e); err != nil {
+				t.Fatal(err)
+			}
+			if got := show(e.Relation, e.New)[0]; got != c.want {
+				t.Errorf("%s: got %s, want %s", name, got, c.want)
+			}
 		}
 	}
 }

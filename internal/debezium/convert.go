@@ -29,7 +29,7 @@ func (d *Decoder) set(v *change.Value, c *column, r raw) {
 		_, special := numericNames[string(r.b)]
 		v.State, v.Text, ok = change.Text, r.b, !special
 	case ruleInteger:
-		d.text = strconv.AppendInt(d.text, r.n, 10)
+		d.text = appendInteger(d.text, r.n)
 	case ruleBoolean:
 		d.text = append(d.text, "ft"[r.n&1])
 	case ruleBit:
@@ -107,12 +107,22 @@ func (d *Decoder) set(v *change.Value, c *column, r raw) {
 	case v.State == change.Missing:
 		v.State, v.Text = change.Text, d.text[from:]
 	}
-	c.doubt(v)
+	d.doubt(v, c)
 }
 
-// doubt makes a value missing that may stand for a NULL.
-func (c *column) doubt(v *change.Value) {
+// doubt notes a value that may stand for a NULL.
+func (d *Decoder) doubt(v *change.Value, c *column) {
 	if c.doubtful && (c.fallback == nil || bytes.Equal(v.Text, c.fallback)) {
+		d.doubted = append(d.doubted, v)
+	}
+}
+
+// resolve makes what was noted missing, unless NULLs were kept.
+func (d *Decoder) resolve(kept bool) {
+	if kept {
+		return
+	}
+	for _, v := range d.doubted {
 		v.State, v.Text = change.Missing, nil
 	}
 }

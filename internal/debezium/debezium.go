@@ -8,6 +8,11 @@
 // and not every conversion can be undone: where the text is not certain the
 // value is Missing, and whoever reads it drops the key. It never guesses.
 //
+// It takes the connector's session for one with the settings above that matter
+// there: a role or database that has another bytea_output, or an
+// extra_float_digits below 1, makes Debezium send other bytes and numbers, and
+// nothing in a message shows it.
+//
 // It does no I/O: schemas and tables are asked for.
 package debezium
 
@@ -55,14 +60,13 @@ type Table struct {
 // Settings are those of the connector and its converters that messages do not
 // show. A zero value means unknown, and what depends on it is Missing.
 type Settings struct {
-	// Binary is binary.handling.mode. Only bytes shows in a schema.
+	// Binary is binary.handling.mode: base64 and hex look alike.
 	Binary string
-	// The others show in schemas, and count for messages without.
-	TimePrecision string // time.precision.mode
-	Decimal       string // decimal.handling.mode
-	Interval      string // interval.handling.mode
-	HStore        string // hstore.handling.mode
-	// KeepsNulls: the converters have replace.null.with.default=false, so a
+	// TimePrecision and Decimal are time.precision.mode and decimal.handling.mode.
+	// They show in schemas, and count for messages without.
+	TimePrecision string
+	Decimal       string
+	// KeepsNulls: the JSON converters have replace.null.with.default=false, so a
 	// value that equals the default of its column is no NULL in disguise.
 	KeepsNulls bool
 }
@@ -74,8 +78,9 @@ type Options struct {
 	// kept.
 	Schema func(ctx context.Context, id uint32) (string, error)
 	// Table describes a table, as nil if the database does not know it. Without a
-	// database it may be nil itself. Types are then those that the schema names without doubt,
-	// and the replica identity is taken to be the key of the record.
+	// database it may be nil itself. Types are then those that the message names
+	// without doubt, and the replica identity is taken to be the key of the
+	// record: a key that is less, or more, makes changes of it go unseen.
 	Table func(schema, table string) *Table
 	// Wanted reports whether any entry is over the table. Rows of other tables
 	// are not decoded.
@@ -112,12 +117,14 @@ type Decoder struct {
 	noKey                              keySchema // of a key that is missing or not understood
 
 	// What the last message pointed to.
-	old, new  []change.Value // of the rows
-	text      []byte         // texts that are made, not found
-	message   []byte
-	captured  [capturedCount]captured
-	unescaped []byte
-	scratch   []byte
+	old, new      []change.Value // of the rows
+	text          []byte         // texts that are made, not found
+	message       []byte
+	captured      [capturedCount]captured
+	unescaped     []byte
+	doubted       []*change.Value // they may stand for NULLs
+	scratch       []byte
+	sourceMembers []sourceMember // of the last message in JSON
 	// signature is made of the names of an object's members.
 	signature []byte
 	array     array
@@ -163,8 +170,11 @@ func (d *Decoder) Forget() { d.forgets.Add(1) }
 // The error is an *UnknownSchema if a schema could not be had, and an
 // *Undecodable if the record can never be read.
 func (d *Decoder) Decode(ctx context.Context, key, value []byte, e *Event) error {
+	if cap(d.text)+cap(d.scratch)+cap(d.unescaped) > scratchKept || cap(d.pairs) > pairsKept {
+		d.text, d.scratch, d.unescaped, d.pairs = nil, nil, nil, nil
+	}
+	d.text, d.scratch = d.text[:0], d.scratch[:0]
 	*e = Event{}
-	d.begin()
 	switch {
 	case len(value) == 0:
 		return d.tombstone(ctx, key, e)
@@ -174,23 +184,6 @@ func (d *Decoder) Decode(ctx context.Context, key, value []byte, e *Event) error
 		return d.decodeJSON(ctx, key, value, e)
 	}
 	return &Undecodable{Reason: reasonNeither}
-}
-
-// begin forgets what the last message pointed to.
-func (d *Decoder) begin() {
-	if cap(d.text) > scratchKept {
-		d.text = nil
-	}
-	if cap(d.scratch) > scratchKept {
-		d.scratch = nil
-	}
-	if cap(d.unescaped) > scratchKept {
-		d.unescaped = nil
-	}
-	if cap(d.pairs) > pairsKept {
-		d.pairs = nil
-	}
-	d.text, d.scratch = d.text[:0], d.scratch[:0]
 }
 
 // avroMagic is the first byte of a message in Confluent's wire format, which the

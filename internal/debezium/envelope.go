@@ -17,6 +17,9 @@ type avroSchema struct {
 	other bool
 	parts []part
 
+	// tellsNulls: see keptNulls.
+	tellsNulls bool
+
 	row    *avroType // of before and after
 	fields []field   // of the row
 	tables []*avroTable
@@ -47,11 +50,10 @@ type avroTable struct {
 }
 
 // captured is what is read of a message beside its rows: a number, or where a
-// text is.
+// text is. It is small and has no pointers, so that clearing it costs nothing.
 type captured struct {
 	n         int64
-	from, end int
-	unescaped bool // it had escapes: the text is in Decoder.unescaped
+	from, end uint32
 }
 
 const (
@@ -81,21 +83,24 @@ var capturedFields = map[string]struct {
 	"txId": {captureXID, captureVarint}, "lsn": {captureLSN, captureVarint},
 }
 
+// What the number of a captured text says of it.
+const (
+	hadEscapes = iota + 1 // it is in Decoder.unescaped
+	wasNull               // there is none
+)
+
 // capturedText is the text that was captured.
 func (d *Decoder) capturedText(slot int) []byte {
 	c := &d.captured[slot]
-	if c.unescaped {
+	if c.n == hadEscapes {
 		return d.unescaped[c.from:c.end]
 	}
 	return d.message[c.from:c.end]
 }
 
-// schema returns the compiled form of the schema of a message, whose id is id;
-// last is the one that was used last for the same.
+// schema returns the compiled form of the schema of a message, whose id is id, and
+// keeps it as the last one.
 func (d *Decoder) schema(ctx context.Context, message []byte, id uint32, last **avroSchema) (*avroSchema, error) {
-	if s := *last; s != nil && s.id == id {
-		return s, nil
-	}
 	bytes := message[1:avroHeader]
 	s, ok := d.schemas.get(bytes)
 	if !ok {
@@ -158,6 +163,7 @@ func (s *avroSchema) compile() {
 		return
 	}
 	s.row = before
+	skipOf(s.row)
 	for i := range s.row.fields {
 		s.fields = append(s.fields, fieldOf(&s.row.fields[i]))
 	}
@@ -186,6 +192,10 @@ func (s *avroSchema) compile() {
 				current.steps = append(current.steps, step{op: captureRecord, null: null, inside: &inside{skip: captures}})
 			}
 			for _, f := range source.fields {
+				if f.name == "snapshot" {
+					field := fieldOf(&f)
+					s.tellsNulls = hasFallback(&field)
+				}
 				if c, ok := capturedFields[f.name]; ok {
 					captures.capture(f.of, c.slot, c.op)
 				} else {
@@ -226,10 +236,14 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 	if !ok {
 		return &Undecodable{Reason: reasonShort}
 	}
-	s, err := d.schema(ctx, message, id, &d.lastSchema)
+	s := d.lastSchema
+	if s == nil || s.id != id {
+		var err error
+		if s, err = d.schema(ctx, message, id, &d.lastSchema); err != nil {
+			return err
+		}
+	}
 	switch {
-	case err != nil:
-		return err
 	case s.bad != "":
 		return &Undecodable{Reason: s.bad}
 	case s.other:
@@ -251,6 +265,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 			return &Undecodable{Reason: reason, Source: d.source(nil)}
 		}
 		if t != nil && t.reads(d, k) {
+			d.resolve(s.tellsNulls && d.keptNulls())
 			return d.finish(t.reader, e)
 		}
 		if reason := d.known(); reason != "" {
@@ -258,6 +273,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 		}
 		t = d.avroTable(s, k)
 		s.last = t
+		*e = Event{}
 	}
 }
 
@@ -265,8 +281,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 // or malformed.
 func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *Event) int {
 	d.captured, d.message = [capturedCount]captured{}, message
-	d.text = d.text[:0]
-	e.Old, e.New = change.Row{}, change.Row{}
+	d.text, d.doubted = d.text[:0], d.doubted[:0]
 	i := avroHeader
 	for k := range s.parts {
 		p := &s.parts[k]
@@ -277,18 +292,18 @@ func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *E
 			continue
 		}
 		if p.null != nullNever {
-			var u uint64
-			if i >= len(message) {
+			var null bool
+			if i < len(message) && message[i]&^2 == 0 {
+				null = message[i] == 0 == (p.null == nullFirst)
+				i++
+			} else if null, i = isNull(message, i, p.null); i < 0 {
 				return malformed
 			}
-			if u, i = uvarint(message, i); i < 0 || u > 2 || u == 1 {
-				return malformed
-			}
-			if (u == 0) == (p.null == nullFirst) {
+			if null {
 				continue
 			}
 		}
-		program, values := skipOf(s.row), []change.Value(nil)
+		program, values := s.row.skip, []change.Value(nil)
 		row := &e.Old
 		if p.role == roleAfter {
 			row = &e.New

@@ -15,9 +15,11 @@ import (
 // A jsonSchema is what messages with one schema block have in common, or those
 // without a schema that have rows of one table with the same members.
 type jsonSchema struct {
-	block []byte // as it stands before the payload; nil without a schema
+	block []byte // the schema as it stands before the payload; without, what tells these apart
 	bad   string
 	other bool
+	// tellsNulls: see keptNulls.
+	tellsNulls bool
 
 	fields []field
 	names  map[string]int
@@ -105,6 +107,10 @@ func newJSONSchema(block []byte) *jsonSchema {
 		s.bad = reasonEnvelope
 	default:
 		s.setFields(after.fields())
+		if snapshot := source.member("snapshot"); snapshot != nil {
+			field := snapshot.describe()
+			s.tellsNulls = hasFallback(&field)
+		}
 	}
 	return s
 }
@@ -272,10 +278,20 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 	if payload == nil {
 		return d.tombstone(ctx, key, e)
 	}
-	before, after, reason := d.readPayload(payload)
+	// The table is named behind the rows, and without a schema nothing says what
+	// members they have: they are read for the last ones, most times that does.
+	guess := s
+	if s == nil {
+		guess = d.lastPlain
+	}
+	var r *reader
+	if guess != nil {
+		r = guess.last
+	}
+	p := d.readPayload(payload, guess, r, e)
 	switch {
-	case reason != "":
-		return &Undecodable{Reason: reason, Source: d.source(nil)}
+	case p.reason != "":
+		return &Undecodable{Reason: p.reason, Source: d.source(nil)}
 	case len(d.capturedText(captureOp)) == 0, d.capturedText(captureOp)[0] == 'm':
 		return nil // nothing to apply
 	}
@@ -286,10 +302,16 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 	if err != nil {
 		return err
 	}
+	// Without a schema the default of source.snapshot is the one that it always had.
+	kept := (s == nil || s.tellsNulls) && d.keptNulls()
+	if r != nil && r.reads(d, k) && (s != nil || p.inOrder) {
+		d.resolve(kept)
+		return d.finish(r, e)
+	}
 	if s == nil {
-		row := after
+		row := p.after
 		if row == nil {
-			row = before
+			row = p.before
 		}
 		if row == nil {
 			// A TRUNCATE: of the table as it was last, if it is known.
@@ -302,113 +324,158 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 			return &Undecodable{Reason: reasonJSON, Source: d.source(nil)}
 		}
 	}
-	r := s.last
-	if r == nil || !r.reads(d, k) {
-		r = d.jsonTable(s, k)
-	}
-	if before != nil {
-		e.Old.Kind = change.Whole
-	}
-	if after != nil {
-		e.New.Kind = change.Whole
-	}
-	if r.relation != nil {
-		for _, row := range [...]struct {
-			role role
-			text []byte
-			row  *change.Row
-		}{{roleBefore, before, &e.Old}, {roleAfter, after, &e.New}} {
-			if row.text == nil {
-				continue
-			}
-			row.row.Values = d.values(row.role, len(r.relation.Wanted))
-			if !d.readRow(s, r, row.text, row.row.Values) {
-				return &Undecodable{Reason: reasonJSON, Source: d.source(r)}
-			}
+	r = d.jsonTable(s, k)
+	d.text, d.doubted = d.text[:0], d.doubted[:0]
+	for _, row := range [...]struct {
+		role role
+		text []byte
+	}{{roleBefore, p.before}, {roleAfter, p.after}} {
+		if row.text == nil {
+			continue
+		}
+		if _, ok := d.readRow(&scanner{b: row.text}, s, r, row.role, e); !ok {
+			return &Undecodable{Reason: reasonJSON, Source: d.source(r)}
 		}
 	}
+	d.resolve(kept)
 	return d.finish(r, e)
 }
 
-// readPayload reads an envelope, and returns the objects of its rows. Without an
-// op it is nothing to apply.
-func (d *Decoder) readPayload(payload []byte) (before, after []byte, reason string) {
+// A jsonPayload is an envelope as it was read.
+type jsonPayload struct {
+	before, after []byte // the objects of the rows
+	inOrder       bool   // they have the members that were guessed, each in its place
+	reason        string // why it is undecodable
+}
+
+// readPayload reads an envelope, its rows for table r of schema s; r may be nil.
+// If it has no op there is nothing to apply.
+func (d *Decoder) readPayload(payload []byte, s *jsonSchema, r *reader, e *Event) (p jsonPayload) {
 	d.captured, d.message, d.unescaped = [capturedCount]captured{}, payload, d.unescaped[:0]
-	s := scanner{b: payload}
-	some, ok := s.open('{', '}')
+	d.text, d.doubted = d.text[:0], d.doubted[:0]
+	p.inOrder = true
+	in := scanner{b: payload}
+	some, ok := in.open('{', '}')
 	members, transaction, millis := 0, 0, false
 	hasSource, hasOp := false, false
 	for some && ok {
-		name := s.name()
+		name := in.name()
 		if name.kind == tokenNone {
-			return nil, nil, reasonJSON
-		}
-		t := s.value()
-		if t.kind == tokenNone {
-			return nil, nil, reasonJSON
+			return jsonPayload{reason: reasonJSON}
 		}
 		members++
+		role := roleOther
 		switch string(name.text) {
 		case "before":
-			if t.kind == tokenObject {
-				before = t.text
-			}
+			role = roleBefore
 		case "after":
-			if t.kind == tokenObject {
-				after = t.text
-			}
+			role = roleAfter
 		case "source":
-			if hasSource = t.kind == tokenObject; hasSource && !d.readSource(payload[:t.from+len(t.text)], t.from) {
-				return nil, nil, reasonJSON
+			if in.space(); in.i < len(payload) && payload[in.i] == '{' {
+				if hasSource = d.readSource(&in); !hasSource {
+					return jsonPayload{reason: reasonJSON}
+				}
+				some, ok = in.more('}')
+				continue
 			}
-		case "op":
-			hasOp = true
-			d.captureJSON(captureOp, captureBytes, t)
 		case "status", "id", "event_count", "data_collections":
 			transaction++
 		case "ts_ms":
 			millis = true
 		}
-		some, ok = s.more('}')
+		in.space()
+		from := in.i
+		if role != roleOther && r != nil && from < len(payload) && payload[from] == '{' {
+			inOrder, ok := d.readRow(&in, s, r, role, e)
+			if !ok {
+				return jsonPayload{reason: reasonJSON}
+			}
+			p.inOrder = p.inOrder && inOrder
+			p.keep(role, payload[from:in.i])
+		} else {
+			t := in.value()
+			switch {
+			case t.kind == tokenNone:
+				return jsonPayload{reason: reasonJSON}
+			case t.kind == tokenObject:
+				p.keep(role, t.text)
+			case string(name.text) == "op":
+				hasOp = true
+				d.captureJSON(captureOp, captureBytes, t)
+			}
+		}
+		some, ok = in.more('}')
 	}
 	switch {
-	case !ok || !s.end():
-		return nil, nil, reasonJSON
+	case !ok || !in.end():
+		return jsonPayload{reason: reasonJSON}
 	case hasSource && hasOp:
 		if len(d.capturedText(captureOp)) == 0 {
-			return nil, nil, reasonOp
+			p.reason = reasonOp
 		}
-		return before, after, ""
+		return p
 	case hasSource || hasOp:
-		return nil, nil, reasonEnvelope
+		return jsonPayload{reason: reasonEnvelope}
 	case millis && (members == 1 || members == 5 && transaction == 4):
 		// A heartbeat, or the begin or end of a transaction.
 		d.captured[captureOp] = captured{}
-		return nil, nil, ""
+		return jsonPayload{}
 	}
-	return nil, nil, reasonUnwrapped
+	return jsonPayload{reason: reasonUnwrapped}
 }
 
-// readSource reads the source block, which begins at payload[from] and is the
-// end of it.
-func (d *Decoder) readSource(payload []byte, from int) bool {
-	s := scanner{b: payload, i: from}
-	some, ok := s.open('{', '}')
-	for some && ok {
-		name := s.name()
+// keep says where a row is.
+func (p *jsonPayload) keep(r role, row []byte) {
+	switch r {
+	case roleBefore:
+		p.before = row
+	case roleAfter:
+		p.after = row
+	}
+}
+
+// A sourceMember is a member of the source block, and what is captured of it; op
+// is 0 if nothing is.
+type sourceMember struct {
+	name string
+	slot int
+	op   op
+}
+
+// sourceMembersMax is how many members are expected.
+const sourceMembersMax = 32
+
+// readSource reads the source block. Its members are those of the last one, most
+// times.
+func (d *Decoder) readSource(in *scanner) bool {
+	some, ok := in.open('{', '}')
+	for i := 0; some && ok; i++ {
+		name := in.name()
 		if name.kind == tokenNone {
 			return false
 		}
-		t := s.value()
+		t := in.value()
 		if t.kind == tokenNone {
 			return false
 		}
-		if c, ok := capturedFields[string(name.text)]; ok {
-			d.captureJSON(c.slot, c.op, t)
+		var m sourceMember
+		if i < len(d.sourceMembers) && d.sourceMembers[i].name == string(name.text) {
+			m = d.sourceMembers[i]
+		} else {
+			c := capturedFields[string(name.text)]
+			m = sourceMember{d.intern(name.text), c.slot, c.op}
+			if i < len(d.sourceMembers) {
+				d.sourceMembers[i] = m
+			} else if i < sourceMembersMax {
+				d.sourceMembers = append(d.sourceMembers, m)
+			}
 		}
-		some, ok = s.more('}')
+		if m.op != 0 {
+			d.captureJSON(m.slot, m.op, t)
+		}
+		some, ok = in.more('}')
 	}
-	return ok && s.end()
+	return ok
 }
 
 func (d *Decoder) captureJSON(slot int, o op, t token) {
@@ -417,9 +484,11 @@ func (d *Decoder) captureJSON(slot int, o op, t token) {
 	case o == captureBytes && t.kind == tokenString && t.escaped:
 		from := len(d.unescaped)
 		d.unescaped, _ = unescape(d.unescaped, t.text)
-		*c = captured{from: from, end: len(d.unescaped), unescaped: true}
+		*c = captured{n: hadEscapes, from: uint32(from), end: uint32(len(d.unescaped))}
 	case o == captureBytes && t.kind == tokenString:
-		*c = captured{from: t.from, end: t.from + len(t.text)}
+		*c = captured{from: uint32(t.from), end: uint32(t.from + len(t.text))}
+	case o == captureBytes && t.kind == tokenNull:
+		c.n = wasNull
 	case o == captureVarint && t.kind == tokenNumber:
 		c.n, _ = integer(t.text)
 	}
@@ -448,22 +517,35 @@ func (d *Decoder) jsonTable(s *jsonSchema, k *keySchema) *reader {
 	return r
 }
 
-// readRow reads the wanted members of a row.
-func (d *Decoder) readRow(s *jsonSchema, r *reader, text []byte, values []change.Value) bool {
-	in := scanner{b: text}
+// readRow reads the wanted members of a row, for table r of schema s. inOrder
+// says whether its members are those of s, each in its place.
+func (d *Decoder) readRow(in *scanner, s *jsonSchema, r *reader, role role, e *Event) (inOrder, ok bool) {
+	row := &e.Old
+	if role == roleAfter {
+		row = &e.New
+	}
+	*row = change.Row{Kind: change.Whole}
+	if r.relation == nil {
+		return true, in.value().kind == tokenObject
+	}
+	row.Values = d.values(role, len(r.relation.Wanted))
 	some, ok := in.open('{', '}')
+	inOrder = true
+	members := 0
 	for next := 0; some && ok; next++ {
 		name := in.name()
 		if name.kind == tokenNone {
-			return false
+			return false, false
 		}
 		t := in.value()
 		if t.kind == tokenNone {
-			return false
+			return false, false
 		}
 		some, ok = in.more('}')
+		members++
 		// Members come in the order of the fields, most times.
 		if next >= len(s.fields) || s.fields[next].name != string(name.text) {
+			inOrder = false
 			meaning, _ := d.meaning(name)
 			at, known := s.names[string(meaning)]
 			if !known {
@@ -472,14 +554,19 @@ func (d *Decoder) readRow(s *jsonSchema, r *reader, text []byte, values []change
 			next = at
 		}
 		if slot := r.slots[next]; slot >= 0 {
-			d.setJSON(&values[slot], r.columns[next], t)
+			d.setJSON(&row.Values[slot], r.columns[next], t)
 		}
 	}
-	return ok && in.end()
+	return inOrder && members == len(s.fields), ok
 }
 
 // integer reads one.
 func integer(text []byte) (n int64, ok bool) {
+	const short = 18 // digits that always fit
+	if len(text) > 0 && len(text) <= short && isDigit(text[0]) {
+		u, end := leadingDigits(text, 0)
+		return int64(u), end == len(text)
+	}
 	n, err := strconv.ParseInt(string(text), 10, 64)
 	return n, err == nil
 }

@@ -88,7 +88,7 @@ func (d *Decoder) setArray(v *change.Value, c *column) {
 		from := len(d.text)
 		d.text = append(d.text, a.text...)
 		v.State, v.Text = change.Text, d.text[from:]
-		c.doubt(v)
+		d.doubt(v, c)
 	}
 }
 
@@ -143,8 +143,9 @@ func (d *Decoder) setPairs(v *change.Value, c *column) {
 	v.State, v.Text = change.Text, d.text[from:]
 	if string(v.Text) == d.placeholder.pair {
 		v.State, v.Text = change.Unchanged, nil
+		return
 	}
-	c.doubt(v)
+	d.doubt(v, c)
 }
 
 func appendPair(dst, key, value []byte, null bool) []byte {

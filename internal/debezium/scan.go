@@ -2,6 +2,8 @@ package debezium
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -119,19 +121,17 @@ func (s *scanner) value() token {
 	case 'n':
 		return s.word("null", tokenNull)
 	}
-	for s.i < len(s.b) {
-		switch c := s.b[s.i]; {
-		case isDigit(c), c == '-', c == '+', c == '.', c == 'e', c == 'E':
-			s.i++
-			continue
-		}
-		break
+	for s.i < len(s.b) && inNumber[s.b[s.i]] {
+		s.i++
 	}
 	if s.i == from {
 		return token{}
 	}
 	return token{kind: tokenNumber, text: s.b[from:s.i:s.i]}
 }
+
+// inNumber are the characters of numbers.
+var inNumber = [256]bool{'-': true, '+': true, '.': true, 'e': true, 'E': true, '0': true, '1': true, '2': true, '3': true, '4': true, '5': true, '6': true, '7': true, '8': true, '9': true}
 
 func (s *scanner) word(word string, kind tokenKind) token {
 	if len(s.b)-s.i < len(word) || string(s.b[s.i:s.i+len(word)]) != word {
@@ -144,31 +144,39 @@ func (s *scanner) word(word string, kind tokenKind) token {
 // string reads the string that begins here.
 func (s *scanner) string() token {
 	from := s.i + 1
-	n := bytes.IndexByte(s.b[from:], '"')
-	if n < 0 {
+	i, escaped := from+plain(s.b[from:]), false
+	for i < len(s.b) && s.b[i] == '\\' {
+		escaped = true
+		if i += 2; i > len(s.b) {
+			return token{}
+		}
+		i += plain(s.b[i:])
+	}
+	if i >= len(s.b) {
 		return token{}
 	}
-	if backslash := bytes.IndexByte(s.b[from:from+n], '\\'); backslash >= 0 {
-		return s.escapedString(from, from+backslash)
-	}
-	s.i = from + n + 1
-	return token{kind: tokenString, from: from, text: s.b[from : from+n : from+n]}
+	s.i = i + 1
+	return token{kind: tokenString, escaped: escaped, from: from, text: s.b[from:i:i]}
 }
 
-// escapedString goes on where the first escape is.
-func (s *scanner) escapedString(from, i int) token {
-	for i < len(s.b) {
-		switch s.b[i] {
-		case '\\':
-			i += 2
-		case '"':
-			s.i = i + 1
-			return token{kind: tokenString, escaped: true, from: from, text: s.b[from:i:i]}
-		default:
-			i++
+// plain returns how many bytes b begins with that are neither a quote nor a
+// backslash. It looks at eight at a time: in each byte of found the high bit is
+// set if the byte is one of the two. A borrow can set it wrongly, but only above
+// one that is set rightly.
+func plain(b []byte) int {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	n := 0
+	for ; n+8 <= len(b); n += 8 {
+		x := binary.LittleEndian.Uint64(b[n:])
+		quote, backslash := x^'"'*ones, x^'\\'*ones
+		if found := ((quote-ones)&^quote | (backslash-ones)&^backslash) & high; found != 0 {
+			return n + bits.TrailingZeros64(found)/8
 		}
 	}
-	return token{}
+	for n < len(b) && b[n] != '"' && b[n] != '\\' {
+		n++
+	}
+	return n
 }
 
 // skipNested steps over an object or array.

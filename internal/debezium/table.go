@@ -57,6 +57,9 @@ type keySchema struct {
 // keyOf returns the schema of a key.
 func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 	if id, ok := avroID(key); ok {
+		if s := d.lastKey; s != nil && s.id == id {
+			return s.key, nil
+		}
 		s, err := d.schema(ctx, key, id, &d.lastKey)
 		if err != nil {
 			return nil, err
@@ -94,6 +97,11 @@ func (r *reader) reads(d *Decoder, k *keySchema) bool {
 	return string(d.capturedText(captureTable)) == r.name.table && string(d.capturedText(captureSchema)) == r.name.schema &&
 		r.key == k && r.forgets == d.forgets.Load()
 }
+
+// keptNulls reports whether a converter has left NULLs alone. A row that no
+// snapshot read has none for source.snapshot, which has a default: so it shows
+// there what the converter does.
+func (d *Decoder) keptNulls() bool { return d.captured[captureSnapshot].n == wasNull }
 
 // known says why what was captured cannot be of a table.
 func (d *Decoder) known() (reason string) {
@@ -313,17 +321,20 @@ func keepUnchanged(updated, old []change.Value) {
 // sequence reads ["24023128","24023192"]; in a snapshot there is null for the
 // first.
 func sequence(b []byte) (s [2]uint64) {
+	const open, between = `["`, `","`
+	if len(b) > len(open) && string(b[:len(open)]) == open {
+		var i int
+		if s[0], i = leadingDigits(b, len(open)); len(b)-i > len(between) && string(b[i:i+len(between)]) == between {
+			s[1], _ = leadingDigits(b, i+len(between))
+			return s
+		}
+	}
 	i := 0
 	for place := range s {
 		for i < len(b) && !isDigit(b[i]) && b[i] != ',' {
 			i++
 		}
-		n := uint64(0)
-		for i < len(b) && isDigit(b[i]) {
-			n = n*10 + uint64(b[i]-'0')
-			i++
-		}
-		s[place] = n
+		s[place], i = leadingDigits(b, i)
 		for i < len(b) && b[i] != ',' {
 			i++
 		}

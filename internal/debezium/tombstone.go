@@ -26,6 +26,7 @@ func (d *Decoder) tombstone(ctx context.Context, key []byte, e *Event) error {
 		d.compileKey(k, r)
 	}
 	values := d.values(roleBefore, len(r.relation.Wanted))
+	d.doubted = d.doubted[:0]
 	if _, ok := avroID(key); ok {
 		if d.run(&k.program, key, avroHeader, values, 0) != len(key) {
 			return &Undecodable{Reason: reasonShort}
@@ -33,6 +34,7 @@ func (d *Decoder) tombstone(ctx context.Context, key []byte, e *Event) error {
 	} else if !d.readJSONKey(k, key, values) {
 		return &Undecodable{Reason: reasonJSON}
 	}
+	d.resolve(false)
 	for _, slot := range r.unidentified {
 		values[slot] = change.Value{}
 	}
