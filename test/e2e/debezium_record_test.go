@@ -1,9 +1,10 @@
+//go:build record
+
 package e2e
 
 import (
 	"encoding/hex"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -14,8 +15,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
-
-var debeziumRecord = flag.Bool("debezium.record", false, "record what Debezium sends into internal/debezium/testdata")
 
 // recordedSteps are what is recorded: what it shows, the statements, and how many
 // messages they bring.
@@ -37,11 +36,8 @@ var recordedSteps = []struct {
 }
 
 // The messages that the unit tests of internal/debezium read are those of a real
-// Debezium.
+// Debezium: go test ./test/e2e -tags record -run TestDebeziumsMessagesAreRecorded
 func TestDebeziumsMessagesAreRecorded(t *testing.T) {
-	if !*debeziumRecord {
-		t.Skip("with -debezium.record only")
-	}
 	for _, format := range []format{avro, jsonWithSchemas, jsonPlain} {
 		f := newTopicFixture(t, 15, format)
 		f.exec(`CREATE EXTENSION hstore`)
