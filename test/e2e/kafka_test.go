@@ -322,7 +322,11 @@ func TestKafkaWithoutADatabase(t *testing.T) {
 	f.fetch("dropped:7", product, 7)
 	f.exec("UPDATE products SET price = 77.70 WHERE id = 7")
 	i.eventually("it is dropped", func() bool { return !f.cached("dropped:7") })
-	i.eventually("it is set", func() bool { return f.value("warm:7") == `{"id":7,"name":"product 7","price":77.70}` })
+	// A change that is not young enough by the clocks only drops; the next one sets.
+	i.eventually("it is set", func() bool {
+		f.exec("UPDATE products SET name = name WHERE id = 7")
+		return f.value("warm:7") == `{"id":7,"name":"product 7","price":77.70}`
+	})
 	if s, err := i.status(); err != nil || len(s.Unpromised) == 0 || i.said("not promised") != len(s.Unpromised) {
 		t.Errorf("it does not say what is not promised: %+v, %v\n%s", s, err, i.log)
 	}
