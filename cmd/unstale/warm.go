@@ -348,8 +348,12 @@ func (w *warm) run(ctx context.Context, out io.Writer) error {
 	}
 	endFollowing()
 	<-followed
-	if gone := w.gone(results); gone != nil {
+	switch gone := w.gone(results); {
+	case gone == nil:
+	case err == nil || errors.Is(err, context.Canceled):
 		err = gone
+	default:
+		err = errors.Join(err, gone)
 	}
 	if w.options.json {
 		if err := printJSON(out, map[string]any{"entries": results}); err != nil {

@@ -264,7 +264,7 @@ func (r *refusal) passing() bool {
 	case http.StatusConflict, http.StatusServiceUnavailable:
 		return true
 	case http.StatusInternalServerError:
-		return strings.Contains(r.message, "timed out")
+		return strings.Contains(r.message, "timed out") || strings.Contains(r.message, "rebalance is expected")
 	}
 	return false
 }

@@ -443,7 +443,7 @@ echo "${COMPREPLY[@]}"
 var documentedMetrics = []string{
 	"unstale_batch_keys", "unstale_changes_total", "unstale_commit_to_redis_seconds", "unstale_effects_total", "unstale_errors_total",
 	"unstale_gaps_total", "unstale_gate_snapshots_total", "unstale_gate_wait_seconds", "unstale_holding", "unstale_keys_doubted_total", "unstale_keys_dropped_total", "unstale_keys_set_total",
-	"unstale_lag_bytes", "unstale_lag_seconds", "unstale_loads_pending", "unstale_ready", "unstale_sweep_dropped_keys_total", "unstale_sweep_scanned_keys_total",
+	"unstale_lag_bytes", "unstale_lag_records", "unstale_lag_seconds", "unstale_loads_pending", "unstale_ready", "unstale_sweep_dropped_keys_total", "unstale_sweep_scanned_keys_total",
 	"unstale_sweeping_entries", "unstale_sweeps_total",
 }
 
@@ -499,7 +499,7 @@ $`)
 	if err := json.Unmarshal([]byte(stdout), &status); err != nil || exit != 0 {
 		t.Fatalf("status --json: exit %d, %v\n%s%s", exit, err, stdout, stderr)
 	}
-	for _, name := range []string{"version", "state", "ready", "stream", "position", "settled", "confirmed", "lag_bytes", "lag_seconds", "sweeping", "holding", "gaps", "last_gap", "changes", "keys_dropped", "up_seconds"} {
+	for _, name := range []string{"version", "state", "ready", "streams", "lag_bytes", "lag_records", "lag_seconds", "sweeping", "holding", "gaps", "last_gap", "changes", "keys_dropped", "up_seconds"} {
 		if _, ok := status[name]; !ok {
 			t.Errorf("status --json has no %s:\n%s", name, stdout)
 		}

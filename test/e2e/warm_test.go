@@ -348,7 +348,7 @@ func TestAWarmThatIsSweptMeanwhileSaysSo(t *testing.T) {
 	i := startInstance(t, f.config(warmEntries))
 	i.waitReady()
 	for _, test := range []struct {
-		name  string
+		name  string // the cause, as it is said
 		sweep func()
 	}{
 		{"emptied", func() { check(t, f.rdb.FlushAll(within(t, 10*time.Second)).Err()) }},
@@ -363,7 +363,8 @@ func TestAWarmThatIsSweptMeanwhileSaysSo(t *testing.T) {
 		if n := f.warmProgress("product"); n != 0 {
 			t.Errorf("%s: the next would go on behind %d rows", test.name, n)
 		}
-		i.waitStatus("ready", func(s *admin.Status) bool { return s.Ready })
+		// It was ready until it noticed.
+		i.eventually("it is swept", func() bool { return i.saidInOrder("cause="+test.name, "msg=ready") })
 	}
 	i.stop()
 }
