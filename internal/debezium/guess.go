@@ -3,7 +3,6 @@ package debezium
 import (
 	"strings"
 
-	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/value"
 )
 
@@ -38,19 +37,9 @@ var builtInTypes = func() map[uint32]*value.Type {
 	return types
 }()
 
-// Shape is what a relation's own type oids say of its table, for a table that
-// nobody described. Columns whose types are not known without doubt have none,
-// and so no value. Columns that Debezium left out are not in it: it serves for
-// entries that name their columns.
-func Shape(r *change.Relation) value.Shape {
-	var s value.Shape
-	for _, c := range r.Columns {
-		s.Columns = append(s.Columns, value.Column{Name: c.Name, TypeOID: c.TypeOID, TypeMod: c.TypeMod, Type: builtInTypes[c.TypeOID]})
-	}
-	return s
-}
-
-// guess says what column a field is of a table that nobody described.
+// guess says what type a column has of a table that nobody described, 0 if that is
+// in doubt, and how its text is made. The text may be known where the type is not:
+// a key can be made of it, and no value.
 func (d *Decoder) guess(f *field) (oid uint32, how *column) {
 	name, named := f.parameters[parameterType]
 	if named {
