@@ -25,6 +25,9 @@ const (
 	settleMax   = 30 * time.Second
 	settlePoll  = 400 * time.Millisecond
 	settlePolls = 4
+	// failedPolls is the same for a failure: what has failed before stays so until
+	// its new task has begun, which takes a worker that has much to do a while.
+	failedPolls = 20
 )
 
 func newConnector() *cobra.Command {
@@ -687,7 +690,11 @@ func (k *kafkaConnect) settle(ctx context.Context, there func(connect.Status) bo
 		default:
 			agree = 0
 		}
-		if err == nil && (agree == settlePolls || time.Now().After(deadline)) {
+		polls := settlePolls
+		if status.Failed() {
+			polls = failedPolls
+		}
+		if err == nil && (agree >= polls || time.Now().After(deadline)) {
 			return k.stateOf(status), nil
 		}
 		if time.Now().After(deadline) {

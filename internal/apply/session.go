@@ -65,14 +65,17 @@ type session struct {
 	free    chan *plan.Batch
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
-	await   bool          // the reader waits for the first sweep
-	swept   chan struct{} // a sweep that the reader waits for has ended
-	ended   chan []int    // a sweep has: the watermarks of these streams are to say so
-	marks   chan mark
-	sweeps  sweeps
-	asking  sync.Mutex    // the gate answers one at a time
-	oldest  atomic.Uint64 // XMin of the last answer
-	lag     lag
+	await   bool // the reader waits for the first sweep
+	// restarted: every entry was swept since a connector has read everything anew.
+	// The reader's own.
+	restarted bool
+	swept     chan struct{} // a sweep that the reader waits for has ended
+	ended     chan []int    // a sweep has: the watermarks of these streams are to say so
+	marks     chan mark
+	sweeps    sweeps
+	asking    sync.Mutex    // the gate answers one at a time
+	oldest    atomic.Uint64 // XMin of the last answer
+	lag       lag
 
 	// The writer's own. doubtful: what was committed up to here may have been applied before, or
 	// was rendered for another shape of its table. It SETs nothing.
@@ -559,6 +562,13 @@ func (s *session) read(stop, ctx context.Context) error {
 			// again, if it is of this primary.
 			c.XID, c.Again = 0, c.Again || !s.unknown || c.Scan == change.Streamed
 		}
+		if c.Scan == change.Initial && st.seen != (change.Sequence{}) && !s.restarted {
+			// The connector has lost its history while nobody was attached: what was
+			// deleted meanwhile is told by nobody.
+			if batch = s.restart(ctx, reading, batch, c); batch == nil {
+				return nil
+			}
+		}
 		s.recognize(st, c)
 		if batch.Started() && (batch.Stream != c.Stream || c.Op == change.Restart) {
 			if batch = s.handOn(ctx, batch); batch == nil {
@@ -573,6 +583,7 @@ func (s *session) read(stop, ctx context.Context) error {
 		s.planner.Plan(c, batch)
 		batch.Seen = st.seen
 		if c.Op == change.Restart {
+			s.restarted = true
 			if batch = s.handOn(ctx, batch); batch == nil {
 				return nil
 			}
@@ -587,6 +598,24 @@ func (s *session) read(stop, ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// restart sweeps every entry, once a session, before c, and returns an empty batch;
+// nil if ctx has ended.
+func (s *session) restart(ctx, reading context.Context, batch *plan.Batch, c *change.Change) *plan.Batch {
+	s.restarted = true
+	if batch.Started() {
+		if batch = s.handOn(ctx, batch); batch == nil {
+			return nil
+		}
+	}
+	at := c.Position
+	at.LSN--
+	s.planner.Plan(&change.Change{Op: change.Restart, Stream: c.Stream, Position: at, Reason: "the connector has read every table anew"}, batch)
+	if batch = s.handOn(ctx, batch); batch != nil {
+		s.awaitSweep(reading)
+	}
+	return batch
 }
 
 // awaitSweep waits until a sweep has ended that would drop what is read next.

@@ -520,8 +520,10 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		// scan right behind another.
 		again := p.scanning != scan{}
 		p.scanning = scan{e.Source.Connector, e.LSN}
-		// One that was there when we came is older than the sweep of a first start.
-		if (p.streamed || again || record.Offset >= p.end) && s.begins(p.scanning) {
+		// One that was there when we came is older than the sweep of a first start, also
+		// what comes of it later; and whoever did not start for the first time knows that
+		// from its watermark.
+		if s.begins(p.scanning) && (p.streamed || again || record.Offset >= p.end) {
 			p.ahead = true
 			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, Reason: "the connector reads every table anew"}
 			return &s.change
