@@ -262,6 +262,29 @@ func TestARestartIsSweptBeforeItsRows(t *testing.T) {
 	})
 }
 
+// A connector that has read everything anew while nobody was attached has lost its
+// history: the watermark has seen changes of the log. All is swept, once, before the
+// rows, and they are compared only.
+func TestACopyThatWasMadeWhileNobodyLookedIsAGap(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.start()
+		r.send(in(0, 20, r.users(700, 200, "0")))
+		for i, id := range []string{"1", "2"} {
+			rows := r.rows("warm", 0, 300, id)
+			rows[0].Scan = change.Initial
+			r.send(in(0, uint64(30+10*i), rows))
+		}
+		r.wantDrops("user:0")
+		r.pass(sweepTime + time.Second)
+		if swept := r.sink.sweeps(); len(swept) != 2 || !strings.Contains(swept[0].templates, userTemplate) {
+			r.t.Errorf("swept %v", swept)
+		}
+		if got := r.drops(); len(got) != 3 {
+			r.t.Errorf("behind the sweep: %q", got)
+		}
+	})
+}
+
 // When the streams are others, what was read of the old ones is written before
 // they are let go of.
 func TestWhatWasReadIsWrittenBeforeStreamsAreLetGo(t *testing.T) {
