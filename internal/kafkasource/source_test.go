@@ -184,11 +184,22 @@ func TestOnlyWhatWasConfirmedIsCommitted(t *testing.T) {
 	c := r.consumer()
 	c.begin(1)
 	c.want("0 insert 1 in 700 to 1", "0 commit in 700 to 1", "0 insert 2 in 701 to 2")
-	time.Sleep(600 * time.Millisecond) // longer than commits take: there must be none
 	if at, _ := r.committed(0); at != -1 {
 		t.Fatalf("committed %d, with nothing confirmed", at)
 	}
+	// Whatever is committed from here on is what is confirmed: the first is that.
+	first := make(chan int64, 1)
+	r.cluster.ControlKey(int16(kmsg.OffsetCommit), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		select {
+		case first <- request.(*kmsg.OffsetCommitRequest).Topics[0].Partitions[0].Offset:
+		default: // a later one
+		}
+		return nil, nil, false
+	})
 	c.Confirm(0, change.Position{Timeline: change.Offsets, LSN: 1})
+	if at := <-first; at != 1 {
+		t.Fatalf("committed %d first, and 1 is confirmed", at)
+	}
 	r.eventually("it is committed", func() bool { at, by := r.committed(0); return at == 1 && by == "unstale" })
 	c.attach(1)
 	if st := c.at.Streams[0]; st.Rewound || st.Begin.LSN != 1 || st.Confirmed.LSN != 0 || st.End.LSN != 3 || st.Gap != "" {
