@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/guard":       {"internal/change"},
 	"internal/config":      {},
 	"internal/plan":        {"internal/change", "internal/guard", "internal/value"},
+	"internal/query":       {"internal/plan"},
 	"internal/apply":       {"internal/change", "internal/guard", "internal/plan"},
 	"internal/fill":        {"internal/change", "internal/guard", "internal/plan"},
 	"internal/pgsource":    {"internal/change"},

@@ -1,0 +1,45 @@
+package query
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// Derive returns what a change to each table that the query reads does to the
+// values of its parameters, in the order in which the query names the tables.
+// types are those of the parameters, as PostgreSQL's PREPARE gives them. A path has
+// the parameters in the query's order; see [Query.Order]. Its error is an *Error
+// where the query is to blame.
+func (q *Query) Derive(catalog Catalog, types []Type) ([]plan.Dependency, error) {
+	b := &binder{query: q, catalog: catalog, types: types}
+	if _, err := b.bindSelect(q.tree, nil); err != nil {
+		return nil, err
+	}
+	var dependencies []plan.Dependency
+	for _, it := range b.tables {
+		r := reachOf(it)
+		paths, why := r.solve(q, types)
+		where := r.predicate()
+		d := plan.Dependency{
+			Schema: it.relation.Schema, Table: it.relation.Name, Place: it.place, Alias: it.name,
+			Where: where, Paths: paths, Why: why,
+		}
+		for column := range it.used {
+			d.Columns = append(d.Columns, column)
+		}
+		slices.Sort(d.Columns)
+		dependencies = append(dependencies, d)
+		if it.only {
+			continue
+		}
+		for _, child := range it.relation.Children {
+			of := d
+			of.Schema, of.Table = child.Schema, child.Name
+			dependencies = append(dependencies, of)
+		}
+	}
+	slices.SortStableFunc(dependencies, func(x, y plan.Dependency) int { return cmp.Compare(x.Place, y.Place) })
+	return dependencies, nil
+}

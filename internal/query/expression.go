@@ -1,0 +1,566 @@
+package query
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+)
+
+// bind binds an expression. place is the block, or the join, that has it.
+func (b *binder) bind(node *pg.Node, at *scope, place any) (*scalar, error) {
+	s := &scalar{node: clone(node), references: map[*pg.ColumnRef]*resolved{}}
+	return s, b.bindInto(s, s.node, at, place)
+}
+
+func (b *binder) bindInto(s *scalar, root *pg.Node, at *scope, place any) (wrong error) {
+	walk(root, func(n *pg.Node) bool {
+		if wrong != nil {
+			return false
+		}
+		switch n := n.Node.(type) {
+		case *pg.Node_ColumnRef:
+			wrong = b.bindColumn(s, n.ColumnRef, at)
+			return false
+		case *pg.Node_ParamRef:
+			if i := int(n.ParamRef.Number) - 1; !slices.Contains(s.parameters, i) {
+				s.parameters = append(s.parameters, i)
+			}
+		case *pg.Node_SubLink:
+			s.opaque = true
+			if n.SubLink.Testexpr != nil {
+				if wrong = b.bindInto(s, n.SubLink.Testexpr, at, place); wrong != nil {
+					return false
+				}
+			}
+			_, wrong = b.bindSublink(n.SubLink, at, place)
+			return false
+		case *pg.Node_FuncCall:
+			wrong = b.bindCall(s, n.FuncCall)
+		case *pg.Node_SqlvalueFunction:
+			wrong = b.refuse(n.SqlvalueFunction.Location, "its value depends on the time or on who asks, and no change tells when it becomes another", instead+", or give the entry a short ttl")
+		case *pg.Node_GroupingFunc, *pg.Node_JsonObjectAgg, *pg.Node_JsonArrayAgg:
+			s.aggregates, s.opaque = true, true
+		case *pg.Node_TypeCast:
+			if n.TypeCast.Arg.GetAConst() != nil && isText(n.TypeCast.TypeName) {
+				return false // 'now'::text is a text
+			}
+		case *pg.Node_AConst:
+			switch text := strings.ToLower(strings.TrimSpace(n.AConst.GetSval().GetSval())); text {
+			case "now", "today", "tomorrow", "yesterday":
+				wrong = b.refuse(n.AConst.Location, "'"+text+"' may stand for a time, and no change tells when it becomes another", "write '"+text+"'::text if it is a text; else "+instead)
+			}
+		case *pg.Node_SetToDefault, *pg.Node_CurrentOfExpr:
+			wrong = b.refuse(-1, "this cannot be part of a SELECT", "")
+		}
+		return wrong == nil
+	})
+	return wrong
+}
+
+func isText(t *pg.TypeName) bool {
+	last := t.Names[len(t.Names)-1].GetString_().GetSval()
+	return last == "text" || last == "varchar"
+}
+
+// bindCall refuses what may read more than its arguments.
+func (b *binder) bindCall(s *scalar, call *pg.FuncCall) error {
+	schema, name := "", call.Funcname[len(call.Funcname)-1].GetString_().GetSval()
+	if len(call.Funcname) > 1 {
+		schema = call.Funcname[len(call.Funcname)-2].GetString_().GetSval()
+	}
+	function, err := b.catalog.Function(schema, name, len(call.Args))
+	if err != nil {
+		return err
+	}
+	switch {
+	case function == nil:
+		return b.refuse(call.Location, "there is no function "+name, "")
+	case function.Volatility == 'v':
+		return b.refuse(call.Location, name+"() may return another value each time, and no change tells when", instead)
+	case function.Volatility == 's' && function.BuiltIn && slices.Contains(ofTheTime, name):
+		return b.refuse(call.Location, "the value of "+name+"() depends on the time or on who asks, and no change tells when it becomes another", instead+", or give the entry a short ttl")
+	case function.Volatility == 's' && !(function.BuiltIn && slices.Contains(ofArgumentsOnly, name)):
+		return b.refuse(call.Location, name+"() may read tables, and a change to those would not be noticed", "declare it IMMUTABLE if it reads nothing but its arguments; else "+instead)
+	}
+	switch {
+	case call.Over != nil:
+		s.windows, s.opaque = true, true
+	case function.Aggregate:
+		s.aggregates, s.opaque = true, true
+	}
+	if function.ReturnsSet {
+		s.sets, s.opaque = true, true
+	}
+	return nil
+}
+
+// ofTheTime are the stable functions of PostgreSQL that people use for the time.
+var ofTheTime = strings.Fields(`now age transaction_timestamp statement_timestamp current_setting current_user session_user
+	current_schema current_schemas current_database inet_client_addr pg_backend_pid txid_current_snapshot pg_current_snapshot`)
+
+// ofArgumentsOnly are the stable functions of PostgreSQL whose value depends on
+// their arguments and on settings of the session, and on nothing else.
+var ofArgumentsOnly = strings.Fields(`to_char to_timestamp to_date to_number date_trunc date_part timezone make_timestamptz
+	date_add date_subtract generate_series concat concat_ws format quote_literal quote_nullable array_to_string string_to_array
+	to_json to_jsonb row_to_json array_to_json json_build_object json_build_array jsonb_build_object jsonb_build_array
+	json_agg jsonb_agg json_agg_strict jsonb_agg_strict json_object_agg jsonb_object_agg json_populate_record
+	jsonb_populate_record json_populate_recordset jsonb_populate_recordset json_to_record jsonb_to_record json_to_recordset
+	jsonb_to_recordset jsonb_path_query_tz jsonb_path_exists_tz jsonb_path_match_tz jsonb_path_query_array_tz
+	jsonb_path_query_first_tz to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_headline`)
+
+// bindSublink binds a subquery in an expression.
+func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, error) {
+	bound, err := b.bindSelect(link.Subselect.GetSelectStmt(), at)
+	if err != nil {
+		return nil, err
+	}
+	sl := &sublink{block: bound, up: place}
+	bound.up = sl
+	if link.SubLinkType != pg.SubLinkType_ANY_SUBLINK || len(link.OperName) > 0 && link.OperName[len(link.OperName)-1].GetString_().GetSval() != "=" {
+		return sl, nil
+	}
+	tests := []*pg.Node{link.Testexpr}
+	if row := link.Testexpr.GetRowExpr(); row != nil {
+		tests = row.Args
+	}
+	sl.carried = true
+	for i, test := range tests {
+		if i >= len(bound.outputs) || bound.outputs[i].value == nil {
+			sl.carried = false
+			continue
+		}
+		left, err := b.bind(test, at, place)
+		if err != nil {
+			return nil, err
+		}
+		right := through(bound.outputs[i], &item{kind: itemBlock, block: bound, up: sl})
+		sl.equal = append(sl.equal, equality(left, right, place))
+		// NULL NOT IN (...) and 1 NOT IN (..., NULL) are neither true nor false, so
+		// that a row with a NULL touches every row that is compared.
+		sl.carried = sl.carried && left.notNull() && right.notNull()
+	}
+	return sl, nil
+}
+
+// notNull reports whether a scalar is a column that holds no NULL.
+func (s *scalar) notNull() bool {
+	to := s.references[s.node.GetColumnRef()]
+	if to == nil {
+		return false
+	}
+	if to.value != nil {
+		return to.value.notNull()
+	}
+	if to.item == nil || to.name == "" || !to.item.relation.Column(to.name).NotNull {
+		return false
+	}
+	// An outer join may show NULL for it.
+	for it, up := to.item, to.item.up; ; {
+		join, ok := up.(*item)
+		if !ok {
+			return len(to.from) == 1
+		}
+		if join.kind == itemJoin && join.nullable(it) {
+			return false
+		}
+		it, up = join, join.up
+	}
+}
+
+// nullable reports whether a join may show NULLs for all of one of its sides.
+func (it *item) nullable(side *item) bool {
+	switch it.join {
+	case pg.JoinType_JOIN_LEFT:
+		return side == it.right
+	case pg.JoinType_JOIN_RIGHT:
+		return side == it.left
+	case pg.JoinType_JOIN_FULL:
+		return true
+	}
+	return false
+}
+
+// bindColumn finds what a column name means.
+func (b *binder) bindColumn(s *scalar, ref *pg.ColumnRef, at *scope) error {
+	var names []string
+	star := false
+	for _, field := range ref.Fields {
+		if field.GetAStar() != nil {
+			star = true
+			continue
+		}
+		names = append(names, field.GetString_().GetSval())
+	}
+	said := strings.Join(names, ".")
+	column, table, schema := "", "", ""
+	switch {
+	case star && len(names) == 0:
+		s.opaque = true // count(*)
+		return nil
+	case star:
+		table = names[len(names)-1]
+	default:
+		column, names = names[len(names)-1], names[:len(names)-1]
+		if len(names) > 0 {
+			table = names[len(names)-1]
+		}
+		if len(names) > 1 {
+			schema = names[len(names)-2]
+		}
+	}
+	for sc := at; sc != nil; sc = sc.outer {
+		for _, it := range sc.items {
+			switch {
+			case table == "":
+			case it.name != table, schema != "" && (it.relation == nil || it.relation.Schema != schema):
+				continue
+			case star:
+				b.whole(s, ref, it)
+				return nil
+			}
+			if table == "" && it.kind == itemJoin && it.name == "" && !slices.Contains(it.using, column) {
+				continue
+			}
+			if i := slices.IndexFunc(it.outputs, func(o output) bool { return o.name == column }); i >= 0 {
+				b.found(s, ref, it, i)
+				return nil
+			}
+		}
+		// The name of a table stands for its row; and a function may have columns that
+		// nobody has named.
+		for _, it := range sc.items {
+			if table == "" && it.name == column && it.name != "" && !it.anyColumn {
+				b.whole(s, ref, it)
+				return nil
+			}
+		}
+		for _, it := range sc.items {
+			if it.anyColumn && (table == "" || it.name == table) {
+				s.opaque = true
+				s.references[ref] = &resolved{reference: reference{from: []*item{it}}}
+				return nil
+			}
+		}
+	}
+	return b.refuse(ref.Location, "there is no column "+said+" here", "")
+}
+
+// whole binds a reference to a row.
+func (b *binder) whole(s *scalar, ref *pg.ColumnRef, it *item) {
+	s.opaque = true
+	var mark func(it *item)
+	mark = func(it *item) {
+		switch it.kind {
+		case itemTable:
+			found := reference{item: it, from: []*item{it}}
+			found.mark()
+			s.reads = append(s.reads, found)
+		case itemJoin:
+			mark(it.left)
+			mark(it.right)
+		default:
+			s.reads = append(s.reads, reference{from: []*item{it}})
+		}
+	}
+	mark(it)
+	s.references[ref] = &resolved{reference: reference{item: it, from: []*item{it}}}
+}
+
+// found binds a reference to column i of an item.
+func (b *binder) found(s *scalar, ref *pg.ColumnRef, it *item, i int) {
+	shown := it.outputs[i]
+	if it.kind == itemTable {
+		to := reference{item: it, name: it.relation.Columns[i].Name, from: []*item{it}}
+		to.mark()
+		s.references[ref] = &resolved{reference: to}
+		s.reads = append(s.reads, to)
+		return
+	}
+	if shown.value == nil || shown.value.opaque {
+		s.opaque = true
+		to := reference{from: []*item{it}}
+		s.references[ref] = &resolved{reference: to}
+		s.reads = append(s.reads, to)
+		return
+	}
+	value := through(shown, it)
+	s.references[ref] = &resolved{value: value}
+	for _, parameter := range value.parameters {
+		if !slices.Contains(s.parameters, parameter) {
+			s.parameters = append(s.parameters, parameter)
+		}
+	}
+	for _, read := range value.reads {
+		read.mark()
+		s.reads = append(s.reads, read)
+	}
+}
+
+// conjuncts binds a condition as the conditions that must all hold.
+func (b *binder) conjuncts(node *pg.Node, at *scope, place any) ([]*conjunct, error) {
+	if and := node.GetBoolExpr(); and != nil && and.Boolop == pg.BoolExprType_AND_EXPR {
+		var all []*conjunct
+		for _, arg := range and.Args {
+			some, err := b.conjuncts(arg, at, place)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, some...)
+		}
+		return all, nil
+	}
+	if link := node.GetSubLink(); link != nil && (link.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK || link.SubLinkType == pg.SubLinkType_ANY_SUBLINK) {
+		sl, err := b.bindSublink(link, at, place)
+		if err != nil {
+			return nil, err
+		}
+		s := &scalar{node: clone(node), opaque: true}
+		if link.Testexpr != nil {
+			tested, err := b.bind(link.Testexpr, at, place)
+			if err != nil {
+				return nil, err
+			}
+			s.reads, s.parameters = tested.reads, tested.parameters
+		}
+		sl.required, sl.carried = true, len(sl.equal) > 0
+		return []*conjunct{{scalar: s, place: place, sublink: sl}}, nil
+	}
+	if or := node.GetBoolExpr(); or != nil && or.Boolop == pg.BoolExprType_OR_EXPR && !hasSublink(node) {
+		whole, err := b.bind(node, at, place)
+		if err != nil {
+			return nil, err
+		}
+		c := &conjunct{scalar: whole, place: place}
+		for _, arg := range or.Args {
+			one, err := b.conjuncts(arg, at, place)
+			if err != nil {
+				return nil, err
+			}
+			c.any = append(c.any, one)
+		}
+		return []*conjunct{c}, nil
+	}
+	compare := node.GetAExpr()
+	if compare != nil && compare.Kind == pg.A_Expr_Kind_AEXPR_IN && operator(compare) == "=" && !hasSublink(node) {
+		whole, err := b.bind(node, at, place)
+		if err != nil {
+			return nil, err
+		}
+		c := &conjunct{scalar: whole, place: place}
+		for _, one := range compare.Rexpr.GetList().GetItems() {
+			left, err := b.bind(compare.Lexpr, at, place)
+			if err != nil {
+				return nil, err
+			}
+			right, err := b.bind(one, at, place)
+			if err != nil {
+				return nil, err
+			}
+			c.any = append(c.any, []*conjunct{equality(left, right, place)})
+		}
+		return []*conjunct{c}, nil
+	}
+	if compare != nil && compare.Kind == pg.A_Expr_Kind_AEXPR_OP && operator(compare) == "=" && compare.Lexpr != nil {
+		l, r := compare.Lexpr.GetRowExpr(), compare.Rexpr.GetRowExpr()
+		if l != nil && r != nil && len(l.Args) == len(r.Args) {
+			var all []*conjunct
+			for i := range l.Args {
+				some, err := b.conjuncts(&pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{
+					Kind: compare.Kind, Name: compare.Name, Lexpr: l.Args[i], Rexpr: r.Args[i], Location: compare.Location,
+				}}}, at, place)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, some...)
+			}
+			return all, nil
+		}
+		left, err := b.bind(compare.Lexpr, at, place)
+		if err != nil {
+			return nil, err
+		}
+		right, err := b.bind(compare.Rexpr, at, place)
+		if err != nil {
+			return nil, err
+		}
+		return []*conjunct{equality(left, right, place)}, nil
+	}
+	bound, err := b.bind(node, at, place)
+	if err != nil {
+		return nil, err
+	}
+	return []*conjunct{{scalar: bound, place: place}}, nil
+}
+
+func operator(e *pg.A_Expr) string {
+	if len(e.Name) != 1 {
+		return "" // OPERATOR(schema.=): whose it is is not known
+	}
+	return e.Name[0].GetString_().GetSval()
+}
+
+func hasSublink(node *pg.Node) bool {
+	found := false
+	walk(node, func(n *pg.Node) bool {
+		found = found || n.GetSubLink() != nil
+		return !found
+	})
+	return found
+}
+
+// strict are PostgreSQL's operators that give NULL for NULL.
+var strict = strings.Fields("= <> != < > <= >= + - * / % ^ ~~ !~~ ~~* !~~* ~ ~* !~ !~*")
+
+// rejects reports whether the condition cannot be true where every column of the
+// items for which inside is true is NULL.
+func (c *conjunct) rejects(inside func(*item) bool) bool {
+	if c.sublink != nil {
+		for _, equal := range c.sublink.equal {
+			if equal.left.nullIfNull(equal.left.node, inside) {
+				return true
+			}
+		}
+		return false
+	}
+	return c.scalar.rejectsIn(c.node, inside)
+}
+
+func (s *scalar) rejectsIn(node *pg.Node, inside func(*item) bool) bool {
+	switch n := node.Node.(type) {
+	case *pg.Node_BoolExpr:
+		and := n.BoolExpr.Boolop == pg.BoolExprType_AND_EXPR
+		if n.BoolExpr.Boolop == pg.BoolExprType_NOT_EXPR {
+			return s.nullIfNull(n.BoolExpr.Args[0], inside)
+		}
+		for _, arg := range n.BoolExpr.Args {
+			if s.rejectsIn(arg, inside) == and {
+				return and
+			}
+		}
+		return !and
+	case *pg.Node_NullTest:
+		return n.NullTest.Nulltesttype == pg.NullTestType_IS_NOT_NULL && s.nullIfNull(n.NullTest.Arg, inside)
+	case *pg.Node_BooleanTest:
+		switch n.BooleanTest.Booltesttype {
+		case pg.BoolTestType_IS_TRUE, pg.BoolTestType_IS_FALSE, pg.BoolTestType_IS_NOT_UNKNOWN:
+			return s.nullIfNull(n.BooleanTest.Arg, inside)
+		}
+		return false
+	}
+	return s.nullIfNull(node, inside)
+}
+
+// nullIfNull reports whether the expression is NULL where every column of the items
+// for which inside is true is.
+func (s *scalar) nullIfNull(node *pg.Node, inside func(*item) bool) bool {
+	switch n := node.Node.(type) {
+	case *pg.Node_ColumnRef:
+		to := s.references[n.ColumnRef]
+		if to == nil {
+			return false
+		}
+		if to.value != nil {
+			// What a subquery shows is NULL outside of it, whatever it is made of.
+			return slices.ContainsFunc(to.value.reads, func(r reference) bool {
+				return len(r.from) > 1 && slices.ContainsFunc(r.from[1:], inside)
+			}) || to.value.nullIfNull(to.value.node, inside)
+		}
+		return slices.ContainsFunc(to.from, inside)
+	case *pg.Node_TypeCast:
+		return s.nullIfNull(n.TypeCast.Arg, inside)
+	case *pg.Node_CollateClause:
+		return s.nullIfNull(n.CollateClause.Arg, inside)
+	case *pg.Node_AExpr:
+		e := n.AExpr
+		switch e.Kind {
+		case pg.A_Expr_Kind_AEXPR_OP, pg.A_Expr_Kind_AEXPR_LIKE, pg.A_Expr_Kind_AEXPR_ILIKE:
+			if !slices.Contains(strict, operator(e)) || e.Rexpr.GetSubLink() != nil && e.Rexpr.GetSubLink().SubLinkType != pg.SubLinkType_EXPR_SUBLINK {
+				return false
+			}
+			return e.Lexpr != nil && s.nullIfNull(e.Lexpr, inside) || s.nullIfNull(e.Rexpr, inside)
+		case pg.A_Expr_Kind_AEXPR_IN, pg.A_Expr_Kind_AEXPR_BETWEEN:
+			return s.nullIfNull(e.Lexpr, inside)
+		}
+	case *pg.Node_BoolExpr:
+		return n.BoolExpr.Boolop == pg.BoolExprType_NOT_EXPR && s.nullIfNull(n.BoolExpr.Args[0], inside)
+	}
+	return false
+}
+
+// text names what a scalar is: two of the same text are always equal.
+func (s *scalar) text() string {
+	text, ok := s.write(func(it *item) string { return fmt.Sprintf("%p", it) })
+	if !ok {
+		return fmt.Sprintf("%p", s)
+	}
+	return text
+}
+
+// write spells the scalar with the names that tables have; not ok if it cannot be.
+func (s *scalar) write(name func(*item) string) (sql string, ok bool) {
+	node, ok := s.spell(name)
+	if !ok {
+		return "", false
+	}
+	sql, err := pg.Deparse(&pg.ParseResult{Version: version(), Stmts: []*pg.RawStmt{{Stmt: &pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: &pg.SelectStmt{
+		TargetList:  []*pg.Node{{Node: &pg.Node_ResTarget{ResTarget: &pg.ResTarget{Val: node}}}},
+		LimitOption: pg.LimitOption_LIMIT_OPTION_DEFAULT, Op: pg.SetOperation_SETOP_NONE,
+	}}}}}})
+	if err != nil {
+		return "", false
+	}
+	return strings.TrimPrefix(sql, "SELECT "), true
+}
+
+// version is that of the parser's trees.
+var version = sync.OnceValue(func() int32 {
+	result, err := pg.Parse("SELECT")
+	if err != nil {
+		panic(err)
+	}
+	return result.Version
+})
+
+// spell is a copy of the expression in which every column has the name of its table.
+func (s *scalar) spell(name func(*item) string) (*pg.Node, bool) {
+	if s.opaque {
+		return nil, false
+	}
+	// The copy's references are found in the order of the original's.
+	var originals []*pg.ColumnRef
+	walk(s.node, func(n *pg.Node) bool {
+		if ref := n.GetColumnRef(); ref != nil {
+			originals = append(originals, ref)
+		}
+		return true
+	})
+	copied := clone(s.node)
+	ok, i := true, 0
+	walk(copied, func(n *pg.Node) bool {
+		if n.GetColumnRef() == nil {
+			return true
+		}
+		to := s.references[originals[i]]
+		i++
+		switch {
+		case to == nil, to.union != nil:
+			ok = false
+		case to.value != nil:
+			below, fine := to.value.spell(name)
+			if !fine {
+				ok = false
+				return false
+			}
+			n.Node = below.Node
+		case to.item == nil || to.name == "":
+			ok = false
+		default:
+			n.Node = &pg.Node_ColumnRef{ColumnRef: &pg.ColumnRef{Fields: []*pg.Node{pg.MakeStrNode(name(to.item)), pg.MakeStrNode(to.name)}}}
+		}
+		return false
+	})
+	return copied, ok
+}

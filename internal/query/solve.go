@@ -1,0 +1,467 @@
+package query
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// alternativesMax bounds the ORs that are taken apart.
+const alternativesMax = 32
+
+// A column of an occurrence of a table.
+type column struct {
+	item *item
+	name string
+}
+
+func (c column) typ() Type { return c.item.relation.Column(c.name).Type }
+
+// solve finds the paths from a row of the occurrence to the values of the
+// parameters. why says why there are none.
+func (r *reach) solve(q *Query, types []Type) (paths []plan.Path, why string) {
+	return r.alternatives(q, types, r.usable, nil, alternativesMax)
+}
+
+// alternatives tries with the conditions as they are, and then takes one OR after
+// the other apart.
+func (r *reach) alternatives(q *Query, types []Type, usable []*conjunct, apart []*conjunct, budget int) (paths []plan.Path, why string) {
+	path, why := r.path(q, types, usable)
+	if path != nil {
+		return []plan.Path{*path}, ""
+	}
+	for _, c := range usable {
+		if c.any == nil || slices.Contains(apart, c) || len(c.any) > budget {
+			continue
+		}
+		paths = paths[:0]
+		solved := true
+		for _, one := range c.any {
+			more, _ := r.alternatives(q, types, append(slices.Clone(usable), one...), append(slices.Clone(apart), c), budget/len(c.any))
+			if more == nil {
+				solved = false
+				break
+			}
+			paths = append(paths, more...)
+		}
+		if solved {
+			return paths, ""
+		}
+	}
+	return nil, why
+}
+
+// path finds one path, if the conditions tie every parameter to the row.
+func (r *reach) path(q *Query, types []Type, usable []*conjunct) (*plan.Path, string) {
+	classes := equalities(usable, types)
+	found := make([]source, len(q.Parameters))
+	for i, name := range q.Parameters {
+		source, why := r.source(classes, usable, i, types[i])
+		if source == nil {
+			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
+		}
+		found[i] = *source
+	}
+	direct := make([]string, len(found))
+	for i, s := range found {
+		if s.column.item != r.of {
+			return r.lookup(q, types, usable, found)
+		}
+		direct[i] = s.column.name
+	}
+	return &plan.Path{Key: direct}, ""
+}
+
+// source is where the value of a parameter comes from: a column of the row, or an
+// expression over it and other tables.
+type source struct {
+	column column
+	*scalar
+}
+
+// source finds that of parameter i: at best a column of the row itself.
+func (r *reach) source(c classes, usable []*conjunct, i int, of Type) (*source, string) {
+	var best *source
+	why := ""
+	if of.family() == "" {
+		return nil, fmt.Sprintf(" of texts: it is %s, of which values that differ as texts are equal", cmp.Or(of.Name, "of an unknown type"))
+	}
+	for _, at := range c.of(parameter(i)) {
+		if at.item == r.of {
+			return &source{column: column{at.item, at.name}}, ""
+		}
+		if at.item != nil && r.there[at.item] && best == nil {
+			best = &source{column: column{at.item, at.name}, scalar: at.scalar}
+		}
+	}
+	if best != nil {
+		return best, ""
+	}
+	for _, u := range usable {
+		for _, sides := range [][2]*scalar{{u.left, u.right}, {u.right, u.left}} {
+			if sides[0] == nil || sides[1] == nil || !sides[0].isParameter(i) {
+				continue
+			}
+			by := sides[1]
+			if to := by.column(); to != nil && to.item.relation.Column(to.name).family() != of.family() {
+				why = fmt.Sprintf(" of texts: %s is %s", to.name, to.item.relation.Column(to.name).Name)
+				continue
+			}
+			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) || !by.textual() {
+				continue
+			}
+			return &source{scalar: by}, ""
+		}
+	}
+	return nil, why
+}
+
+// knows reports whether all that a scalar reads is there.
+func (r *reach) knows(s *scalar) bool {
+	return !slices.ContainsFunc(s.reads, func(read reference) bool { return read.item == nil || read.name == "" || !r.there[read.item] })
+}
+
+// textual reports whether nothing in a computed value makes texts equal that
+// differ.
+func (s *scalar) textual() bool {
+	fine := true
+	walk(s.node, func(n *pg.Node) bool {
+		fine = fine && n.GetCollateClause() == nil
+		return fine
+	})
+	for _, to := range s.references {
+		fine = fine && (to.value == nil || to.value.textual())
+	}
+	return fine && !slices.ContainsFunc(s.reads, func(read reference) bool {
+		of := column{read.item, read.name}.typ()
+		return of.Nondeterministic || of.Base == "bpchar" || of.Base == ""
+	})
+}
+
+// bare is the scalar without casts that keep equality.
+func (s *scalar) bare() *pg.Node {
+	node := s.node
+	for {
+		switch n := node.Node.(type) {
+		case *pg.Node_CollateClause:
+			return node
+		case *pg.Node_TypeCast:
+			if len(n.TypeCast.TypeName.Typmods) > 0 || !n.TypeCast.Arg.ProtoReflect().IsValid() || n.TypeCast.Arg.GetParamRef() == nil {
+				return node
+			}
+			node = n.TypeCast.Arg
+		default:
+			return node
+		}
+	}
+}
+
+func (s *scalar) isParameter(i int) bool {
+	if to := s.references[s.node.GetColumnRef()]; to != nil && to.value != nil {
+		return to.value.isParameter(i)
+	}
+	ref := s.bare().GetParamRef()
+	return ref != nil && int(ref.Number)-1 == i
+}
+
+// column is the column of a table that the scalar is, nil if it is none.
+func (s *scalar) column() *column {
+	to := s.references[s.node.GetColumnRef()]
+	switch {
+	case to == nil:
+		return nil
+	case to.value != nil:
+		return to.value.column()
+	case to.item == nil || to.item.kind != itemTable || to.name == "":
+		return nil
+	}
+	return &column{to.item, to.name}
+}
+
+// A term of an equality: a parameter or a column.
+type term struct {
+	parameter int // -1: a column
+	item      *item
+	name      string
+	*scalar
+}
+
+func parameter(i int) term { return term{parameter: i} }
+
+func (t term) same(u term) bool {
+	return t.parameter == u.parameter && t.item == u.item && t.name == u.name
+}
+
+// classes are sets of terms that are equal, as texts too.
+type classes [][]term
+
+func (c classes) of(t term) []term {
+	for _, class := range c {
+		if slices.ContainsFunc(class, t.same) {
+			return class
+		}
+	}
+	return nil
+}
+
+func equalities(usable []*conjunct, types []Type) classes {
+	var c classes
+	for _, u := range usable {
+		if u.left == nil || u.right == nil {
+			continue
+		}
+		l, okL := u.left.term(types)
+		r, okR := u.right.term(types)
+		if !okL || !okR || l.same(r) {
+			continue
+		}
+		if family := l.family(types); family == "" || family != r.family(types) {
+			continue
+		}
+		a, b := c.index(l), c.index(r)
+		switch {
+		case a < 0 && b < 0:
+			c = append(c, []term{l, r})
+		case a < 0:
+			c[b] = append(c[b], l)
+		case b < 0:
+			c[a] = append(c[a], r)
+		case a != b:
+			c[a] = append(c[a], c[b]...)
+			c = slices.Delete(c, b, b+1)
+		}
+	}
+	return c
+}
+
+func (c classes) index(t term) int {
+	return slices.IndexFunc(c, func(class []term) bool { return slices.ContainsFunc(class, t.same) })
+}
+
+func (s *scalar) term(types []Type) (term, bool) {
+	for i := range types {
+		if s.isParameter(i) {
+			return term{parameter: i, scalar: s}, true
+		}
+	}
+	if at := s.column(); at != nil {
+		return term{parameter: -1, item: at.item, name: at.name, scalar: s}, true
+	}
+	return term{}, false
+}
+
+func (t term) family(types []Type) string {
+	if t.parameter >= 0 {
+		return types[t.parameter].family()
+	}
+	return column{t.item, t.name}.typ().family()
+}
+
+// lookup writes the statement that leads from rows of the occurrence to the
+// parameters, through the fewest tables.
+func (r *reach) lookup(q *Query, types []Type, usable []*conjunct, found []source) (*plan.Path, string) {
+	edges := r.edges(usable)
+	with := []*item{}
+	for i, s := range found {
+		wanted := []*item{s.column.item}
+		if s.column.item == nil {
+			wanted = wanted[:0]
+			for _, read := range s.reads {
+				wanted = append(wanted, read.item)
+			}
+		}
+		for _, it := range wanted {
+			if it == r.of || slices.Contains(with, it) {
+				continue
+			}
+			way := shortest(edges, r.of, it)
+			if way == nil {
+				return nil, fmt.Sprintf("no equality joins its rows with those of %s, which tell @%s", it.relation.Name, q.Parameters[i])
+			}
+			for _, on := range way {
+				if on != r.of && !slices.Contains(with, on) {
+					with = append(with, on)
+				}
+			}
+		}
+	}
+	slices.SortFunc(with, func(a, b *item) int { return cmp.Compare(a.place, b.place) })
+	w := &writer{of: r.of, with: with}
+	var keys, where []string
+	for i, s := range found {
+		if s.column.item != nil {
+			keys = append(keys, asKey(w.column(s.column), types[i]))
+		} else {
+			text, ok := s.write(w.name)
+			if !ok {
+				return nil, fmt.Sprintf("what @%s is equal to cannot be computed elsewhere", q.Parameters[i])
+			}
+			w.takes(s.scalar)
+			keys = append(keys, computedKey(text, types[i]))
+		}
+	}
+	for _, c := range usable {
+		if c.opaque || len(c.parameters) > 0 || len(c.reads) == 0 || c.sublink != nil {
+			continue
+		}
+		if slices.ContainsFunc(c.reads, func(read reference) bool {
+			return read.item == nil || read.name == "" || read.item != r.of && !slices.Contains(with, read.item) || read.item == r.of && !takeable(column{read.item, read.name})
+		}) {
+			continue
+		}
+		text, ok := c.write(w.name)
+		if !ok || slices.Contains(where, text) {
+			continue
+		}
+		w.takes(c.scalar)
+		where = append(where, text)
+	}
+	if slices.ContainsFunc(w.arguments, func(a plan.Argument) bool { return a.Type == "" }) {
+		return nil, "a column that leads on is an array"
+	}
+	if len(w.arguments) == 0 {
+		return nil, "no column of its rows leads on"
+	}
+	return &plan.Path{Lookup: &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}}, ""
+}
+
+// takeable reports whether the column's values can be given to a statement in an
+// array.
+func takeable(c column) bool { return !strings.HasSuffix(c.typ().Name, "[]") }
+
+// edges are the tables that equalities join, both ways.
+func (r *reach) edges(usable []*conjunct) map[*item][]*item {
+	edges := map[*item][]*item{}
+	for _, c := range usable {
+		if c.left == nil || c.right == nil || c.opaque || len(c.parameters) > 0 || !r.knows(c.scalar) {
+			continue
+		}
+		if _, ok := c.write(func(*item) string { return "t" }); !ok {
+			continue
+		}
+		for _, a := range c.left.reads {
+			for _, b := range c.right.reads {
+				if a.item == b.item || a.item == r.of && !takeable(column{a.item, a.name}) || b.item == r.of && !takeable(column{b.item, b.name}) {
+					continue
+				}
+				edges[a.item] = append(edges[a.item], b.item)
+				edges[b.item] = append(edges[b.item], a.item)
+			}
+		}
+	}
+	return edges
+}
+
+// shortest is a shortest way between two tables, both included.
+func shortest(edges map[*item][]*item, from, to *item) []*item {
+	before := map[*item]*item{from: from}
+	for open := []*item{from}; len(open) > 0; open = open[1:] {
+		at := open[0]
+		if at == to {
+			var way []*item
+			for ; at != from; at = before[at] {
+				way = append(way, at)
+			}
+			return append(way, from)
+		}
+		for _, next := range edges[at] {
+			if before[next] == nil {
+				before[next] = at
+				open = append(open, next)
+			}
+		}
+	}
+	return nil
+}
+
+// A writer spells a lookup.
+type writer struct {
+	of        *item
+	with      []*item
+	arguments []plan.Argument
+}
+
+func (w *writer) name(it *item) string {
+	if it == w.of {
+		return "changed"
+	}
+	return fmt.Sprintf("t%d", slices.Index(w.with, it)+1)
+}
+
+func (w *writer) column(c column) string {
+	if c.item == w.of {
+		w.take(c.name)
+	}
+	return w.name(c.item) + "." + quote(c.name)
+}
+
+func (w *writer) takes(s *scalar) {
+	for _, read := range s.reads {
+		if read.item == w.of {
+			w.take(read.name)
+		}
+	}
+}
+
+func (w *writer) take(name string) {
+	if slices.ContainsFunc(w.arguments, func(a plan.Argument) bool { return a.Column == name }) {
+		return
+	}
+	argument := plan.Argument{Column: name}
+	if at := (column{w.of, name}); takeable(at) {
+		argument.Type = at.typ().Name
+	}
+	w.arguments = append(w.arguments, argument)
+}
+
+// asKey spells the value of a column as the log would.
+func asKey(value string, of Type) string {
+	if of.Base == "bool" {
+		return "left(" + value + "::boolean::text, 1)"
+	}
+	return value + "::text"
+}
+
+// computedKey does so for an expression, which may be of a type that only compares
+// as equal with that of the parameter: 10.00 is the key 10.
+func computedKey(value string, of Type) string {
+	switch of.family() {
+	case "whole number":
+		return "trim_scale((" + value + ")::numeric)::text"
+	case "text":
+		return "(" + value + ")::text"
+	}
+	return asKey("("+value+")::"+of.Name, of)
+}
+
+func (w *writer) statement(keys, where []string) string {
+	var sql strings.Builder
+	sql.WriteString("SELECT DISTINCT " + strings.Join(keys, ", ") + "\nFROM unnest(")
+	names := make([]string, len(w.arguments))
+	for i, argument := range w.arguments {
+		if i > 0 {
+			sql.WriteString(", ")
+		}
+		fmt.Fprintf(&sql, "$%d::text[]::%s[]", i+1, argument.Type)
+		names[i] = quote(argument.Column)
+	}
+	sql.WriteString(") AS changed(" + strings.Join(names, ", ") + ")")
+	for _, it := range w.with {
+		sql.WriteString(", ")
+		if it.only {
+			sql.WriteString("ONLY ")
+		}
+		fmt.Fprintf(&sql, "%s.%s AS %s", quote(it.relation.Schema), quote(it.relation.Name), w.name(it))
+	}
+	if len(where) > 0 {
+		sql.WriteString("\nWHERE " + strings.Join(where, "\n  AND "))
+	}
+	return sql.String()
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
