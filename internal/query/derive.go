@@ -9,10 +9,10 @@ import (
 
 // Derive returns what a change to each table that the query reads does to the
 // values of its parameters, in the order in which the query names the tables.
-// types are those of the parameters, as PostgreSQL's PREPARE gives them. A path has
-// the parameters in the query's order; see [Query.Order]. Its error is an *Error
-// where the query is to blame.
-func (q *Query) Derive(catalog Catalog, types []Type) ([]plan.Dependency, error) {
+// types are those of q.Parameters, as PostgreSQL's PREPARE gives them; key names the
+// parameters in the order of the key's placeholders, which is that of every path. Its
+// error is an *Error where the query is to blame.
+func (q *Query) Derive(catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
 	b := &binder{query: q, catalog: catalog, types: types}
 	if _, err := b.bindSelect(q.tree, nil); err != nil {
 		return nil, err
@@ -20,7 +20,7 @@ func (q *Query) Derive(catalog Catalog, types []Type) ([]plan.Dependency, error)
 	var dependencies []plan.Dependency
 	for _, it := range b.tables {
 		r := reachOf(it)
-		paths, why := r.solve(q, types)
+		paths, why := r.solve(&asked{q.Parameters, types, key})
 		where := r.predicate()
 		d := plan.Dependency{
 			Schema: it.relation.Schema, Table: it.relation.Name, Place: it.place, Alias: it.name,

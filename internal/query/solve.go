@@ -22,16 +22,23 @@ type column struct {
 
 func (c column) typ() Type { return c.item.relation.Column(c.name).Type }
 
+// asked are the parameters to be reached, and their order.
+type asked struct {
+	parameters []string
+	types      []Type
+	key        []string
+}
+
 // solve finds the paths from a row of the occurrence to the values of the
 // parameters. why says why there are none.
-func (r *reach) solve(q *Query, types []Type) (paths []plan.Path, why string) {
-	return r.alternatives(q, types, r.usable, nil, alternativesMax)
+func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
+	return r.alternatives(a, r.usable, nil, alternativesMax)
 }
 
 // alternatives tries with the conditions as they are, and then takes one OR after
 // the other apart.
-func (r *reach) alternatives(q *Query, types []Type, usable []*conjunct, apart []*conjunct, budget int) (paths []plan.Path, why string) {
-	path, why := r.path(q, types, usable)
+func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, budget int) (paths []plan.Path, why string) {
+	path, why := r.path(a, usable)
 	if path != nil {
 		return []plan.Path{*path}, ""
 	}
@@ -42,7 +49,7 @@ func (r *reach) alternatives(q *Query, types []Type, usable []*conjunct, apart [
 		paths = paths[:0]
 		solved := true
 		for _, one := range c.any {
-			more, _ := r.alternatives(q, types, append(slices.Clone(usable), one...), append(slices.Clone(apart), c), budget/len(c.any))
+			more, _ := r.alternatives(a, append(slices.Clone(usable), one...), append(slices.Clone(apart), c), budget/len(c.any))
 			if more == nil {
 				solved = false
 				break
@@ -57,20 +64,22 @@ func (r *reach) alternatives(q *Query, types []Type, usable []*conjunct, apart [
 }
 
 // path finds one path, if the conditions tie every parameter to the row.
-func (r *reach) path(q *Query, types []Type, usable []*conjunct) (*plan.Path, string) {
-	classes := equalities(usable, types)
-	found := make([]source, len(q.Parameters))
-	for i, name := range q.Parameters {
-		source, why := r.source(classes, usable, i, types[i])
+func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
+	classes := equalities(usable, a.types)
+	found := make([]source, len(a.key))
+	for i, name := range a.key {
+		parameter := slices.Index(a.parameters, name)
+		source, why := r.source(classes, usable, parameter, a.types[parameter])
 		if source == nil {
 			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
 		}
+		source.of = a.types[parameter]
 		found[i] = *source
 	}
 	direct := make([]string, len(found))
 	for i, s := range found {
 		if s.column.item != r.of {
-			return r.lookup(q, types, usable, found)
+			return r.lookup(a, usable, found)
 		}
 		direct[i] = s.column.name
 	}
@@ -82,6 +91,7 @@ func (r *reach) path(q *Query, types []Type, usable []*conjunct) (*plan.Path, st
 type source struct {
 	column column
 	*scalar
+	of Type // that of the parameter
 }
 
 // source finds that of parameter i: at best a column of the row itself.
@@ -264,7 +274,7 @@ func (t term) family(types []Type) string {
 
 // lookup writes the statement that leads from rows of the occurrence to the
 // parameters, through the fewest tables.
-func (r *reach) lookup(q *Query, types []Type, usable []*conjunct, found []source) (*plan.Path, string) {
+func (r *reach) lookup(a *asked, usable []*conjunct, found []source) (*plan.Path, string) {
 	edges := r.edges(usable)
 	with := []*item{}
 	for i, s := range found {
@@ -281,7 +291,7 @@ func (r *reach) lookup(q *Query, types []Type, usable []*conjunct, found []sourc
 			}
 			way := shortest(edges, r.of, it)
 			if way == nil {
-				return nil, fmt.Sprintf("no equality joins its rows with those of %s, which tell @%s", it.relation.Name, q.Parameters[i])
+				return nil, fmt.Sprintf("no equality joins its rows with those of %s, which tell @%s", it.relation.Name, a.key[i])
 			}
 			for _, on := range way {
 				if on != r.of && !slices.Contains(with, on) {
@@ -295,14 +305,14 @@ func (r *reach) lookup(q *Query, types []Type, usable []*conjunct, found []sourc
 	var keys, where []string
 	for i, s := range found {
 		if s.column.item != nil {
-			keys = append(keys, asKey(w.column(s.column), types[i]))
+			keys = append(keys, asKey(w.column(s.column), s.of))
 		} else {
 			text, ok := s.write(w.name)
 			if !ok {
-				return nil, fmt.Sprintf("what @%s is equal to cannot be computed elsewhere", q.Parameters[i])
+				return nil, fmt.Sprintf("what @%s is equal to cannot be computed elsewhere", a.key[i])
 			}
 			w.takes(s.scalar)
-			keys = append(keys, computedKey(text, types[i]))
+			keys = append(keys, computedKey(text, s.of))
 		}
 	}
 	for _, c := range usable {
