@@ -51,6 +51,9 @@ type Batch struct {
 	Sweeps []Sweep
 	// Incomplete lists, once each, why rows could not be SET.
 	Incomplete []Incomplete
+	// Questions are to be answered by lookups, once the batch is visible: see
+	// Planner.Found.
+	Questions []Question
 
 	keys   []byte // the keys, one behind the other
 	values []byte // the values of the sets, and of those that later ones replaced
@@ -143,10 +146,12 @@ const (
 	Unknown
 	// Restarted: the source has read everything anew.
 	Restarted
+	// Derived: the plan of the query says that every key is concerned.
+	Derived
 )
 
 func (c Cause) String() string {
-	return [...]string{"truncated", "reshaped", "unknown", "restarted"}[c]
+	return [...]string{"truncated", "reshaped", "unknown", "restarted", "derived"}[c]
 }
 
 // NewBatch returns an empty batch.
@@ -158,7 +163,7 @@ func NewBatch() *Batch {
 func (b *Batch) Reset() {
 	b.Seen = change.Sequence{}
 	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
-	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
+	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete, b.Questions = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0], b.Questions[:0]
 	b.Changes, b.Effects = 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
 	b.doubted, b.restores, b.open, b.openSets = 0, 0, 0, false
@@ -177,7 +182,7 @@ func (b *Batch) Full() bool {
 	if b.openSets {
 		times = OpenFactor
 	}
-	return len(b.items) >= times*BatchKeysMax || b.Bytes() >= times*BatchBytesMax || b.Changes >= times*BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
+	return len(b.items)+len(b.Questions) >= times*BatchKeysMax || b.Bytes() >= times*BatchBytesMax || b.Changes >= times*BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
 }
 
 // Bytes is what the batch holds of keys and values.

@@ -13,6 +13,8 @@ import (
 // makes stale. A query has one for each place where it reads a table.
 type Dependency struct {
 	Schema, Table string
+	// Partitioned: see Entry.
+	Partitioned bool
 	// Columns matter: an update that touches none of them does nothing.
 	Columns []string
 	// Where spares the row versions that cannot be part of any result; nil: none
@@ -137,18 +139,18 @@ func (p *Predicate) Columns(dst []string) []string {
 	return dst
 }
 
-// Passes reports whether a row may satisfy p. value gives the row's columns by
-// name.
-func (p *Predicate) Passes(value func(column string) change.Value) bool {
-	return p == nil || p.eval(value)&isTrue != 0
+// Passes reports whether a row may satisfy p. places has, for each column that p
+// reads, its index in the row; -1: there is no such column.
+func (p *Predicate) Passes(row *change.Row, places map[string]int) bool {
+	return p == nil || p.eval(row, places)&isTrue != 0
 }
 
-func (p *Predicate) eval(value func(string) change.Value) truth {
+func (p *Predicate) eval(row *change.Row, places map[string]int) truth {
 	switch p.Op {
 	case And, Or:
 		all := isTrue
 		for i := range p.Args {
-			t := p.Args[i].eval(value)
+			t := p.Args[i].eval(row, places)
 			if p.Op == Or {
 				t = t.not()
 			}
@@ -159,11 +161,11 @@ func (p *Predicate) eval(value func(string) change.Value) truth {
 		}
 		return all
 	case Not:
-		return p.Args[0].eval(value).not()
+		return p.Args[0].eval(row, places).not()
 	case Undecidable:
 		return anything
 	}
-	v := value(p.Column)
+	v := valueAt(row, places[p.Column])
 	switch v.State {
 	case change.Null:
 		switch p.Op {

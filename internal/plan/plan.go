@@ -18,12 +18,15 @@ import (
 	"github.com/unstale/unstale/internal/value"
 )
 
-// An Entry is a family of cached keys over one table.
+// An Entry is a family of cached keys, over one table or over what Dependencies
+// name.
 type Entry struct {
 	Name   string
 	Key    *guard.Template
 	Schema string
 	Table  string
+	// Dependencies are those of a query's results; Schema and Table are empty then.
+	Dependencies []Dependency
 	// Partitioned: changes to the rows of partitions arrive under this table's
 	// name, each with the replica identity of its partition.
 	Partitioned bool
@@ -82,6 +85,8 @@ type Planner struct {
 	// with.
 	known  atomic.Pointer[Shapes]
 	shapes *Shapes
+	// lookups are those of all dependencies.
+	lookups []EntryLookup
 }
 
 type tableName struct{ schema, table string }
@@ -90,6 +95,7 @@ type tableName struct{ schema, table string }
 type relation struct {
 	*change.Relation // as the log described it; nil if no entry is over it
 	keys             []keyProgram
+	dependencies     []dependencyProgram
 	// reshaped: the table was described otherwise before. Nobody sent a change
 	// for the rows that an ALTER TABLE rewrote, so its entries are swept with
 	// the first change that shows the new shape.
@@ -127,6 +133,15 @@ func New(entries []Entry) *Planner {
 		shapes[i] = entries[i].Shape
 	}
 	p := &Planner{entries: entries, described: map[tableName]*change.Relation{}, shapes: &shapes}
+	for i := range entries {
+		for _, d := range entries[i].Dependencies {
+			for _, path := range d.Paths {
+				if path.Lookup != nil {
+					p.lookups = append(p.lookups, EntryLookup{i, path.Lookup})
+				}
+			}
+		}
+	}
 	p.known.Store(&shapes)
 	return p
 }
@@ -153,6 +168,11 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 	}
 	for i := range p.entries {
 		e := &p.entries[i]
+		for j := range e.Dependencies {
+			if d := &e.Dependencies[j]; d.Schema == r.Schema && d.Table == r.Name {
+				compiled.dependencies = append(compiled.dependencies, p.compileDependency(r, i, d, want))
+			}
+		}
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
@@ -188,7 +208,10 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 			}
 		}
 	}
-	if len(compiled.keys) > 0 {
+	for i := range compiled.dependencies {
+		compiled.dependencies[i].bind(wanted)
+	}
+	if len(compiled.keys)+len(compiled.dependencies) > 0 {
 		// A copy: the source sets Wanted when this returns.
 		described := *r
 		described.Wanted = wanted
@@ -290,9 +313,15 @@ func (p *Planner) Plan(c *change.Change, b *Batch) {
 		for i := range compiled.keys {
 			b.Sweep(compiled.keys[i].number, Reshaped, "its columns changed", compiled.keys[i].letters)
 		}
+		for i := range compiled.dependencies {
+			b.Sweep(compiled.dependencies[i].number, Reshaped, "its columns changed", "")
+		}
 	}
 	for i := range compiled.keys {
 		compiled.keys[i].plan(c, b)
+	}
+	for i := range compiled.dependencies {
+		compiled.dependencies[i].plan(c, b)
 	}
 }
 
