@@ -140,6 +140,7 @@ type Options struct {
 	Logger   *slog.Logger
 	Observer Observer // required
 	Loader   Loader   // required if the service loads keys of any entry
+	Finder   Finder   // required if the planner has lookups
 	// ShutdownTimeout bounds how long a stopped loop goes on to write what it
 	// has read. What is left is delivered again at the next start. Default 10 s.
 	ShutdownTimeout time.Duration

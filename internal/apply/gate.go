@@ -51,6 +51,13 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 			}
 		}
 		s.observer.Gated(time.Since(began), snapshots)
+		group, err := s.find(ctx, outages, group)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
 		select {
 		case s.gated <- group:
 		case <-ctx.Done():

@@ -34,6 +34,7 @@ type stream struct {
 
 	// The writer's own.
 	written     change.Position
+	lookedUp    lookedUp
 	unconfirmed []checkpoint
 	// again: somebody has set the stream back, and what it brings is behind what was
 	// written. Nothing is confirmed meanwhile: it would not come again if this
@@ -304,6 +305,10 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 	}
 	if snapshot.Unknown {
 		st.ungated = st.End // which may have been applied before
+	}
+	if len(s.planner.Lookups()) > 0 && lowest.Settled.Compare(lowest.Lo) < 0 {
+		// Lookups may have seen more than the stream had brought when this was written.
+		st.lookedUp.note(lowest.Settled, snapshot.InsertLSN)
 	}
 	// A primary that was set back will use the same places in its log again.
 	if first.End.Compare(lowest.Settled) < 0 {

@@ -86,6 +86,10 @@ var ErrUnpublished = errors.New("the publication does not send every change of a
 // given before is to be written; then it must be attached again.
 var ErrReassigned = errors.New("the streams of this instance have changed")
 
+// ErrUnanswerable says that the server has refused a statement for what it says, or
+// for what it has met in rows: another try would end the same.
+var ErrUnanswerable = errors.New("the database cannot answer")
+
 // ErrInUse says that another instance holds the stream. There is nothing wrong:
 // this one stands by.
 var ErrInUse = errors.New("another instance owns the stream")

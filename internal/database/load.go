@@ -160,7 +160,11 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		arguments[i] = column
 	}
 	var unloadable *Unloadable // the connection is right nevertheless
-	err = l.use(ctx, number, func(conn *loadConn, s *loadStatements) error {
+	err = l.use(ctx, func(conn *loadConn) error {
+		s, err := conn.prepare(ctx, load, number)
+		if err != nil {
+			return err
+		}
 		values, unloadable = make([][]string, len(keys)), nil
 		var position string
 		batch := &pgx.Batch{}
@@ -203,7 +207,11 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 // with a NULL in the key have none.
 func (l *Loader) Next(ctx context.Context, number int, after []string, limit int) (keys [][]string, err error) {
 	load := &l.loads[number]
-	err = l.use(ctx, number, func(conn *loadConn, s *loadStatements) error {
+	err = l.use(ctx, func(conn *loadConn) error {
+		s, err := conn.prepare(ctx, load, number)
+		if err != nil {
+			return err
+		}
 		keys = nil
 		statement, arguments := s.first, []any{limit}
 		if after != nil {
@@ -244,7 +252,7 @@ func (l *Loader) Estimate(ctx context.Context, number int) (rows int64, err erro
 		}
 	}
 	table := l.loads[number].Table
-	err = l.use(ctx, number, func(conn *loadConn, _ *loadStatements) error {
+	err = l.use(ctx, func(conn *loadConn) error {
 		return conn.QueryRow(ctx, "EXPLAIN (FORMAT JSON) SELECT FROM "+table.SQL()).Scan(&plans)
 	})
 	if err != nil {
@@ -255,7 +263,7 @@ func (l *Loader) Estimate(ctx context.Context, number int) (rows int64, err erro
 
 // use runs do on a connection. If it may be the connection that is wrong, the next
 // one is new, so that it reads the catalog again and its server is looked at.
-func (l *Loader) use(ctx context.Context, number int, do func(*loadConn, *loadStatements) error) error {
+func (l *Loader) use(ctx context.Context, do func(*loadConn) error) error {
 	var conn *loadConn
 	select {
 	case <-ctx.Done():
@@ -264,12 +272,12 @@ func (l *Loader) use(ctx context.Context, number int, do func(*loadConn, *loadSt
 	}
 	defer func() { l.free <- conn }()
 	kept := conn != nil
-	err := l.attempt(ctx, &conn, number, do)
+	err := l.attempt(ctx, &conn, do)
 	if err != nil && kept && ctx.Err() == nil && !keeps(err) {
 		// One that has been idle may be dead without anybody having said so, lead to
 		// the server of an earlier attachment, or have statements for a table that
 		// was altered since.
-		err = l.attempt(ctx, &conn, number, do)
+		err = l.attempt(ctx, &conn, do)
 	}
 	return err
 }
@@ -286,7 +294,7 @@ func keeps(err error) bool {
 	return ok && refused.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(refused.Code, "0A") && !strings.HasPrefix(refused.Code, "42")
 }
 
-func (l *Loader) attempt(ctx context.Context, conn **loadConn, number int, do func(*loadConn, *loadStatements) error) (err error) {
+func (l *Loader) attempt(ctx context.Context, conn **loadConn, do func(*loadConn) error) (err error) {
 	defer func() {
 		if err != nil && *conn != nil && (!keeps(err) || (*conn).IsClosed()) {
 			(*conn).close()
@@ -306,14 +314,16 @@ func (l *Loader) attempt(ctx context.Context, conn **loadConn, number int, do fu
 			return err
 		}
 	}
-	s := (*conn).statements[number]
-	if s == nil {
-		if s, err = prepareLoad(ctx, (*conn).Conn, &l.loads[number]); err != nil {
-			return err
-		}
-		(*conn).statements[number] = s
+	return do(*conn)
+}
+
+// prepare returns the statements of a load, for its table as it was when the
+// connection asked first.
+func (c *loadConn) prepare(ctx context.Context, load *Load, number int) (s *loadStatements, err error) {
+	if c.statements[number] == nil {
+		c.statements[number], err = prepareLoad(ctx, c.Conn, load)
 	}
-	return do(*conn, s)
+	return c.statements[number], err
 }
 
 func (l *Loader) connect(ctx context.Context) (*loadConn, error) {

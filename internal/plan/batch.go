@@ -38,6 +38,11 @@ type Batch struct {
 	Until time.Time
 	// Pressed: a full Redis has refused the values.
 	Pressed bool
+	// Beside: it holds keys that lookups have found, and moves nothing.
+	Beside bool
+	// LookedUp is a position of the log behind all that the lookups of the batch have
+	// seen; zero: it has asked none.
+	LookedUp uint64
 	// XIDs are the transactions that must be visible before the batch may be
 	// applied.
 	XIDs []uint32
@@ -162,7 +167,7 @@ func NewBatch() *Batch {
 // Reset empties the batch.
 func (b *Batch) Reset() {
 	b.Seen = change.Sequence{}
-	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
+	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed, b.LookedUp = 0, change.Position{}, change.Position{}, nil, time.Time{}, false, 0
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete, b.Questions = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0], b.Questions[:0]
 	b.Changes, b.Effects = 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
