@@ -11,9 +11,9 @@
 // before, or by a task that has not heard of it yet.
 //
 // It takes the connector's session for one with the settings above that matter
-// there: a role or database that has another bytea_output, or an
-// extra_float_digits below 1, makes Debezium send other bytes and numbers, and
-// nothing in a message shows it.
+// there: a role or database that has another bytea_output, an extra_float_digits
+// below 1 or the intervalstyle sql_standard makes Debezium send other bytes,
+// numbers and intervals, and nothing in a message shows it.
 //
 // It does no I/O: schemas and tables are asked for.
 package debezium
