@@ -74,6 +74,8 @@ type Problem struct {
 	Entry   string `json:"entry,omitempty"`
 	Setting string `json:"setting,omitempty"`
 	Column  string `json:"column,omitempty"`
+	// Alters: what the reader makes of the log is not what the rows have.
+	Alters bool `json:"-"`
 	// Table is the entry's table whose old rows the log does not carry as it
 	// should; the zero name where it is about something else.
 	Table Name `json:"-"`

@@ -200,7 +200,7 @@ func (j *judgement) sessions() {
 			continue
 		}
 		j.add(Problem{
-			Severity: Wrong, Subject: "role " + j.Role,
+			Severity: Wrong, Subject: "role " + j.Role, Alters: true,
 			Text: fmt.Sprintf("its sessions have %s = %s: %s sends "+s.harm, s.name, value, j.reader(), list(columns, "and")),
 			Mend: []string{fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET %s = %s;", quote(j.Role), quote(j.Database), s.name, literal(s.want))},
 			Then: "then unstale connector restart --all, and drop the keys of these tables: what was set before stays wrong until its row changes",

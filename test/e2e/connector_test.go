@@ -235,6 +235,7 @@ func TestSettingsOfTheConnectorsSessionsAreFound(t *testing.T) {
 	if len(statements) != 3 {
 		t.Fatalf("check has %d statements:\n%s", len(statements), said)
 	}
+	f.says("run", 1, "bytea_output = escape", statements[0][1])
 	for _, s := range statements {
 		f.exec(s[1])
 	}
