@@ -181,15 +181,17 @@ func TestAWriterReadsItsOwnWrite(t *testing.T) {
 // FetchHash reads what the service writes, and fills what it would write.
 func TestFetchHash(t *testing.T) {
 	f, i := newModes(t, 15, createProducts)
-	f.exec("INSERT INTO products VALUES (1, 'first', 1)")
+	f.exec("INSERT INTO products VALUES (1, 'first', NULL)")
 	f.barrier()
 	loads := 0
 	fetch := func() map[string]string {
 		fields, err := f.client.FetchHash(t.Context(), "hash:1", func(ctx context.Context) (map[string]string, int64, error) {
 			loads++
+			// As docs/modes.md has it.
+			var fields map[string]string
 			var lsn int64
-			fields := map[string]string{}
-			err := f.conn.QueryRow(ctx, "SELECT (SELECT json_object_agg(key, value) FROM products p, json_each_text(row_to_json(p)) WHERE id = 1), "+unstale.LSN).Scan(&fields, &lsn)
+			err := f.conn.QueryRow(ctx, `SELECT (SELECT json_object_agg(key, value) FROM json_each_text(row_to_json(p)) WHERE value IS NOT NULL), `+
+				unstale.LSN+` FROM products p WHERE id = $1`, 1).Scan(&fields, &lsn)
 			return fields, lsn, err
 		})
 		if err != nil {
@@ -205,7 +207,7 @@ func TestFetchHash(t *testing.T) {
 		t.Errorf("loaded %d times, want once", loads)
 	}
 	for _, got := range []map[string]string{written, filled, cached} {
-		if diff := cmp.Diff(map[string]string{"id": "1", "name": "first", "price": "1.00"}, got); diff != "" {
+		if diff := cmp.Diff(map[string]string{"id": "1", "name": "first"}, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
