@@ -108,7 +108,7 @@ const (
 	chunkKeysMin  = 16      // of an entry whose rows nobody has seen yet
 	chunkBytesMax = 4 << 20 // of values, as far as earlier rows tell
 	chunksCalm    = 8       // loaded behind one that was too much, before the next is larger
-	looksMax      = 3       // at the lease of another
+	looksMax      = 3       // at the lease of another, or at a key whose load was refused
 	// shieldWait is how long a fill waits for the stream to pass what its load
 	// may have seen. Beyond, the key gets a shield: one more key in Redis, for
 	// guard.Shield.
@@ -380,8 +380,12 @@ func (f *filler) divide(ctx context.Context, entry int, keys []string, refusal e
 	return append(first, second...), nil
 }
 
-// passed waits a moment for the stream to pass a position of the log.
+// passed waits a moment for the stream to pass a position of the log. Where nobody
+// knows how far it is, there is nothing to wait for.
 func (f *filler) passed(ctx context.Context, insert uint64) bool {
+	if f.applied() == 0 {
+		return false
+	}
 	for began := time.Now(); f.applied() < insert; {
 		if time.Since(began) >= shieldWait || ctx.Err() != nil {
 			return false

@@ -34,7 +34,8 @@ type Options struct {
 	// Workers is how many chunks may be on their way at once. Part of that they
 	// spend with Redis, so twice the number of connections keeps those busy.
 	Workers int
-	// Applied is the LSN that the stream has applied to Redis. Required.
+	// Applied is the LSN that the stream has applied to Redis, zero where that is not
+	// known, as over topics: then each value gets a shield. Required.
 	Applied func() uint64
 	// Claim is that of the owner for whom the queue loads. Required.
 	Claim func() guard.Claim
@@ -67,7 +68,7 @@ type request struct {
 	entry int
 	key   string
 	due   time.Time
-	looks int  // at the lease of another
+	looks int  // at the lease of another, or at a key whose load was refused
 	place int  // in due; -1 while a worker has it
 	again bool // asked for once more since then
 }
@@ -284,6 +285,7 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 	}
 
 	var tally Tally
+	reloads := q.filler.entries[entry].OnChange == plan.Update
 	q.mu.Lock()
 	now := time.Now()
 	for i, r := range chunk {
@@ -296,6 +298,11 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 			r.looks++
 			q.putBack(r, now.Add(results[i].left+rand.N(10*time.Millisecond)))
 			continue
+		case results[i].outcome == refused && reloads && r.looks < looksMax:
+			// The change that came in between has found no value, since it was being
+			// loaded, and so asks for none.
+			r.looks++
+			q.putBack(r, now.Add(rand.N(10*time.Millisecond)))
 		default:
 			q.done(r)
 		}

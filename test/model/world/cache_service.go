@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/unstale/unstale/internal/guard"
@@ -365,6 +366,7 @@ func (w *Cache) confirm(n *State, at *session) {
 func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
 	p := at.window[j]
 	number := at.n + 1 + uint8(j)
+	wasCached := n.redis.cells[cellData] != 0
 	id := callID{'a', at.owner, at.epoch, number, p.lo, p.settled, p.does, p.note, p.version, uint8(p.until)}
 	reply := w.lab.run(id, n.redis.cells[:], full, func() (guard.Script, []string, []string) {
 		return w.batch(at, number, p)
@@ -375,6 +377,12 @@ func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
 	applied, err := guard.ParseApply(reply)
 	if err != nil {
 		panic(err)
+	}
+	// The service loads again what was cached and is not, and nothing else. Which of
+	// its loads come when is up to the reader that stands for it.
+	dropped := wasCached && n.redis.cells[cellData] == 0 && (p.does == set || p.does == forget)
+	if told := slices.Contains(applied.Dropped, guard.Dropped{Cached: true}); w.bounds.Cached && told != (applied.Status == guard.OK && dropped) {
+		w.broken = fmt.Sprintf("the reply says %v of a key that was dropped, and cached: %v", applied.Dropped, dropped)
 	}
 	if applied.Status == guard.OK && w.bounds.Kafka {
 		n.redis.seen = max(n.redis.seen, p.version)
@@ -404,6 +412,9 @@ func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []stri
 		}
 	case forget:
 		header.Forgets, keys = 1, []string{dataKey, sideKey}
+		if w.bounds.Cached {
+			header.Reloads = 1
+		}
 	case restore:
 		script = guard.ApplyValues
 		header.Restores, keys = 1, []string{dataKey, sideKey, strconv.Itoa(ttl), value(0)}
