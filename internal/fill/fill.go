@@ -395,6 +395,13 @@ func (f *filler) passed(ctx context.Context, insert uint64) bool {
 	return true
 }
 
+// again reports whether a key is worth another look, after r.left: whoever has its
+// lease may not fill. Or a change of an update entry came in between; it has found
+// no value, since that was being loaded, and so asks for none.
+func (f *filler) again(entry int, r result) bool {
+	return r.outcome == busy || r.outcome == refused && f.entries[entry].OnChange == plan.Update
+}
+
 // release gives leases back, also when ctx has ended. Where that does not work
 // they end by themselves.
 func (f *filler) release(ctx context.Context, token string, keys []string) {

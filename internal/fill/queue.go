@@ -285,7 +285,6 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 	}
 
 	var tally Tally
-	reloads := q.filler.entries[entry].OnChange == plan.Update
 	q.mu.Lock()
 	now := time.Now()
 	for i, r := range chunk {
@@ -293,16 +292,11 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 		case r.again:
 			r.looks = 0
 			q.putBack(r, now)
-		case results[i].outcome == busy && r.looks < looksMax:
+		case q.filler.again(entry, results[i]) && r.looks < looksMax:
 			// Whoever has the lease usually fills long before it ends.
 			r.looks++
 			q.putBack(r, now.Add(results[i].left+rand.N(10*time.Millisecond)))
 			continue
-		case results[i].outcome == refused && reloads && r.looks < looksMax:
-			// The change that came in between has found no value, since it was being
-			// loaded, and so asks for none.
-			r.looks++
-			q.putBack(r, now.Add(rand.N(10*time.Millisecond)))
 		default:
 			q.done(r)
 		}

@@ -220,7 +220,7 @@ func (w *Warmer) load(stop, work context.Context, entry int, s *stretch) error {
 				return err
 			}
 			for i, r := range results {
-				if r.outcome == busy && looks < looksMax {
+				if w.filler.again(entry, r) && looks < looksMax {
 					left, wait = append(left, keys[i]), max(wait, r.left)
 					continue
 				}
