@@ -212,15 +212,25 @@ func (w *Cache) send(s *State, i int, who string, step func(*State)) {
 	}
 	n := *s
 	w.sendNext(&n, &n.sessions[i])
+	cut := n
+	w.sends(&n, i, who, c, step)
+	if p := &cut.sessions[i].window[cut.sessions[i].sent-1]; w.bounds.Cuts && p.does == set {
+		p.does, p.until = forget, 0
+		w.sends(&cut, i, who, c, step)
+	}
+}
+
+// sends tells what session i has sent of commit c.
+func (w *Cache) sends(n *State, i int, who string, c uint8, step func(*State)) {
 	if w.listen != nil {
 		what := map[uint8]string{nothing: "nothing for this row", drop: "drop", forget: "drop, h stays", set: "SET v" + strconv.Itoa(int(c)), restore: "SET v0 if nothing is there"}
 		p := n.sessions[i].window[n.sessions[i].sent-1]
 		if p.note == pending {
 			what[nothing] = "a sweep is pending"
 		}
-		w.say(&n, "%s: sends commit %d: %s", who, c, what[p.does])
+		w.say(n, "%s: sends commit %d: %s", who, c, what[p.does])
 	}
-	step(&n)
+	step(n)
 }
 
 func (w *Cache) sendNext(n *State, at *session) {
