@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -122,7 +123,7 @@ func look(ctx context.Context, admin *kadm.Client, group string, places []place)
 	}
 	// Before the ends: who looks on must not find committed what came in between.
 	committed, err := admin.FetchOffsets(ctx, group)
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		return nil, fmt.Errorf("ask for the offsets of group %s: %w", group, err)
 	}
 	starts, err := admin.ListStartOffsets(ctx, topics...)

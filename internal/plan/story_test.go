@@ -187,6 +187,8 @@ func (s *story) entry(words []string) {
 			e.Columns = list(value)
 		case "format":
 			e.Hash = value == "hash"
+		case "database":
+			e.Undescribed = value == "none"
 		default:
 			s.t.Fatalf("unknown option %q", option)
 		}
