@@ -168,8 +168,8 @@ func (s *Sink) load(ctx context.Context) error {
 // Write sends batches in one round trip. The batches of a stream behind a failed
 // one have failed too: Redis refuses a batch whose number does not follow. Those of
 // other streams may be in; when they are sent again, under the same numbers, nothing
-// happens. The sets that Redis made drops, or may have,
-// are noted in their batch, and what of it was cached.
+// happens. The sets that Redis made drops, or may have, are noted in their batch, and
+// which of the keys that it dropped were cached.
 func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
 	for loaded := false; ; {
 		n, err := s.write(ctx, batches[written:])
