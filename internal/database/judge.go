@@ -495,10 +495,10 @@ func (j *judgement) readable(t *wanted) {
 		}
 		j.add(Problem{
 			Severity: Advice, Subject: "role " + j.Asking, Mend: more,
-			Text: fmt.Sprintf("it may not read %s: changes are written all the same, but unstale warm cannot load %s", t.Name, list(names, "and")),
+			Text: fmt.Sprintf("it may not read %s: changes are written all the same, but what they cannot write is dropped and not loaded again, nor can unstale warm load %s", t.Name, list(names, "and")),
 		})
 	}
-	if t.Hidden && len(t.loaded) > 0 {
+	if t.Hidden && len(t.loaded)+len(t.warmed) > 0 {
 		j.add(Problem{
 			Severity: Advice, Subject: "role " + j.Asking,
 			Text: fmt.Sprintf("row security may hide rows of %s from it, and the service does not load what it does not see", t.Name),
