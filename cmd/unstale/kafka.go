@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
@@ -98,7 +99,11 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	topics, pattern := kafkaTopics(k, tables)
 	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
 	if err != nil {
-		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
+		mend := "look at source.kafka.brokers, tls and sasl"
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			mend = "kafka-acls.sh --add --operation read --operation describe for this user on each of the topics " + strings.Join(topics, ", ")
+		}
+		fs.add("kafka", err.Error(), mend)
 	}
 	for _, p := range problems {
 		severity := database.Advice
@@ -106,6 +111,9 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 			severity = database.Wrong
 		}
 		fs.addProblem(database.Problem{Severity: severity, Subject: p.Subject, Text: p.Text, Mend: []string{p.Mend}})
+	}
+	if err == nil {
+		fs.deadletters(ctx, deadletter.NewTopic(client, k.DeadletterTopic))
 	}
 	if k.SchemaRegistry.URL == "" {
 		return
@@ -120,6 +128,21 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	if err != nil {
 		fs.add("schema registry", err.Error(), "look at source.kafka.schema_registry")
 	}
+}
+
+// deadletters looks whether a record that cannot be read could be kept.
+func (fs *findings) deadletters(ctx context.Context, topic *deadletter.Topic) {
+	defer topic.Close()
+	err := topic.Diagnose(ctx)
+	if err == nil {
+		return
+	}
+	p := database.Problem{Severity: database.Wrong, Subject: "dead letters", Text: err.Error()}
+	if refused, ok := errors.AsType[*change.Refusal](err); ok {
+		p.Text, p.Mend = refused.Problem, []string{refused.Mend}
+	}
+	p.Then = "a partition with a record that cannot be read holds until then"
+	fs.addProblem(p)
 }
 
 // kafkaClient is how to reach the brokers.
