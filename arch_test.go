@@ -31,7 +31,7 @@ var arrows = map[string][]string{
 	"internal/value":       {"internal/change"},
 	"internal/connect":     {},
 	"internal/debezium":    {"internal/change", "internal/value"},
-	"internal/database":    {"internal/change", "internal/value"},
+	"internal/database":    {"internal/change", "internal/plan", "internal/query", "internal/value"},
 	"internal/redissink":   {"internal/guard", "internal/plan", "internal/value"},
 	"internal/admin":       {"internal/apply", "internal/deadletter", "internal/fill"},
 	"internal/stack":       {},

@@ -14,6 +14,7 @@
 package query
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -57,23 +58,68 @@ func Parse(text string) (*Query, error) {
 	q.number()
 	result, err := pg.Parse(q.SQL)
 	if err != nil {
-		wrong := &Error{Offset: -1, Text: err.Error()}
 		if syntax, ok := errors.AsType[*parser.Error](err); ok {
-			wrong.Text = syntax.Message
-			if syntax.Cursorpos > 0 {
-				wrong.Offset = q.offset(byteOf(q.SQL, syntax.Cursorpos-1))
-			}
+			return nil, q.At(syntax.Cursorpos, syntax.Message, "")
 		}
-		return nil, wrong
+		return nil, &Error{Offset: -1, Text: err.Error()}
 	}
 	if len(result.Stmts) != 1 {
 		return nil, &Error{Offset: -1, Text: fmt.Sprintf("%d statements", len(result.Stmts)), Mend: "write one SELECT"}
 	}
-	q.tree = result.Stmts[0].Stmt.GetSelectStmt()
+	statement := result.Stmts[0]
+	if end := statement.StmtLocation + statement.StmtLen; statement.StmtLen > 0 {
+		q.SQL = q.SQL[:end] // without a semicolon
+	}
+	q.tree = statement.Stmt.GetSelectStmt()
 	if q.tree == nil {
-		return nil, &Error{Offset: q.offset(int(result.Stmts[0].StmtLocation)), Text: "not a SELECT", Mend: "a cached result is what a SELECT returns"}
+		return nil, &Error{Offset: q.offset(int(statement.StmtLocation)), Text: "not a SELECT", Mend: "a cached result is what a SELECT returns"}
+	}
+	var numbered *Error
+	q.eachParameter(func(ref *pg.ParamRef) {
+		end := int(ref.Location) + len(fmt.Sprintf("$%d", ref.Number))
+		if numbered == nil && !slices.ContainsFunc(q.moved, func(m moved) bool { return m.at == end }) {
+			numbered = &Error{Offset: q.offset(int(ref.Location)), Text: fmt.Sprintf("$%d has no name", ref.Number), Mend: "write parameters as @name"}
+		}
+	})
+	if numbered != nil {
+		return nil, numbered
 	}
 	return q, nil
+}
+
+// eachParameter visits the parameters where they stand.
+func (q *Query) eachParameter(see func(*pg.ParamRef)) {
+	walk(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: q.tree}}, func(n *pg.Node) bool {
+		if ref := n.GetParamRef(); ref != nil {
+			see(ref)
+		}
+		return true
+	})
+}
+
+// At is an error that PostgreSQL has found at a character of SQL, counted from 1; 0:
+// it does not say where.
+func (q *Query) At(character int, text, mend string) *Error {
+	wrong := &Error{Offset: -1, Text: text, Mend: mend}
+	if character > 0 {
+		wrong.Offset = q.offset(byteOf(q.SQL, character-1))
+	}
+	return wrong
+}
+
+// WithoutParameters is the SQL with a NULL of its type for each parameter: what reads
+// the same columns, and may be a view.
+func (q *Query) WithoutParameters(types []Type) string {
+	var places []*pg.ParamRef
+	q.eachParameter(func(ref *pg.ParamRef) { places = append(places, ref) })
+	slices.SortFunc(places, func(a, b *pg.ParamRef) int { return cmp.Compare(a.Location, b.Location) })
+	var sql strings.Builder
+	at := 0
+	for _, ref := range places {
+		fmt.Fprintf(&sql, "%s(NULL::%s)", q.SQL[at:ref.Location], types[ref.Number-1].Name)
+		at = int(ref.Location) + len(fmt.Sprintf("$%d", ref.Number))
+	}
+	return sql.String() + q.SQL[at:]
 }
 
 // byteOf is the place of character n.

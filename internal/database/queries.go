@@ -1,0 +1,288 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/query"
+)
+
+// Queries answers what a query names, as the search_path of its connection has it,
+// and holds what is derived from a query against what PostgreSQL makes of it. It
+// remembers every answer: who wants to see a changed catalog makes a new one.
+type Queries struct {
+	ctx       context.Context
+	conn      *pgx.Conn
+	relations map[[2]string]*query.Relation
+	functions map[called]*query.Function
+	types     map[uint32]query.Type
+}
+
+// called is how a query calls a function.
+type called struct {
+	schema, name string
+	arguments    int
+}
+
+// NewQueries asks on conn, which nobody else uses meanwhile, until ctx ends.
+func NewQueries(ctx context.Context, conn *pgx.Conn) *Queries {
+	return &Queries{
+		ctx: ctx, conn: conn,
+		relations: map[[2]string]*query.Relation{}, functions: map[called]*query.Function{}, types: map[uint32]query.Type{},
+	}
+}
+
+// Relation returns the relation of that name, nil if there is none.
+func (q *Queries) Relation(schema, name string) (*query.Relation, error) {
+	asked := [2]string{schema, name}
+	if known, ok := q.relations[asked]; ok {
+		return known, nil
+	}
+	quoted := pgx.Identifier{name}
+	if schema != "" {
+		quoted = pgx.Identifier{schema, name}
+	}
+	found, err := q.relation("to_regclass($1::text)", quoted.Sanitize())
+	if err != nil {
+		return nil, fmt.Errorf("read what %s is: %w", strings.Trim(schema+"."+name, "."), err)
+	}
+	q.relations[asked] = found
+	return found, nil
+}
+
+const childrenStatement = `
+WITH RECURSIVE child AS (
+  SELECT inhrelid AS oid FROM pg_catalog.pg_inherits WHERE inhparent = $1
+  UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN child c ON c.oid = i.inhparent)
+SELECT c.oid FROM child JOIN pg_catalog.pg_class c ON c.oid = child.oid ORDER BY c.oid`
+
+// relation returns the one whose oid an expression over $1 gives.
+func (q *Queries) relation(oid string, argument any) (*query.Relation, error) {
+	r := &query.Relation{}
+	var number uint32
+	var kind, persistence string
+	err := q.conn.QueryRow(q.ctx, `
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
+       CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persistence, &r.RowSecurity, &r.Definition)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.Kind, r.Persistence = kind[0], persistence[0]
+	rows, err := q.conn.Query(q.ctx, `
+SELECT a.attname, a.attnotnull, a.atttypid, coalesce(NOT l.collisdeterministic, false)
+FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, number)
+	if err != nil {
+		return nil, err
+	}
+	var column query.Column
+	var typ uint32
+	var typs []uint32
+	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &column.NotNull, &typ, &column.Nondeterministic}, func() error {
+		r.Columns, typs = append(r.Columns, column), append(typs, typ)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	types, err := q.typesOf(typs)
+	if err != nil {
+		return nil, err
+	}
+	for i, of := range types {
+		r.Columns[i].Type.Name, r.Columns[i].Type.Base = of.Name, of.Base
+	}
+	if r.Kind != 'r' {
+		return r, nil
+	}
+	rows, err = q.conn.Query(q.ctx, childrenStatement, number)
+	if err != nil {
+		return nil, err
+	}
+	children, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	if err != nil {
+		return nil, err
+	}
+	for _, child := range children {
+		of, err := q.relation("$1::oid", child)
+		if err != nil {
+			return nil, err
+		}
+		if of != nil {
+			r.Children = append(r.Children, of)
+		}
+	}
+	return r, nil
+}
+
+// typesStatement goes through domains. A type is spelled with its schema unless
+// it is PostgreSQL's own, so that no search_path makes another of it; with the
+// modifier -1, for character alone would be character(1).
+const typesStatement = `
+WITH RECURSIVE behind AS (
+  SELECT t.oid AS asked, t.* FROM pg_catalog.pg_type t WHERE t.oid = ANY($1::oid[])
+  UNION ALL SELECT b.asked, t.* FROM behind b JOIN pg_catalog.pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd')
+SELECT b.asked,
+       CASE WHEN n.nspname = 'pg_catalog' OR e.oid IS NOT NULL THEN pg_catalog.format_type(b.oid, -1)
+            ELSE pg_catalog.format('%I.%I', n.nspname, b.typname) END,
+       CASE WHEN e.oid IS NOT NULL THEN ''
+            WHEN b.typtype = 'e' THEN 'enum'
+            WHEN n.nspname = 'pg_catalog' AND b.typtype IN ('b', 'r', 'm') THEN b.typname
+            ELSE '' END
+FROM behind b JOIN pg_catalog.pg_namespace n ON n.oid = b.typnamespace
+LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND e.typarray = b.oid
+WHERE b.typtype <> 'd'`
+
+// typesOf returns the types of that oid, a domain as what is behind it.
+func (q *Queries) typesOf(oids []uint32) ([]query.Type, error) {
+	var missing []uint32
+	for _, oid := range oids {
+		if _, ok := q.types[oid]; !ok {
+			missing = append(missing, oid)
+		}
+	}
+	if len(missing) > 0 {
+		rows, err := q.conn.Query(q.ctx, typesStatement, missing)
+		if err != nil {
+			return nil, err
+		}
+		var oid uint32
+		var of query.Type
+		if _, err := pgx.ForEachRow(rows, []any{&oid, &of.Name, &of.Base}, func() error {
+			q.types[oid] = of
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	types := make([]query.Type, len(oids))
+	for i, oid := range oids {
+		types[i] = q.types[oid]
+	}
+	return types, nil
+}
+
+// functionStatement takes what may be meant. The arguments of an ordered-set
+// aggregate are those before WITHIN GROUP.
+const functionStatement = `
+SELECT bool_and(n.nspname = 'pg_catalog'),
+       CASE WHEN bool_or(p.provolatile = 'v') THEN 'v' WHEN bool_or(p.provolatile = 's') THEN 's' ELSE 'i' END,
+       bool_or(p.prokind = 'a'), bool_or(p.prokind = 'w'), bool_or(p.proretset)
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid
+WHERE p.proname = $2::text AND p.prokind <> 'p'
+  AND CASE WHEN $1::text = '' THEN n.nspname = ANY(pg_catalog.current_schemas(true)) ELSE n.nspname = $1::text END
+  AND (CASE WHEN p.provariadic <> 0 THEN $3::int4 >= p.pronargs - p.pronargdefaults - 1
+            ELSE $3::int4 BETWEEN p.pronargs - p.pronargdefaults AND p.pronargs END
+       OR coalesce(a.aggkind IN ('o', 'h') AND (a.aggnumdirectargs = $3::int4 OR p.provariadic <> 0), false))
+HAVING count(*) > 0`
+
+// Function returns what all functions of that name that take so many arguments
+// have in common, nil if there is none.
+func (q *Queries) Function(schema, name string, arguments int) (*query.Function, error) {
+	asked := called{schema, name, arguments}
+	if known, ok := q.functions[asked]; ok {
+		return known, nil
+	}
+	f := &query.Function{}
+	var volatility string
+	err := q.conn.QueryRow(q.ctx, functionStatement, schema, name, arguments).Scan(&f.BuiltIn, &volatility, &f.Aggregate, &f.Window, &f.ReturnsSet)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		f = nil
+	case err != nil:
+		return nil, fmt.Errorf("read what function %s is: %w", name, err)
+	default:
+		f.Volatility = volatility[0]
+	}
+	q.functions[asked] = f
+	return f, nil
+}
+
+// Parameters returns the types of a query's parameters as PREPARE finds them. Its
+// error is a *query.Error where PostgreSQL does not take the query.
+func (q *Queries) Parameters(of *query.Query) ([]query.Type, error) {
+	prepared, err := q.conn.PgConn().Prepare(q.ctx, "", of.SQL, nil)
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return nil, of.At(int(refused.Position), refused.Message, refused.Hint)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("prepare the query: %w", err)
+	}
+	types, err := q.typesOf(prepared.ParamOIDs)
+	if err != nil {
+		return nil, fmt.Errorf("read the types of the parameters: %w", err)
+	}
+	return types, nil
+}
+
+// ErrUnverified is that PostgreSQL could not be asked what a query reads.
+var ErrUnverified = errors.New("not verified against PostgreSQL's own reading of the query")
+
+// dependsStatement is what PostgreSQL keeps of a view so that nobody drops what it
+// reads: the columns, those of the views that it reads included.
+const dependsStatement = `
+WITH RECURSIVE reads AS (
+  SELECT d.refobjid AS relation, d.refobjsubid AS number
+  FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid
+  WHERE w.ev_class = $1::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> w.ev_class
+  UNION
+  SELECT d.refobjid, d.refobjsubid
+  FROM reads r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.relation
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid
+  WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> w.ev_class)
+SELECT n.nspname, c.relname, coalesce(a.attname, '')
+FROM reads r JOIN pg_catalog.pg_class c ON c.oid = r.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = r.number AND r.number > 0
+WHERE c.relkind <> 'v' ORDER BY 1, 2, 3`
+
+// Verify holds the dependencies of a query against what PostgreSQL says that a view
+// of it depends on: a column that they lack is an error of ours. It makes a temporary
+// view in a transaction and rolls that back; where it may not, the error is
+// [ErrUnverified].
+func (q *Queries) Verify(of *query.Query, types []query.Type, dependencies []plan.Dependency) error {
+	tx, err := q.conn.Begin(q.ctx)
+	if err != nil {
+		return fmt.Errorf("begin to verify the query: %w", err)
+	}
+	defer tx.Rollback(q.ctx)
+	// In a subquery, because the columns of a view must have names that differ.
+	_, err = tx.Exec(q.ctx, "CREATE TEMPORARY VIEW unstale_verified AS SELECT 1 AS one FROM (\n"+of.WithoutParameters(types)+"\n) AS of")
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return fmt.Errorf("%w: %s", ErrUnverified, refused.Message)
+	}
+	if err != nil {
+		return fmt.Errorf("make a view of the query: %w", err)
+	}
+	rows, err := tx.Query(q.ctx, dependsStatement, "pg_temp.unstale_verified")
+	if err != nil {
+		return fmt.Errorf("read what the view depends on: %w", err)
+	}
+	var schema, table, column string
+	var lacking []string
+	if _, err := pgx.ForEachRow(rows, []any{&schema, &table, &column}, func() error {
+		if !slices.ContainsFunc(dependencies, func(d plan.Dependency) bool {
+			return d.Schema == schema && d.Table == table && (column == "" || slices.Contains(d.Columns, column))
+		}) {
+			lacking = append(lacking, strings.TrimSuffix(schema+"."+table+"."+column, "."))
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read what the view depends on: %w", err)
+	}
+	if len(lacking) > 0 {
+		return fmt.Errorf("internal: PostgreSQL reads %s for this query, and the plan does not know of it: please report the query", strings.Join(lacking, ", "))
+	}
+	return nil
+}
