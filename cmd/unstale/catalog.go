@@ -65,9 +65,13 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		}
 		c.conn = conn
 	}
-	names := make([]database.Name, len(c.entries))
-	for i, e := range c.entries {
-		names[i] = database.Name{Schema: e.Schema, Table: e.Table}
+	var names []database.Name
+	for i := range c.entries {
+		for _, name := range tablesOf(&c.entries[i]) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
 	}
 	var wanted []string
 	for i := range c.entries {
@@ -87,9 +91,16 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		return apply.Look{}, err
 	}
 	today := guard.Fingerprints{}
-	for i, e := range c.entries {
-		print := fingerprint(&e, fingerprints[names[i]], published[names[i]].By, c.settling[names[i]])
-		print.Letters, print.Columns = keyOf(&e, keys[names[i]])
+	for i := range c.entries {
+		e := &c.entries[i]
+		var tables, publishedBy []string
+		var settling int64
+		for _, name := range tablesOf(e) {
+			tables, publishedBy = append(tables, fingerprints[name]), append(publishedBy, published[name].By)
+			settling = max(settling, c.settling[name])
+		}
+		print := fingerprint(e, strings.Join(tables, " "), strings.Join(publishedBy, " "), settling)
+		print.Letters, print.Columns = keyOf(e, keys[database.Name{Schema: e.Schema, Table: e.Table}])
 		today[e.Name] = print
 	}
 	c.looks++
@@ -107,8 +118,12 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 // fingerprint is another one whenever values that are cached for e may not be what
 // they ought to be. The columns are a set: a row has them in the table's order.
 func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard.Fingerprint {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d %v %q %v",
-		table, e.Schema, e.Table, publishedBy, settling, e.OnChange, slices.Sorted(slices.Values(e.Columns)), e.Hash))
+	text := fmt.Appendf(nil, "%q %q %q %q %d %v %q %v",
+		table, e.Schema, e.Table, publishedBy, settling, e.OnChange, slices.Sorted(slices.Values(e.Columns)), e.Hash)
+	if e.Query != "" {
+		text = fmt.Appendf(text, " %q %v", e.Query, e.Many)
+	}
+	sum := sha256.Sum256(text)
 	return guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
 }
 
@@ -137,8 +152,8 @@ func (c *catalog) doubt(today guard.Fingerprints) {
 		return
 	}
 	for _, e := range c.entries {
-		table := database.Name{Schema: e.Schema, Table: e.Table}
-		if e.Partitioned && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return p.Table == table }) {
+		partitioned := e.Partitioned || slices.ContainsFunc(e.Dependencies, func(d plan.Dependency) bool { return d.Partitioned })
+		if partitioned && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return slices.Contains(tablesOf(&e), p.Table) }) {
 			entry := today[e.Name]
 			entry.Hash = fmt.Sprintf("%s in doubt %d", entry.Hash, c.looks)
 			today[e.Name] = entry
@@ -222,11 +237,17 @@ func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.
 	if err != nil || maps.Equal(fingerprints, c.shaped) || !sets && c.describe == nil {
 		return fingerprints, published, nil, err
 	}
-	shapes, err := database.Shapes(ctx, c.conn, names)
+	found, err := database.Shapes(ctx, c.conn, names)
+	shapes := make(plan.Shapes, len(c.entries))
+	for i, e := range c.entries {
+		if at := slices.Index(names, database.Name{Schema: e.Schema, Table: e.Table}); at >= 0 && err == nil {
+			shapes[i] = found[at]
+		}
+	}
 	if err == nil && c.describe != nil {
 		var tables []database.Table
 		if tables, err = database.Tables(ctx, c.conn, names); err == nil {
-			c.describe(tables, shapes)
+			c.describe(tables, found)
 		}
 	}
 	return fingerprints, published, shapes, err

@@ -124,7 +124,7 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 func (fs *findings) bareKeys(c *config.Config) {
 	for _, e := range c.Entries {
 		t, err := guard.ParseTemplate(e.Key)
-		if err != nil || len(t.AppendLiteral(nil, 0)) > 0 || len(t.AppendLiteral(nil, 1)) > 0 {
+		if err != nil || len(t.Columns()) == 0 || len(t.AppendLiteral(nil, 0)) > 0 || len(t.AppendLiteral(nil, 1)) > 0 {
 			continue
 		}
 		fs.addProblem(database.Problem{

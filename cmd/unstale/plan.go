@@ -195,12 +195,19 @@ func (a *askedChange) effects(planner *plan.Planner, x *examination) ([]plan.Out
 		slices.Sort(names)
 		return nil, fmt.Errorf("no entry is over table %q; entries are over %s", a.Table, strings.Join(slices.Compact(names), ", "))
 	}
-	relation := relationOf(&x.tables[at], &x.entries[at].Shape)
+	relation := relationOf(&x.tables[at], &x.shapes[at])
 	relation.Wanted = planner.Compile(relation)
 	var keys []string
 	for _, e := range x.entries {
 		if e.Schema == relation.Schema && e.Table == relation.Name {
 			keys = append(keys, e.Key.Columns()...)
+		}
+		for _, d := range e.Dependencies {
+			for _, path := range d.Paths {
+				if d.Schema == relation.Schema && d.Table == relation.Name {
+					keys = append(keys, path.Columns()...)
+				}
+			}
 		}
 	}
 	c := &change.Change{Op: a.Op, Relation: relation, Position: change.Position{LSN: 1}}

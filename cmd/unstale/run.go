@@ -127,6 +127,8 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
 	loader := database.NewLoader(databaseConfig, loads(examined.entries), database.LoaderOptions{Connections: c.Load.Connections})
 	defer loader.Close()
+	finder := database.NewFinder(databaseConfig, lookups(planner))
+	defer finder.Close()
 	var loop *apply.Loop
 	queue := fill.NewQueue(examined.entries, loader, redissink.NewLeases(client), fill.Options{
 		RowsPerSecond: c.Load.RowsPerSecond,
@@ -137,7 +139,7 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 		Logger:        logger,
 	})
 	metrics.WatchLoads(queue.Pending)
-	loop = apply.New(source, planner, primary{gate, loader}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue})
+	loop = apply.New(source, planner, primary{gate, loader, finder}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue, Finder: finder})
 	status.is(loop.Status)
 
 	loading, endLoading := context.WithCancel(ctx)
@@ -180,11 +182,13 @@ func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *da
 type primary struct {
 	*database.Gate
 	loader *database.Loader
+	finder *database.Finder
 }
 
 func (p primary) Expect(origin change.Origin) {
 	p.Gate.Expect(origin)
 	p.loader.Expect(origin)
+	p.finder.Expect(origin)
 }
 
 // loads says, for each entry, what its values are.

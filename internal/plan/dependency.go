@@ -38,6 +38,18 @@ type Path struct {
 	Lookup *Lookup  // nil: Key
 }
 
+// Columns are those of the changed row that the path begins with.
+func (p *Path) Columns() []string {
+	if p.Lookup == nil {
+		return p.Key
+	}
+	columns := make([]string, len(p.Lookup.Arguments))
+	for i, argument := range p.Lookup.Arguments {
+		columns[i] = argument.Column
+	}
+	return columns
+}
+
 // A Lookup is a statement that finds key values for many rows at once. Its
 // parameters are text arrays of equal length, one for each argument; its rows are
 // texts, one for each placeholder.

@@ -81,16 +81,11 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 		path := &d.Paths[i]
 		compiled := pathProgram{asks: path.Lookup}
 		compiled.keyProgram = keyProgram{number: number, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: d.Partitioned}
-		names := path.Key
 		if path.Lookup != nil {
 			compiled.lookup = slices.IndexFunc(p.lookups, func(l EntryLookup) bool { return l.Lookup == path.Lookup })
-			names = nil
-			for _, argument := range path.Lookup.Arguments {
-				names = append(names, argument.Column)
-			}
 		}
 		var places []int
-		for _, name := range names {
+		for _, name := range path.Columns() {
 			at := column(name)
 			places = append(places, at)
 			compiled.identified = compiled.identified && at >= 0 && r.Columns[at].Identifies

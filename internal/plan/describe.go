@@ -37,7 +37,7 @@ func (p *Planner) Rules() []Rule {
 	described := map[tableName]bool{}
 	for i := range p.entries {
 		name := tableName{p.entries[i].Schema, p.entries[i].Table}
-		if described[name] {
+		if described[name] || p.entries[i].Query != "" {
 			continue
 		}
 		described[name] = true

@@ -25,8 +25,10 @@ type Entry struct {
 	Key    *guard.Template
 	Schema string
 	Table  string
-	// Dependencies are those of a query's results; Schema and Table are empty then.
+	// Dependencies are those of the results of Query; Schema and Table are empty then.
 	Dependencies []Dependency
+	Query        string
+	Many         bool // its result has any number of rows; else one at most
 	// Partitioned: changes to the rows of partitions arrive under this table's
 	// name, each with the replica identity of its partition.
 	Partitioned bool
