@@ -54,14 +54,25 @@ func (p *Path) Columns() []string {
 // parameters are text arrays of equal length, one for each argument; its rows are
 // texts, one for each placeholder.
 type Lookup struct {
-	SQL       string
-	Arguments []Argument
+	SQL       string     `json:"sql"`
+	Arguments []Argument `json:"arguments"`
+	// Through are the tables that it reads, in the order of the statement.
+	Through []Through `json:"through"`
+}
+
+// Through is a table on the way of a lookup.
+type Through struct {
+	Schema string `json:"schema"`
+	Table  string `json:"table"`
+	// Columns are those that an equality ties to the row or to another table: one
+	// of them had better be indexed.
+	Columns []string `json:"columns"`
 }
 
 // An Argument is a column of the changed row.
 type Argument struct {
-	Column string
-	Type   string // as PostgreSQL spells it
+	Column string `json:"column"`
+	Type   string `json:"type"` // as PostgreSQL spells it
 }
 
 // Op of a Predicate.
