@@ -52,7 +52,7 @@ func (n *Need) Differences(have map[string]string) []Difference {
 			continue
 		}
 		found = append(found, Difference{
-			Key: r.key, Have: shown(value, r.secret), Default: r.initial, Want: shown(ours, r.secret),
+			Key: r.key, Have: value, Default: r.initial, Want: ours,
 			Wrong: r.isWrong(value), Why: r.differsAs(value), Moves: r.moves, value: ours,
 		})
 	}
@@ -60,7 +60,13 @@ func (n *Need) Differences(have map[string]string) []Difference {
 	if d, differs := n.tables(have); differs {
 		found = append(found, d)
 	}
-	return append(found, n.foreign(have)...)
+	found = append(found, n.foreign(have)...)
+	for i := range found {
+		d := &found[i]
+		secret := secretKey.MatchString(d.Key)
+		d.Have, d.Want, d.Why = shown(d.Have, secret), shown(d.Want, secret), withoutLogins(d.Why)
+	}
+	return found
 }
 
 // judges reports whether the rule is about the converter that the connector has.
