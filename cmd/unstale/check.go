@@ -282,15 +282,9 @@ func (fs *findings) plugins(plugins []connect.Plugin, c *config.Config) {
 }
 
 func (fs *findings) state(subject string, s connect.Status) {
-	reason := s.Connector.Reason()
-	for _, t := range s.Tasks {
-		if t.State == connect.Failed {
-			reason = t.Reason()
-		}
-	}
 	switch {
 	case s.Failed():
-		fs.add(subject, "it has failed, and nothing is sent until somebody restarts it: "+reason, "unstale connector restart, when that is mended")
+		fs.add(subject, "it has failed, and nothing is sent until somebody restarts it: "+s.Reason(), "unstale connector restart, when that is mended")
 	case s.Connector.State == connect.Paused || s.Connector.State == connect.Stopped:
 		fs.add(subject, fmt.Sprintf("it is %s: nothing is sent", strings.ToLower(string(s.Connector.State))), "unstale connector resume")
 	case len(s.Tasks) == 0:

@@ -87,13 +87,7 @@ func (w *connectorWatch) look(ctx context.Context, now time.Time) {
 		return
 	}
 	w.failed.Store(true)
-	reason := status.Connector.Reason()
-	for _, task := range status.Tasks {
-		if task.State == connect.Failed {
-			reason = task.Reason()
-		}
-	}
-	if reason != w.said {
+	if reason := status.Reason(); reason != w.said {
 		w.said = reason
 		mend := "unstale connector restart, when that is mended"
 		if w.restart != nil {
