@@ -382,13 +382,7 @@ log, its publication, its topics and its position, and says what removes them.`,
 }
 
 func printLeft(w io.Writer, k *kafkaConnect, have map[string]string, topics []string) {
-	or := func(value, initial string) string {
-		if value == "" {
-			return initial
-		}
-		return value
-	}
-	slot, publication := or(have["slot.name"], "debezium"), or(have["publication.name"], "dbz_publication")
+	slot, publication := connect.Value(have, "slot.name"), connect.Value(have, "publication.name")
 	fmt.Fprintf(w, "connector %s: deleted. It leaves\n", k.name)
 	fmt.Fprintf(w, "  slot %s, for which the server keeps its log until the disk is full:\n    SELECT pg_drop_replication_slot('%s');\n", slot, slot)
 	fmt.Fprintf(w, "  publication %s:\n    DROP PUBLICATION %s;\n", publication, database.Name{Table: publication}.SQL())
@@ -603,16 +597,35 @@ func (k *kafkaConnect) locate(ctx context.Context, state *connectorState) {
 			state.Slot.judge(slot, state)
 		}
 	}
-	offsets, err := k.client.Offsets(ctx, k.name)
-	if err != nil || len(offsets) == 0 || offsets[0].LSN == 0 {
+	lsn := k.position(ctx)
+	if lsn == 0 {
 		return
 	}
-	lsn := offsets[0].LSN
 	state.Position = fmt.Sprintf("%X/%X", lsn>>32, uint32(lsn))
 	if slot.Usable && slot.Confirmed > lsn && state.Slot.Text == "" {
 		state.Slot.Wrong = true
 		state.Slot.Text = fmt.Sprintf("it is ahead of the connector's position, at %X/%X: what lies between was not sent, unless it was somebody else's", slot.Confirmed>>32, uint32(slot.Confirmed))
 	}
+}
+
+// position is how far the connector is, or zero where nobody says it. Connect
+// keeps a position for each topic.prefix that the connector ever had, and tells
+// them in no order.
+func (k *kafkaConnect) position(ctx context.Context) uint64 {
+	have, err := k.client.Config(ctx, k.name)
+	if err != nil {
+		return 0
+	}
+	offsets, err := k.client.Offsets(ctx, k.name)
+	if err != nil {
+		return 0
+	}
+	for _, o := range offsets {
+		if o.Prefix == have["topic.prefix"] {
+			return o.LSN
+		}
+	}
+	return 0
 }
 
 func (s *connectorSlot) judge(slot database.SlotState, state *connectorState) {

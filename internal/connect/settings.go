@@ -71,6 +71,18 @@ func (r *rule) differsAs(value string) string {
 	return r.differs
 }
 
+// Value is what a connector takes for a key of ours: what it has, or Debezium's
+// default.
+func Value(have map[string]string, key string) string {
+	if value := have[key]; value != "" {
+		return value
+	}
+	if i := slices.IndexFunc(rules, func(r rule) bool { return r.key == key }); i >= 0 {
+		return rules[i].initial
+	}
+	return ""
+}
+
 const (
 	heartbeatQuery  = "SELECT pg_logical_emit_message(true, 'unstale.heartbeat', '')"
 	heartbeatPrefix = "unstale.heartbeat"
