@@ -153,7 +153,7 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 	}
 	secure, err := e.TLSConfig()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("source.kafka.schema_registry: %w", err)
 	}
 	options := []sr.ClientOpt{sr.URLs(e.Address()), sr.UserAgent(applicationName)}
 	if secure != nil {
@@ -168,11 +168,47 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 	}
 	return func(ctx context.Context, id uint32) (string, error) {
 		schema, err := client.SchemaByID(ctx, int(id))
-		if refused, ok := errors.AsType[*sr.ResponseError](err); ok && refused.StatusCode == http.StatusNotFound {
-			return "", fmt.Errorf("%w: %w", kafkasource.ErrNoSchema, err)
+		if refused, ok := errors.AsType[*sr.ResponseError](err); ok {
+			return "", refusedSchema(refused)
+		}
+		if err == nil && schema.Schema == "" {
+			err = fmt.Errorf("%s has answered without a schema: %s", e.Address(), isItRegistry)
 		}
 		return schema.Schema, err
 	}, nil
+}
+
+const (
+	// codeNoSchema is the registry's own word for an id that it does not have, of
+	// Confluent's and of Apicurio's (3.0.9). A 404 without it is a proxy's, or that
+	// of a path where no registry is: it says nothing of the schema.
+	codeNoSchema = 40403
+	// registryMessageMax bounds, in characters, what is passed on of an answer.
+	registryMessageMax = 200
+
+	isItRegistry = "is source.kafka.schema_registry its Confluent API? Apicurio's is below /apis/ccompat/v7"
+)
+
+// refusedSchema says in one line what the registry has answered in place of a
+// schema. It is ErrNoSchema only where the registry itself says so.
+func refusedSchema(refused *sr.ResponseError) error {
+	text := fmt.Sprintf("%s %s: %d %s", refused.Method, refused.URL, refused.StatusCode, http.StatusText(refused.StatusCode))
+	if refused.ErrorCode != 0 { // else it is a page for people, of whoever stands in between
+		message := []rune(strings.Join(strings.Fields(refused.Message), " "))
+		if len(message) > registryMessageMax {
+			message = append(message[:registryMessageMax], '…')
+		}
+		text += ": " + string(message)
+	}
+	switch {
+	case refused.StatusCode == http.StatusNotFound && refused.ErrorCode == codeNoSchema:
+		return fmt.Errorf("%w: %s", kafkasource.ErrNoSchema, text)
+	case refused.StatusCode == http.StatusNotFound:
+		text += "; " + isItRegistry
+	case refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden:
+		text += "; look at username and password of source.kafka.schema_registry"
+	}
+	return errors.New(text)
 }
 
 // kafkaTopics are the topics to be read.
