@@ -518,6 +518,9 @@ func connectorNeed(c *config.Config, tables []connect.Table, plugins []connect.P
 		if err != nil {
 			return nil, err
 		}
+		if parsed.Database == "" {
+			parsed.Database = parsed.User // as the server does
+		}
 		need.Database = connect.Database{
 			Host: parsed.Host, Port: parsed.Port, User: parsed.User, Password: parsed.Password, Name: parsed.Database,
 			TLS: c.ConnectorTLS("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"),

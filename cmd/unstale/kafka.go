@@ -48,6 +48,7 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		SessionTimeout: k.SessionTimeout,
 		Uncommitted:    k.IsolationLevel == "read_uncommitted",
 		Database:       x.database,
+		Alias:          x.alias,
 		Decoder:        tables.decoder,
 		Keep:           letters.keep,
 		Origin:         origin,
