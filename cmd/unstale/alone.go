@@ -54,7 +54,7 @@ func runAlone(ctx context.Context, c *config.Config, client *redis.Client, metri
 
 // examineAlone is what a configuration says without a database.
 func examineAlone(c *config.Config) (*examination, error) {
-	templates, wrong := parseTemplates(c)
+	templates, wrong := templatesAlone(c)
 	if len(wrong) > 0 {
 		return nil, wrong.Err()
 	}
@@ -71,6 +71,21 @@ func examineAlone(c *config.Config) (*examination, error) {
 		})
 	}
 	return x, nil
+}
+
+// templatesAlone reads the key templates where nobody knows the columns' types:
+// each may hold any text, and entries must be told apart without them.
+func templatesAlone(c *config.Config) ([]*guard.Template, config.Problems) {
+	templates, wrong := parseTemplates(c)
+	if len(wrong) > 0 {
+		return templates, wrong
+	}
+	anyText := func(string) guard.Alphabet { return guard.AnyText }
+	wrong = collisions(c, templates, func(int) func(string) guard.Alphabet { return anyText })
+	for i := range wrong {
+		wrong[i].Mend += "; or give `database`, whose types may tell them apart"
+	}
+	return templates, wrong
 }
 
 // noDatabase is what is asked where there is none.

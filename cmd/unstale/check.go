@@ -102,10 +102,14 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	sound.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e config.Entry) bool {
 		return about(e.Path("table")) || about(e.Path("key")) || e.Table == "" || e.Key == ""
 	})
-	if about("database") || about("source") || c.Database.URL == "" {
+	switch {
+	case about("database") || about("source"):
 		_, templates := parseTemplates(&sound)
 		fs.addConfig(templates.Err())
-	} else {
+	case c.Database.URL == "":
+		_, templates := templatesAlone(&sound)
+		fs.addConfig(templates.Err())
+	default:
 		fs.database(ctx, &sound)
 	}
 	fs.bareKeys(&sound)
