@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -36,6 +37,9 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 	tables, err := newTables(k, x, planner)
 	if err != nil {
 		return nil, nil, err
+	}
+	if shortSession(k) {
+		logger.Warn(shortSessionText, "session_timeout", k.SessionTimeout, "mend", shortSessionMend)
 	}
 	topics, pattern := kafkaTopics(k, x.tableNames())
 	letters := newTopicLetters(k, client, x, observer, logger)
@@ -87,6 +91,10 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
 		}
 	}
+	if shortSession(k) {
+		fs.addProblem(database.Problem{Severity: database.Advice, Subject: "source.kafka.session_timeout",
+			Text: fmt.Sprintf("it is %s: %s", k.SessionTimeout, shortSessionText), Then: shortSessionMend})
+	}
 	tables, err := tableNames(ctx, c)
 	if err != nil {
 		return // it was said of the database
@@ -121,6 +129,20 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	if err != nil {
 		fs.add("schema registry", err.Error(), "look at source.kafka.schema_registry")
 	}
+}
+
+const (
+	// sessionTimeoutMin is what brokers admit by default.
+	sessionTimeoutMin = 6 * time.Second
+
+	shortSessionText = "brokers let nobody into the group with a session timeout below their group.min.session.timeout.ms, which is 6s by default"
+	shortSessionMend = "write source.kafka.session_timeout: 6s or more, or leave it where the brokers admit less"
+)
+
+// shortSession reports whether the brokers may refuse the session timeout. The
+// client tries again for as long as they do, and says only that it takes long.
+func shortSession(k config.Kafka) bool {
+	return k.SessionTimeout != 0 && k.SessionTimeout < sessionTimeoutMin
 }
 
 // kafkaClient is how to reach the brokers.
