@@ -535,7 +535,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	case s.mixes(e):
 		p.ahead = true
 		s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position,
-			Reason: fmt.Sprintf("%s.%s comes from two databases", e.Source.Schema, e.Source.Table)}
+			Reason: fmt.Sprintf("%s.%s comes from two databases", e.Relation.Schema, e.Relation.Name)}
 		return &s.change
 	case e.Snapshot == debezium.Initial && p.scanning != (scan{e.Source.Connector, e.LSN}):
 		// A connector that loses its slot twice, or while nothing changes, sends one
@@ -659,7 +659,7 @@ func (s *Source) mixes(e *debezium.Event) bool {
 	if s.options.Database != "" || e.Source.Database == "" || e.Relation == nil {
 		return false
 	}
-	name := table{e.Source.Schema, e.Source.Table}
+	name := table{e.Relation.Schema, e.Relation.Name}
 	o := s.owners[name]
 	switch {
 	case o == nil:
@@ -675,10 +675,11 @@ func (s *Source) mixes(e *debezium.Event) bool {
 	return true
 }
 
-// doubted reports whether nobody knows that the event is of our database.
+// doubted reports whether nobody knows that the event, of a table of the entries, is
+// of our database.
 func (s *Source) doubted(e *debezium.Event) bool {
 	if s.options.Database == "" {
-		o := s.owners[table{e.Source.Schema, e.Source.Table}]
+		o := s.owners[table{e.Relation.Schema, e.Relation.Name}]
 		return o != nil && o.mixed
 	}
 	if e.Source.Database == "" || e.Source.Database == s.options.Database {

@@ -1,18 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unstale/unstale/internal/config"
-	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/kafkasource"
 )
 
@@ -78,26 +75,5 @@ func TestAFileOfTheRegistryThatIsNotThereIsTheRegistrys(t *testing.T) {
 	_, err := schemaRegistry(config.Endpoint{URL: "https://registry", TLS: config.TLS{CAFile: "/nowhere/ca.pem"}})
 	if err == nil || !strings.HasPrefix(err.Error(), "source.kafka.schema_registry: read tls.ca_file") {
 		t.Errorf("got %v", err)
-	}
-}
-
-// A broker refuses it without end, and nobody would know why.
-func TestCheckAdvisesAgainstASessionTimeoutThatBrokersRefuse(t *testing.T) {
-	for timeout, want := range map[time.Duration]int{time.Second: 1, 6 * time.Second: 0, 10 * time.Second: 0} {
-		c := &config.Config{Source: config.Source{FromKafka: true, Kafka: config.Kafka{
-			Brokers: []string{"127.0.0.1:1"}, TopicPrefix: "cdc", SessionTimeout: timeout}}}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // the brokers are away
-		var found findings
-		found.kafka(ctx, c)
-		got := 0
-		for _, f := range found {
-			if f.Subject == "source.kafka.session_timeout" && f.Severity == database.Advice {
-				got++
-			}
-		}
-		if got != want {
-			t.Errorf("%s: %d findings, want %d: %+v", timeout, got, want, found)
-		}
 	}
 }
