@@ -244,8 +244,8 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 
 	// Where the database cannot be asked, which is said elsewhere, the tables
 	// whose schema it would know are left out.
-	tables, err := connectorTables(ctx, c)
-	need, wrong := connectorNeed(c, tables, plugins)
+	names, err := tableNames(ctx, c)
+	need, wrong := connectorNeed(c, distinctOf(names), plugins)
 	if wrong != nil {
 		fs.add(subject, wrong.Error(), "")
 		return
@@ -255,6 +255,9 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	}
 	for _, d := range need.Differences(have) {
 		fs.difference(subject, d)
+	}
+	if err == nil {
+		fs.recordKeys(c, names, catalogOf(ctx, c, names), have)
 	}
 }
 

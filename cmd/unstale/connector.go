@@ -451,13 +451,16 @@ func (k *kafkaConnect) explain(err error) error {
 // without one is in, only the database knows.
 func connectorTables(ctx context.Context, c *config.Config) ([]connect.Table, error) {
 	names, err := tableNames(ctx, c)
-	var tables []connect.Table
+	return distinctOf(names), err
+}
+
+func distinctOf(names []database.Name) (tables []connect.Table) {
 	for _, n := range names {
 		if t := (connect.Table{Schema: n.Schema, Name: n.Table}); !slices.Contains(tables, t) {
 			tables = append(tables, t)
 		}
 	}
-	return tables, err
+	return tables
 }
 
 // tableNames are the tables of the entries, in their order. One without a schema

@@ -99,6 +99,9 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	if err != nil {
 		return // it was said of the database
 	}
+	if k.Connect.URL == "" { // else the connector says more
+		fs.recordKeys(c, tables, catalogOf(ctx, c, tables), nil)
+	}
 	client, err := kafkaClient(k)
 	if err != nil {
 		fs.add("kafka", err.Error(), "")

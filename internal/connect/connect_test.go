@@ -181,6 +181,32 @@ func TestConverterIsTheOneThatIsThere(t *testing.T) {
 	}
 }
 
+// What is in order in a topic is what has the same record's key.
+func TestRecordKey(t *testing.T) {
+	for _, tt := range []struct {
+		have    string
+		columns string
+		setting string
+	}{
+		{"", "", ""},
+		{"message.key.columns=public.orders:id", "", ""},
+		{"message.key.columns=public.orders:id; (.*).PRODUCTS:shop,sku ", "shop,sku", "message.key.columns"},
+		{"message.key.columns=public.products:shop;public.pro.*:sku", "shop,sku", "message.key.columns"},
+		{"message.key.columns=(?!audit).*:id", "", "message.key.columns"},
+		{"transforms=key\ntransforms.key.type=org.apache.kafka.connect.transforms.ValueToKey", "", "transforms.key.type"},
+	} {
+		have := map[string]string{}
+		for _, line := range strings.Split(tt.have, "\n") {
+			key, value, _ := strings.Cut(line, "=")
+			have[key] = value
+		}
+		columns, setting := connect.RecordKey(have, connect.Table{Schema: "public", Name: "products"})
+		if strings.Join(columns, ",") != tt.columns || setting != tt.setting {
+			t.Errorf("%s: got %v by %q", tt.have, columns, setting)
+		}
+	}
+}
+
 // A password is never part of what is printed.
 func TestSecretsAreNotShown(t *testing.T) {
 	n := with(t, strings.Fields("confluent login tls"))

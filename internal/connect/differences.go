@@ -226,7 +226,7 @@ var (
 	unwraps  = foreignRule{wrong: true, instead: "unwrap where it is needed, in the sink, or give Unstale a connector of its own",
 		harm: always("records are unwrapped: they say neither what has happened nor what the row was before, so none can be read")}
 	rekeys = foreignRule{instead: "take it out where values are to be set",
-		harm: always("records are keyed by other columns than the primary key, so the changes of one row may come out of order: entries over those tables only drop")}
+		harm: always("records are keyed by other columns than the primary key, so the changes of one row may come out of order: entries over those tables only drop, where their keys lack one of those columns")}
 	scatters = foreignRule{wrong: true, instead: ownConnector,
 		harm: always("the changes of one row go to several partitions and come out of order")}
 	unknown = foreignRule{instead: "look what it does, or give Unstale a connector of its own",
@@ -255,6 +255,40 @@ var transforms = map[string]foreignRule{
 	"org.apache.kafka.connect.transforms.InsertHeader":    harmless,
 	"org.apache.kafka.connect.transforms.DropHeaders":     harmless,
 	"org.apache.kafka.connect.transforms.HeaderFrom":      harmless,
+}
+
+// keyColumns is one part of message.key.columns: a regular expression for tables, and
+// the columns.
+var keyColumns = regexp.MustCompile(`^\s*([^\s:]+):([^:\s]+)\s*$`)
+
+// RecordKey says of which columns the keys of a table's records are, and which
+// setting has made them so; it is empty where they are those of the primary key.
+// Columns are nil if nobody can tell which.
+func RecordKey(have map[string]string, t Table) (columns []string, setting string) {
+	for _, name := range strings.Split(have["transforms"], ",") {
+		key := "transforms." + strings.TrimSpace(name) + ".type"
+		if have[key] == "org.apache.kafka.connect.transforms.ValueToKey" {
+			return nil, key
+		}
+	}
+	const key = "message.key.columns"
+	for _, part := range strings.Split(have[key], ";") {
+		found := keyColumns.FindStringSubmatch(part)
+		if found == nil {
+			continue
+		}
+		pattern, err := regexp.Compile(`(?i)^(?:` + found[1] + `)$`)
+		if err != nil {
+			return nil, key // only Java knows
+		}
+		if pattern.MatchString(t.Schema + "." + t.Name) {
+			columns = append(columns, strings.Split(found[2], ",")...)
+		}
+	}
+	if columns == nil {
+		return nil, ""
+	}
+	return columns, key
 }
 
 func routed(n *Need, _ string) string {
