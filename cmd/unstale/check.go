@@ -253,11 +253,16 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	if err != nil {
 		need.Tables = nil
 	}
+	view := viewCatalog(ctx, c, names)
+	view.tell(need)
 	for _, d := range need.Differences(have) {
+		if d.Key == "publication.name" && !d.Mendable() {
+			continue // it is said of the publication
+		}
 		fs.difference(subject, d)
 	}
 	if err == nil {
-		fs.recordKeys(c, names, catalogOf(ctx, c, names), have)
+		fs.recordKeys(c, names, view.tables, have)
 	}
 }
 

@@ -12,22 +12,89 @@ import (
 	"github.com/unstale/unstale/internal/guard"
 )
 
-// catalogOf looks the tables of the entries up, in their order. It is nil where
-// there is no database, or none that can be asked, which is said elsewhere.
-func catalogOf(ctx context.Context, c *config.Config, names []database.Name) []database.Table {
+// A catalogView is what the catalog says of the entries' tables, in their order. Its
+// tables are nil where there is no database, or none that can be asked, which is said
+// elsewhere.
+type catalogView struct {
+	tables []database.Table
+	// splits has, for each table, the publications that send the changes of its
+	// partitions under names of their own.
+	splits [][]string
+	// viaRoot says whether the connector's publication sends them under that of the
+	// table; nil: it is not there.
+	viaRoot *bool
+}
+
+func viewCatalog(ctx context.Context, c *config.Config, names []database.Name) catalogView {
 	if c.Database.URL == "" {
-		return nil
+		return catalogView{}
 	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
 	conn, err := connectDatabase(ctx, c)
 	if err != nil {
-		return nil
+		return catalogView{}
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	var v catalogView
 	tables, err := database.Tables(ctx, conn, names)
 	if err != nil {
-		return nil
+		return catalogView{}
 	}
-	return tables
+	for i := range tables {
+		var splits []string
+		if tables[i].Kind == database.KindPartitioned {
+			if splits, err = database.Splits(ctx, conn, &tables[i]); err != nil {
+				return catalogView{}
+			}
+		}
+		v.splits = append(v.splits, splits)
+	}
+	viaRoot, exists, err := database.ViaRoot(ctx, conn, c.Source.Kafka.Connect.Publication)
+	if err != nil {
+		return catalogView{}
+	}
+	if exists {
+		v.viaRoot = &viaRoot
+	}
+	v.tables = tables
+	return v
+}
+
+// tell lets a connector's need know which tables are partitioned, and what the
+// publication makes of that.
+func (v catalogView) tell(need *connect.Need) {
+	need.ViaRoot = v.viaRoot
+	need.Partitions = map[connect.Table][]connect.Table{}
+	for i := range v.tables {
+		t := &v.tables[i]
+		if t.Kind != database.KindPartitioned {
+			continue
+		}
+		var partitions []connect.Table
+		for j := range t.Below {
+			partitions = append(partitions, connect.Table{Schema: t.Below[j].Name.Schema, Name: t.Below[j].Name.Table})
+		}
+		need.Partitions[connect.Table{Schema: t.Name.Schema, Name: t.Name.Table}] = partitions
+	}
+}
+
+// partitions advises against publications that may be the connector's, which
+// nobody has named, and tear a table into its partitions.
+func (fs *findings) partitions(v catalogView) {
+	for i := range v.tables {
+		for _, publication := range v.splits[i] {
+			p := database.Problem{
+				Severity: database.Advice, Subject: "publication " + publication,
+				Text: fmt.Sprintf("it publishes the changes of %s under the names of its partitions: if the connector reads it, those that table.include.list leaves out are not sent, and the others drop keys and set nothing", v.tables[i].Name),
+				Mend: []string{database.SetViaRoot(publication)},
+				Then: "and give a connector that makes its publication publish.via.partition.root=true",
+			}
+			if !slices.ContainsFunc(*fs, func(f finding) bool { return f.printed == p.String() }) { // another entry has the table
+				fs.addProblem(p)
+			}
+		}
+	}
 }
 
 // recordKeys names the entries whose values are never written because changes of

@@ -68,3 +68,22 @@ func TestCheckNamesEntriesThatAreKeyedOtherwiseThanTheRecords(t *testing.T) {
 		}
 	}
 }
+
+// Nobody has named the connector's publication: each that tears a table of the
+// entries into its partitions may be it.
+func TestCheckAdvisesAgainstPublicationsThatTearTables(t *testing.T) {
+	var found findings
+	table := database.Table{Relation: database.Relation{Name: database.Name{Schema: "public", Table: "orders"}}}
+	found.partitions(catalogView{tables: []database.Table{table, table, {}}, splits: [][]string{{"dbz_publication", "Ours"}, {"dbz_publication"}, nil}})
+	var got []string
+	for _, f := range found {
+		got = append(got, string(f.Severity)+" "+f.Subject+": "+f.Mend[0])
+	}
+	want := []string{
+		"advice publication dbz_publication: ALTER PUBLICATION dbz_publication SET (publish_via_partition_root = true);",
+		`advice publication Ours: ALTER PUBLICATION "Ours" SET (publish_via_partition_root = true);`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

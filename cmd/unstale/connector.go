@@ -80,11 +80,11 @@ Connect need not be there. Passwords are hidden unless --reveal is given.`,
 				fmt.Fprintf(cmd.ErrOrStderr(), "%v\n  the converter is guessed from the registry's URL\n\n", err)
 			}
 		}
-		tables, err := connectorTables(ctx, c)
+		names, err := tableNames(ctx, c)
 		if err != nil {
 			return err
 		}
-		need, err := connectorNeed(c, tables, plugins)
+		need, err := connectorNeed(c, distinctOf(names), plugins)
 		if err == nil {
 			err = need.Complete()
 		}
@@ -181,14 +181,15 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 	if err != nil {
 		return nil, err
 	}
-	tables, err := connectorTables(ctx, k.config)
+	names, err := tableNames(ctx, k.config)
 	if err != nil {
 		return nil, err
 	}
-	need, err := connectorNeed(k.config, tables, plugins)
+	need, err := connectorNeed(k.config, distinctOf(names), plugins)
 	if err != nil {
 		return nil, err
 	}
+	viewCatalog(ctx, k.config, names).tell(need)
 	result := &applied{Connector: k.name, Changed: []connect.Difference{}, Left: []connect.Difference{}}
 	var wanted map[string]string
 	have, err := k.client.Config(ctx, k.name)
@@ -198,6 +199,8 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 			return nil, err
 		}
 		result.Created, wanted = true, need.Config()
+		// The publication may be there already, and not as the connector would make it.
+		result.Left = append(result.Left, need.Differences(wanted)...)
 	case err != nil:
 		return nil, err
 	default:
@@ -447,13 +450,7 @@ func (k *kafkaConnect) explain(err error) error {
 	return err
 }
 
-// connectorTables are the tables of the entries, each once. Which schema a table
-// without one is in, only the database knows.
-func connectorTables(ctx context.Context, c *config.Config) ([]connect.Table, error) {
-	names, err := tableNames(ctx, c)
-	return distinctOf(names), err
-}
-
+// distinctOf are the tables, each once.
 func distinctOf(names []database.Name) (tables []connect.Table) {
 	for _, n := range names {
 		if t := (connect.Table{Schema: n.Schema, Name: n.Table}); !slices.Contains(tables, t) {

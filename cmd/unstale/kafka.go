@@ -100,7 +100,9 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 		return // it was said of the database
 	}
 	if k.Connect.URL == "" { // else the connector says more
-		fs.recordKeys(c, tables, catalogOf(ctx, c, tables), nil)
+		view := viewCatalog(ctx, c, tables)
+		fs.partitions(view)
+		fs.recordKeys(c, tables, view.tables, nil)
 	}
 	client, err := kafkaClient(k)
 	if err != nil {

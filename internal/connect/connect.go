@@ -24,6 +24,11 @@ type Need struct {
 	Publication string
 	TopicPrefix string // empty: not known
 	Tables      []Table
+	// Partitions has those of each table that is partitioned, as far as it is known.
+	Partitions map[Table][]Table
+	// ViaRoot says whether the publication sends the rows of partitions as those of
+	// their table; nil: it is not there, or nobody knows.
+	ViaRoot     *bool
 	Placeholder string
 	Registry    *Registry // nil: records are JSON
 }

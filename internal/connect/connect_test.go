@@ -44,6 +44,11 @@ func with(t *testing.T, words []string) *connect.Need {
 			n.TopicPrefix = ""
 		case "no-database":
 			n.Database = connect.Database{}
+		case "partitioned":
+			n.Partitions = map[connect.Table][]connect.Table{n.Tables[0]: {{Schema: "public", Name: "products_1"}, {Schema: "public", Name: "products_2"}}}
+		case "via-root", "not-via-root":
+			viaRoot := word == "via-root"
+			n.ViaRoot = &viaRoot
 		case "reference":
 			n.Database.Password = "${file:/opt/secrets:db}"
 		default:

@@ -161,8 +161,8 @@ var rules = slices.Concat(
 			differs: "the tables must be put into the publication by hand",
 		},
 		{
-			key: "publish.via.partition.root", ours: "true", initial: "false", serves: anything,
-			why: "the rows of partitions come as those of their table, in one topic",
+			key: "publish.via.partition.root", ours: "true", initial: "false", servesIf: func(*Need, string) bool { return true }, // see partitions
+			why: "the rows of partitions come as those of their table, in one topic; it holds for a publication that the connector makes",
 		},
 		{
 			key: "table.include.list", ourOf: tablePatterns, servesIf: func(*Need, string) bool { return true }, // see missing
