@@ -45,7 +45,7 @@ func runAlone(ctx context.Context, c *config.Config, client *redis.Client, metri
 		return err
 	}
 	sink := redissink.New(client, redissink.Options{Entries: x.entries, SweepRate: c.Sweep.KeysPerSecond})
-	loop := apply.New(source, planner, noDatabase{}, fixedCatalog(x.entries), sink, apply.Options{Logger: logger, Observer: metrics, Loader: noDatabase{}})
+	loop := apply.New(source, planner, noDatabase{}, fixedCatalog(x.entries), sink, apply.Options{Logger: logger, Observer: metrics})
 	status.is(func() apply.Status {
 		now := loop.Status()
 		now.Unpromised = unpromised
@@ -99,12 +99,6 @@ func (noDatabase) Snapshot(_ context.Context, s *change.Snapshot) error {
 	*s = change.Snapshot{Unknown: true}
 	return nil
 }
-
-// Request implements apply.Loader: nothing can be loaded.
-func (noDatabase) Request(int, string) {}
-
-// Forget implements apply.Loader.
-func (noDatabase) Forget() {}
 
 // fixedCatalog is what the entries are by the configuration alone.
 type fixedCatalog []plan.Entry

@@ -115,6 +115,9 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	fs.bareKeys(&sound)
 	if c.Source.FromKafka && !about("source") {
 		fs.kafka(ctx, &sound)
+		if c.Source.Kafka.Connect.URL == "" {
+			fs.unknownConnector(ctx, &sound)
+		}
 	}
 	if c.Source.Kafka.Connect.URL != "" && !about("source") {
 		fs.connector(ctx, &sound)

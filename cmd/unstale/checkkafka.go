@@ -61,6 +61,18 @@ func viewCatalog(ctx context.Context, c *config.Config, names []database.Name) c
 	return v
 }
 
+// unknownConnector says what the catalog alone tells of how changes come, where the
+// connector is nobody's business here.
+func (fs *findings) unknownConnector(ctx context.Context, c *config.Config) {
+	names, err := tableNames(ctx, c)
+	if err != nil {
+		return // it was said of the database
+	}
+	view := viewCatalog(ctx, c, names)
+	fs.partitions(view)
+	fs.recordKeys(c, names, view.tables, nil)
+}
+
 // tell lets a connector's need know which tables are partitioned, and what the
 // publication makes of that.
 func (v catalogView) tell(need *connect.Need) {
@@ -103,6 +115,10 @@ func (fs *findings) partitions(v catalogView) {
 // connector's configuration, nil where nobody knows it; tables has the catalog's
 // word of the tables, or is nil.
 func (fs *findings) recordKeys(c *config.Config, names []database.Name, tables []database.Table, have map[string]string) {
+	effect := "they drop the key in place of writing it"
+	if c.Database.URL != "" {
+		effect += ", and the service loads it again"
+	}
 	for i, e := range c.Entries {
 		template, err := guard.ParseTemplate(e.Key)
 		if !e.Sets() || err != nil {
@@ -141,7 +157,7 @@ func (fs *findings) recordKeys(c *config.Config, names []database.Name, tables [
 			continue
 		}
 		fs.addProblem(database.Problem{Severity: database.Advice, Subject: "entry " + e.Name, Then: then,
-			Text: why + ": where the topic has more than one partition, its changes have no order: they drop the key in place of writing it"})
+			Text: why + ": where the topic has more than one partition, its changes have no order: " + effect})
 	}
 }
 

@@ -595,6 +595,12 @@ func (r *retrier) retry(ctx context.Context, record *deadletter.Record, o *outco
 	}
 	batch := plan.NewBatch()
 	r.planner.Plan(&c, batch)
+	if slices.ContainsFunc(batch.Sweeps, func(s plan.Sweep) bool { return s.Cause == plan.Reshaped }) {
+		// Letters are of different days: that the table has other columns in this one
+		// than in the last one is no news, and is said once.
+		batch = plan.NewBatch()
+		r.planner.Plan(&c, batch)
+	}
 	if err := r.sink.Drop(bounded, batch); err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}

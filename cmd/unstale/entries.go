@@ -99,6 +99,19 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 	if name := conn.Config().Database; name != x.database {
 		x.alias = name
 	}
+	if reads, known := connectorReads(c, needs); known {
+		// How the connector reads the log is its own business, unless values are
+		// altered on their way: they would be set.
+		problems, err := database.Diagnose(ctx, conn, reads)
+		if err != nil {
+			return nil, fmt.Errorf("diagnose the database: %w", err)
+		}
+		for _, p := range problems {
+			if p.Alters {
+				found = append(found, p)
+			}
+		}
+	}
 	for _, p := range found {
 		if p.Entry == "" {
 			x.problems = append(x.problems, p)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
@@ -99,11 +100,6 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	if err != nil {
 		return // it was said of the database
 	}
-	if k.Connect.URL == "" { // else the connector says more
-		view := viewCatalog(ctx, c, tables)
-		fs.partitions(view)
-		fs.recordKeys(c, tables, view.tables, nil)
-	}
 	client, err := kafkaClient(k)
 	if err != nil {
 		fs.add("kafka", err.Error(), "")
@@ -112,7 +108,11 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	topics, pattern := kafkaTopics(k, tables)
 	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
 	if err != nil {
-		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
+		mend := "look at source.kafka.brokers, tls and sasl"
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			mend = "kafka-acls.sh --add --operation read --operation describe for this user on each of the topics " + strings.Join(topics, ", ")
+		}
+		fs.add("kafka", err.Error(), mend)
 	}
 	for _, p := range problems {
 		severity := database.Advice
@@ -120,6 +120,9 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 			severity = database.Wrong
 		}
 		fs.addProblem(database.Problem{Severity: severity, Subject: p.Subject, Text: p.Text, Mend: []string{p.Mend}})
+	}
+	if err == nil {
+		fs.deadletters(ctx, deadletter.NewTopic(client, k.DeadletterTopic))
 	}
 	if k.SchemaRegistry.URL == "" {
 		return
@@ -148,6 +151,21 @@ const (
 // client tries again for as long as they do, and says only that it takes long.
 func shortSession(k config.Kafka) bool {
 	return k.SessionTimeout != 0 && k.SessionTimeout < sessionTimeoutMin
+}
+
+// deadletters looks whether a record that cannot be read could be kept.
+func (fs *findings) deadletters(ctx context.Context, topic *deadletter.Topic) {
+	defer topic.Close()
+	err := topic.Diagnose(ctx)
+	if err == nil {
+		return
+	}
+	p := database.Problem{Severity: database.Wrong, Subject: "dead letters", Text: err.Error()}
+	if refused, ok := errors.AsType[*change.Refusal](err); ok {
+		p.Text, p.Mend = refused.Problem, []string{refused.Mend}
+	}
+	p.Then = "a partition with a record that cannot be read holds until then"
+	fs.addProblem(p)
 }
 
 // kafkaClient is how to reach the brokers.

@@ -408,7 +408,7 @@ func converter(side string) []rule {
 		{
 			key: prefix + ".schemas.enable", ourOf: when(JSON, always("true")), initial: "true",
 			why:     "each record says what its values are",
-			differs: "records do not say what their values are: types come from the database, and without it what has several forms is dropped, never set",
+			differs: "records do not say what their values are: types come from the database, without which what has several forms is dropped, never set; and what holds a time or timestamp without a zone is dropped all the same",
 		},
 		{
 			key: prefix + ".replace.null.with.default", ourOf: when(JSON, always("false")), initial: "true",

@@ -15,7 +15,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -277,31 +276,6 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 
 func offset(n int64) change.Position {
 	return change.Position{Timeline: change.Offsets, LSN: uint64(n)}
-}
-
-// stream says what the brokers know of a partition.
-func (s *standing) stream(group string) change.Stream {
-	st := change.Stream{
-		// The topic's id, not its name: one that was made anew is another stream.
-		Name:      fmt.Sprintf("kafka:%s:%d:%s", hex.EncodeToString(s.topicID[:]), s.number, group),
-		Confirmed: offset(s.start),
-		End:       offset(s.end),
-	}
-	switch {
-	case s.committed < 0:
-		st.Begin = st.Confirmed
-	case s.committed > s.end:
-		st.Begin = st.End
-		st.Gap = fmt.Sprintf("the group has committed offset %d of partition %d of %s, which ends at %d", s.committed, s.number, s.topic, s.end)
-	default:
-		st.Begin = offset(max(s.start, s.committed))
-		if !s.byUs {
-			// Somebody has set it. Forward, what lies between is skipped as they want,
-			// and the sink is ahead or swept; back, it is given again.
-			st.Confirmed, st.Rewound = st.Begin, true
-		}
-	}
-	return st
 }
 
 // Resume begins to read each partition at its place.

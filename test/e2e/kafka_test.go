@@ -331,6 +331,43 @@ func TestTheDatabaseSaysItselfWhichItIs(t *testing.T) {
 	i.stop()
 }
 
+// A change that comes alone is the last in its partition, and sets nothing: its
+// transaction may go on. What was cached is there again all the same, before
+// anybody asks; what nobody has cached stays away.
+func TestAnUpdateThatComesAloneIsLoadedAgain(t *testing.T) {
+	f := newTopicFixture(t, 15, avro)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2))")
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20) i")
+	f.connectDebezium()
+	i := startInstance(t, f.config("  update: {key: 'update:{id}', table: products, on_change: update}\n  hash: {key: 'hash:{id}', table: products, on_change: update, format: hash}\n  dropped: {key: 'dropped:{id}', table: products}\n"))
+	i.waitReady()
+	const loaded, loadedHash = `unstale_loads_total{entry="update",result="stored"}`, `unstale_loads_total{entry="hash",result="stored"}`
+	f.fetchKept("update:7", product, 7)
+	f.rdb.HSet(t.Context(), "hash:7", "id", 7)
+	const changes = 10
+	for n := range changes {
+		f.exec("UPDATE products SET price = $1 WHERE id = 7", 100+n)
+		i.eventually("it is loaded again", func() bool {
+			return f.value("update:7") == fmt.Sprintf(`{"id":7,"name":"product 7","price":%d.00}`, 100+n) &&
+				f.rdb.HGet(t.Context(), "hash:7", "price").Val() == fmt.Sprintf("%d.00", 100+n)
+		})
+	}
+	before, beforeHash := i.metric(loaded), i.metric(loadedHash)
+	if before < changes || beforeHash < changes {
+		t.Errorf("%v and %v loads, want one for each of %d changes", before, beforeHash, changes)
+	}
+	for range changes {
+		f.fetch("dropped:8", product, 8)
+		f.exec("UPDATE products SET price = price + 1 WHERE id = 8")
+		i.eventually("the change was applied", func() bool { return !f.cached("dropped:8") })
+	}
+	i.eventually("nothing is left to load", func() bool { return i.metric("unstale_loads_pending") == 0 })
+	if f.cached("update:8") || f.cached("hash:8") || i.metric(loaded) != before || i.metric(loadedHash) != beforeHash {
+		t.Errorf("what nobody has cached was loaded: %v and %v loads, were %v and %v", i.metric(loaded), i.metric(loadedHash), before, beforeHash)
+	}
+	i.stop()
+}
+
 // The service of the well-known examples has no database to ask: changes are
 // dropped and, where the connector shows the types, set. What cannot be promised
 // is said.
