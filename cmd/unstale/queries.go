@@ -131,3 +131,14 @@ func (d *derived) alphabet(parameter string) guard.Alphabet {
 	}
 	return guard.AnyText
 }
+
+// load is the query with the values of the key's placeholders in place of its
+// parameters.
+func (d *derived) load(key []string) string {
+	if d.query == nil {
+		return ""
+	}
+	return d.query.With(func(i int) string {
+		return database.AskedFor(slices.Index(key, d.query.Parameters[i]), d.types[i].Name)
+	})
+}

@@ -38,6 +38,17 @@ type Load struct {
 	Key     []string // columns, in the order of the key's placeholders
 	Columns []string // of the value; nil: all
 	Hash    bool     // the fields of the row; else one text, the row as JSON
+	// Query, if not empty, is what is loaded in place of rows of a table: a SELECT that
+	// has AskedFor(i) where the value of the i-th placeholder belongs. Its value is the
+	// row as JSON, or, where there may be Many, an array of them.
+	Query string
+	Many  bool
+}
+
+// AskedFor is what stands in a Load's query for the text of a placeholder, counted from
+// 0, as a value of a type.
+func AskedFor(placeholder int, of string) string {
+	return fmt.Sprintf("(unstale_asked.k%d::%s)", placeholder+1, of)
 }
 
 // LoaderOptions of a Loader. Zero values mean the defaults.
@@ -169,6 +180,7 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		var position string
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
+		batch.Queue(planningStatement, onOff(load.Query != ""), planCacheMode(load.Query != ""))
 		batch.Queue(s.load, arguments...).Query(func(rows pgx.Rows) error {
 			var n int
 			var value []string // nil: beyond the limit
@@ -355,6 +367,9 @@ FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT 
 
 // prepareLoad writes the statements of a load for the table as it is now.
 func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatements, error) {
+	if load.Query != "" {
+		return &loadStatements{load: loadQuery(load)}, nil
+	}
 	var columns, types []string
 	var indexes [][]string
 	if err := conn.QueryRow(ctx, loadCatalog, load.Table.SQL()).Scan(&columns, &types, &indexes); err != nil {
@@ -420,11 +435,8 @@ func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatemen
 		value = fmt.Sprintf("ARRAY(SELECT unnest(ARRAY[e.key, e.value]) FROM json_each_text(%s) e WHERE e.value IS NOT NULL)", row)
 	}
 
-	// A value is made once, and sent while all up to it are within the limit: a
-	// long one must not even reach us.
-	s.load = fmt.Sprintf("SELECT n, CASE WHEN sum(octet_length(array_to_string(value, ''))) OVER (ROWS UNBOUNDED PRECEDING) <= %d THEN value END"+
-		" FROM (SELECT asked.n::int AS n, %s AS value FROM unnest(%s) WITH ORDINALITY AS asked(%s, n) JOIN %s %s ON %s OFFSET 0) loaded",
-		LoadBytesMax, value, strings.Join(arrays, ", "), strings.Join(asked, ", "), load.Table.SQL(), t, strings.Join(matches, " AND "))
+	s.load = limited(fmt.Sprintf("SELECT asked.n::int AS n, %s AS value FROM unnest(%s) WITH ORDINALITY AS asked(%s, n) JOIN %s %s ON %s",
+		value, strings.Join(arrays, ", "), strings.Join(asked, ", "), load.Table.SQL(), t, strings.Join(matches, " AND ")))
 	walk := func(condition string) string {
 		return fmt.Sprintf("SELECT ARRAY[%s] FROM %s %s WHERE %s%s ORDER BY %s LIMIT $1",
 			strings.Join(keys, ", "), load.Table.SQL(), t, strings.Join(notNull, " AND "), condition, strings.Join(sorted, ", "))
@@ -432,4 +444,48 @@ func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatemen
 	s.first = walk("")
 	s.next = walk(fmt.Sprintf(" AND (%s) > (%s)", strings.Join(sorted, ", "), strings.Join(after, ", ")))
 	return s, nil
+}
+
+// limited has the values of a load, numbered, while all up to them are within the
+// limit: a long one must not even reach us. A value is made once.
+func limited(values string) string {
+	return fmt.Sprintf("SELECT n, CASE WHEN sum(octet_length(array_to_string(value, ''))) OVER (ROWS UNBOUNDED PRECEDING) <= %d THEN value END"+
+		" FROM (%s OFFSET 0) loaded", LoadBytesMax, values)
+}
+
+// loadQuery writes the statement of a load of query results.
+func loadQuery(load *Load) string {
+	value := "row_to_json(unstale_row)::text"
+	if load.Many {
+		value = "'[' || coalesce(string_agg(" + value + ", ','), '') || ']'"
+	}
+	var arrays, asked []string
+	for i := range load.Key {
+		arrays, asked = append(arrays, fmt.Sprintf("$%d::text[]", i+1)), append(asked, fmt.Sprintf("k%d", i+1))
+	}
+	from := "(SELECT 1 AS n) AS unstale_asked" // a key without placeholders
+	if len(load.Key) > 0 {
+		from = fmt.Sprintf("unnest(%s) WITH ORDINALITY AS unstale_asked(%s, n)", strings.Join(arrays, ", "), strings.Join(asked, ", "))
+	}
+	// In a scalar subquery two rows are an error, and a query's own order holds.
+	return limited(fmt.Sprintf("SELECT n::int AS n, ARRAY[value] AS value FROM (SELECT unstale_asked.n, (SELECT %s FROM (\n%s\n) AS unstale_row) AS value FROM %s) AS valued WHERE value IS NOT NULL",
+		value, load.Query, from))
+}
+
+// planningStatement has statements planned for the keys at hand, or for any array of
+// them and by index alone: see NewLoader.
+const planningStatement = `SELECT set_config('enable_seqscan', $1, false), set_config('enable_sort', $1, false), set_config('plan_cache_mode', $2, false)`
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+func planCacheMode(query bool) string {
+	if query {
+		return "auto"
+	}
+	return "force_generic_plan"
 }

@@ -28,7 +28,8 @@ type Entry struct {
 	// Dependencies are those of the results of Query; Schema and Table are empty then.
 	Dependencies []Dependency
 	Query        string
-	Many         bool // its result has any number of rows; else one at most
+	Load         string // Query, as a database.Load has it
+	Many         bool   // its result has any number of rows; else one at most
 	// Partitioned: changes to the rows of partitions arrive under this table's
 	// name, each with the replica identity of its partition.
 	Partitioned bool
