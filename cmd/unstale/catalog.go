@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
@@ -36,6 +38,12 @@ type catalog struct {
 	needs   database.Needs
 	entries []plan.Entry
 	logger  *slog.Logger
+	// derive, if not nil, derives the dependencies of the entries over queries again.
+	derive func(context.Context, *pgx.Conn) ([]derived, config.Problems, error)
+	// definitions are those of the views and functions when it did so last.
+	definitions string
+	// unplanned says what is wrong with an entry whose query cannot be planned any more.
+	unplanned map[string]string
 	// describe, if not nil, is told what the tables are whenever they have changed.
 	describe func([]database.Table, plan.Shapes)
 
@@ -104,6 +112,9 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		today[e.Name] = print
 	}
 	c.looks++
+	if err := c.replan(ctx, today); err != nil {
+		return apply.Look{}, err
+	}
 	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 || c.looks%diagnoseEach == 0 {
 		c.diagnose(ctx)
 	}
@@ -159,6 +170,72 @@ func (c *catalog) doubt(today guard.Fingerprints) {
 			today[e.Name] = entry
 		}
 	}
+}
+
+// replan derives again what follows from queries, whenever a table, a view or a
+// function has changed. An entry whose query cannot be planned any more is swept again
+// and again, and the instance is not ready, until a person has mended it.
+func (c *catalog) replan(ctx context.Context, today guard.Fingerprints) error {
+	if c.derive == nil || !slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return e.Query != "" }) {
+		return nil
+	}
+	definitions, err := database.Definitions(ctx, c.conn)
+	if err != nil {
+		c.close(ctx)
+		return err
+	}
+	if definitions != c.definitions || c.last == nil || !maps.Equal(c.last, today) || len(c.unplanned) > 0 {
+		found, problems, err := c.derive(ctx, c.conn)
+		if err != nil {
+			c.close(ctx)
+			return err
+		}
+		c.definitions = definitions
+		if err := c.compare(found, problems); err != nil {
+			return err
+		}
+	}
+	for name := range c.unplanned {
+		entry := today[name]
+		entry.Hash = fmt.Sprintf("%s unplanned %d", entry.Hash, c.looks)
+		today[name] = entry
+	}
+	return nil
+}
+
+// compare holds what is derived now against what the planner has.
+func (c *catalog) compare(found []derived, problems config.Problems) error {
+	before := c.unplanned
+	c.unplanned = map[string]string{}
+	for i := range c.entries {
+		e := &c.entries[i]
+		if e.Query == "" {
+			continue
+		}
+		if at := slices.IndexFunc(problems, func(p config.Problem) bool { return strings.HasPrefix(p.Path, "entries."+e.Name+".") }); at >= 0 {
+			c.unplanned[e.Name] = problems[at].Text
+			if before[e.Name] != problems[at].Text {
+				c.logger.Error("the database has changed and a query cannot be planned any more: its entry is swept again and again", "entry", e.Name, "problem", problems[at].Text, "mend", problems[at].Mend)
+			}
+			continue
+		}
+		if !sameDependencies(e.Dependencies, found[i].dependencies) {
+			return fmt.Errorf("%w: entry %s", change.ErrReplan, e.Name)
+		}
+	}
+	if len(before) > 0 && len(c.unplanned) == 0 {
+		c.logger.Info("every query can be planned again")
+	}
+	return nil
+}
+
+// sameDependencies compares what follows from a query; which tables are partitioned is
+// not part of that.
+func sameDependencies(a, b []plan.Dependency) bool {
+	return slices.EqualFunc(a, b, func(x, y plan.Dependency) bool {
+		x.Partitioned = y.Partitioned
+		return reflect.DeepEqual(x, y)
+	})
 }
 
 // diagnose says what a change of the catalog has broken: a new partition whose

@@ -149,7 +149,7 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 		described := plan.Entry{
 			Name: entry.Name, Key: templates[i], Lease: entry.Lease, OnChange: onChange[entry.OnChange],
 			Columns: entry.Columns, Hash: entry.Format == "hash", TTL: entry.TTL, Query: entry.Query, Many: entry.Rows == "many",
-			Load: queries[i].load(templates[i].Columns()),
+			Load:         queries[i].load(templates[i].Columns()),
 			Dependencies: queries[i].dependencies,
 		}
 		at := slices.IndexFunc(needs.Tables, func(n database.TableNeed) bool { return n.Entry == entry.Name })

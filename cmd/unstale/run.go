@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
@@ -94,7 +95,13 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		if c.Database.URL == "" {
 			return runAlone(workCtx, c, client, metrics, &status, logger)
 		}
-		return runBeside(workCtx, c, client, metrics, &status, logger)
+		for {
+			err := runBeside(workCtx, c, client, metrics, &status, logger)
+			if !errors.Is(err, change.ErrReplan) {
+				return err
+			}
+			logger.Info("planning anew", "reason", err)
+		}
 	})
 	return work.Wait()
 }
@@ -118,7 +125,10 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	planner := plan.New(examined.entries)
 	gate := database.NewGate(databaseConfig, database.Options{Logger: logger})
 	defer gate.Close()
-	catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
+	catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger, derive: func(ctx context.Context, conn *pgx.Conn) ([]derived, config.Problems, error) {
+		templates, _ := parseTemplates(c)
+		return derive(ctx, c, conn, templates)
+	}}
 	defer catalog.close(context.WithoutCancel(ctx))
 	source, err := newSource(c, examined, planner, gate, catalog, client, metrics, logger)
 	if err != nil {

@@ -18,8 +18,13 @@ type Finder interface {
 	Find(ctx context.Context, lookup int, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error)
 }
 
-// questionsMax is how many one statement answers.
-const questionsMax = 1000
+const (
+	// questionsMax is how many one statement answers.
+	questionsMax = 1000
+	// refreshMax is how many of the keys that one statement finds are loaded again:
+	// what a change of a category with a million products drops, readers load.
+	refreshMax = 1000
+)
 
 // find answers what the batches of a group ask, each lookup in as few statements as
 // may be, and hands the keys on in batches of their own as they come: what a row
@@ -77,9 +82,11 @@ func (s *session) findSome(ctx context.Context, outages *outages, lookup int, qu
 		}
 	}
 	var unanswerable error
+	keys := 0
 	err = outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
 		insert, err = s.options.Finder.Find(ctx, lookup, arguments, func(values [][]byte) error {
-			s.planner.Found(*found, lookup, values)
+			keys++
+			s.planner.Found(*found, lookup, values, keys <= refreshMax)
 			if !(*found).Full() {
 				return nil
 			}

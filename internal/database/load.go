@@ -45,6 +45,13 @@ type Load struct {
 	Many  bool
 }
 
+func (l *Load) what() string {
+	if l.Query != "" {
+		return "results of a query"
+	}
+	return "rows of " + l.Table.String()
+}
+
 // AskedFor is what stands in a Load's query for the text of a placeholder, counted from
 // 0, as a value of a type.
 func AskedFor(placeholder int, of string) string {
@@ -93,6 +100,7 @@ type loadConn struct {
 	*pgx.Conn
 	origin     change.Origin
 	statements []*loadStatements // for each load; nil: not yet
+	ofQuery    bool              // it plans as results of queries want it
 }
 
 type loadStatements struct {
@@ -180,7 +188,9 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		var position string
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
-		batch.Queue(planningStatement, onOff(load.Query != ""), planCacheMode(load.Query != ""))
+		if ofQuery := load.Query != ""; conn.ofQuery != ofQuery {
+			batch.Queue(planningStatement, onOff(ofQuery), planCacheMode(ofQuery))
+		}
 		batch.Queue(s.load, arguments...).Query(func(rows pgx.Rows) error {
 			var n int
 			var value []string // nil: beyond the limit
@@ -202,6 +212,7 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}
+		conn.ofQuery = load.Query != ""
 		insert, err = parseLSN([]byte(position))
 		return err
 	})
@@ -209,7 +220,7 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		err = unloadable
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("load %d rows of %s: %w", len(keys), load.Table, err)
+		return nil, 0, fmt.Errorf("load %d %s: %w", len(keys), load.what(), err)
 	}
 	return values, insert, nil
 }

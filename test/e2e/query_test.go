@@ -119,3 +119,93 @@ func TestQueryFacts(t *testing.T) {
 		})
 	}
 }
+
+// The service loads again what a change has dropped, as a reader that ran the query
+// would.
+func TestARefreshedQuery(t *testing.T) {
+	for _, major := range databaseMajors {
+		t.Run(fmt.Sprint("PostgreSQL ", major), func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, major)
+			for _, statement := range queryFacts[0].setup {
+				f.exec(statement)
+			}
+			i := startInstance(t, f.config(`  page:
+    key: page:{id}
+    query: SELECT p.id, p.name, c.name AS category FROM products p JOIN categories c ON c.id = p.category_id WHERE p.id = @id
+    on_change: refresh
+  list:
+    key: list:{category}
+    query: SELECT id, name FROM products WHERE category_id = @category ORDER BY name DESC
+    rows: many
+    on_change: refresh
+  names: {key: names, query: 'SELECT id, name FROM categories ORDER BY id', rows: many, on_change: refresh}
+`))
+			i.waitReady()
+			f.exec("UPDATE categories SET name = 'BOOKS' WHERE id = 1")
+			for key, want := range map[string]string{
+				"page:2": `{"id":2,"name":"product 2","category":"BOOKS"}`,
+				"page:8": `{"id":8,"name":"product 8","category":"BOOKS"}`,
+				"names":  `[{"id":1,"name":"BOOKS"},{"id":2,"name":"tools"}]`,
+			} {
+				i.eventually(key, func() bool { return f.value(key) == want })
+			}
+			f.exec("UPDATE products SET category_id = 1 WHERE id = 1")
+			i.eventually("the list", func() bool {
+				return f.value("list:1") == `[{"id":8,"name":"product 8"},{"id":6,"name":"product 6"},{"id":4,"name":"product 4"},{"id":2,"name":"product 2"},{"id":1,"name":"product 1"}]`
+			})
+			f.exec("DELETE FROM products")
+			i.eventually("an empty list", func() bool { return f.value("list:1") == "[]" && f.value("page:1") == "" })
+			i.stop()
+		})
+	}
+}
+
+// What a query reads may become something else while the service runs: a view is
+// replaced, a column is renamed.
+func TestAQueryIsPlannedAnew(t *testing.T) {
+	f := newFixture(t, 15)
+	for _, statement := range []string{
+		`CREATE TABLE items (id int PRIMARY KEY, name text, maker_id int)`, `ALTER TABLE items REPLICA IDENTITY FULL`,
+		`CREATE TABLE makers (id int PRIMARY KEY, name text)`, `ALTER TABLE makers REPLICA IDENTITY FULL`,
+		`CREATE VIEW cards AS SELECT id, name FROM items`,
+		`INSERT INTO makers VALUES (1, 'm')`, `INSERT INTO items VALUES (1, 'i', 1), (2, 'j', 2)`,
+	} {
+		f.exec(statement)
+	}
+	i := startInstance(t, f.config("  card: {key: 'card:{id}', query: 'SELECT * FROM cards WHERE id = @id'}\n"))
+	i.waitReady()
+	f.cache("card:1")
+	f.exec("UPDATE makers SET name = 'n'")
+	f.barrier()
+	if !f.cached("card:1") {
+		t.Error("a table that the view does not read dropped its key")
+	}
+
+	f.exec("CREATE OR REPLACE VIEW cards AS SELECT i.id, i.name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
+	i.eventually("planned anew", func() bool { return i.saidInOrder("planning anew", "ready") })
+	if f.cached("card:1") {
+		t.Error("what the old view showed is still cached")
+	}
+	f.cache("card:1", "card:2")
+	f.exec("UPDATE makers SET name = 'o'")
+	f.barrier()
+	if f.cached("card:1") || !f.cached("card:2") {
+		t.Error("a change of the maker: want the one card gone that shows it")
+	}
+
+	// Nobody can plan it now: every look drops what is cached, until it is mended.
+	f.exec("DROP VIEW cards")
+	i.eventually("refused", func() bool { return i.said("a query cannot be planned any more") > 0 })
+	f.cache("card:2")
+	i.eventually("swept", func() bool { return !f.cached("card:2") })
+	f.exec("CREATE VIEW cards AS SELECT i.id, i.name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
+	i.eventually("mended", func() bool { return i.saidInOrder("a query cannot be planned any more", "every query can be planned again", "ready") })
+	f.cache("card:1", "card:2")
+	f.exec("UPDATE makers SET name = 'p'")
+	f.barrier()
+	if f.cached("card:1") || !f.cached("card:2") {
+		t.Error("after it was mended: want the one card gone that shows the maker")
+	}
+	i.stop()
+}

@@ -27,3 +27,21 @@ func Unindexed(ctx context.Context, conn *pgx.Conn, name Name, columns []string)
 	}
 	return fmt.Sprintf("CREATE INDEX CONCURRENTLY ON %s (%s);", name.SQL(), quote(columns[0])), nil
 }
+
+// definitionsStatement numbers the versions of everything that a query may be made of
+// besides tables.
+const definitionsStatement = `
+SELECT concat_ws(' ',
+  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(w.oid || ' ' || w.xmin || ' ' || c.oid || ' ' || c.xmin, 0)), 0)
+   FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
+   WHERE c.relkind = 'v' AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) AND c.relpersistence <> 't'),
+  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(p.oid || ' ' || p.xmin, 0)), 0)
+   FROM pg_catalog.pg_proc p WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)))`
+
+// Definitions is another text whenever a view or a function has changed.
+func Definitions(ctx context.Context, conn *pgx.Conn) (text string, err error) {
+	if err := conn.QueryRow(ctx, definitionsStatement).Scan(&text); err != nil {
+		return "", fmt.Errorf("read which views and functions there are: %w", err)
+	}
+	return text, nil
+}
