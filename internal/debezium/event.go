@@ -24,7 +24,8 @@ type Event struct {
 	LSN uint64
 	// Sequence is the LSN of the last commit before the change, and its own.
 	Sequence [2]uint64
-	// XID is the transaction, 0 in a snapshot.
+	// XID is the transaction, 0 of a row that a snapshot has read: that names the
+	// snapshot's own, or none.
 	XID uint64
 	// CommittedAt is in microseconds since the Unix epoch, 0 if unknown.
 	CommittedAt int64

@@ -269,6 +269,9 @@ func (d *Decoder) finish(r *reader, e *Event) error {
 	default:
 		e.Snapshot = Initial
 	}
+	if e.Snapshot != None {
+		e.XID = 0
+	}
 	if len(d.capturedText(captureOp)) != 1 {
 		return &Undecodable{Reason: reasonOp, Source: e.Source}
 	}

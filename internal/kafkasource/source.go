@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -133,8 +134,11 @@ type partition struct {
 	position, told change.Position
 	// ahead: the first of records is decoded into Source.event.
 	ahead bool
-	// open is the transaction of the last change, zero if a Commit was given since.
+	// open is the transaction of the last row, zero if a Commit was given since;
+	// connector and sequence are those of that row.
 	open        uint64
+	connector   string
+	sequence    [2]uint64
 	committedAt int64
 	// deleted is the key of the last record if that was a delete: its tombstone may
 	// follow.
@@ -459,15 +463,18 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 					return nil, ctx.Err()
 				}
 				if p.open != 0 {
-					return s.commit(p), nil
+					return s.cut(p), nil
 				}
 				return s.undecodable(ctx, p, err)
 			}
 			p.arrived(s.reader)
 		}
-		if p.open != 0 && p.open != s.event.XID {
+		if p.open != 0 && s.leaves(p) {
 			p.ahead = true
-			return s.commit(p), nil
+			if s.follows(p) {
+				return s.commit(p), nil
+			}
+			return s.cut(p), nil
 		}
 		p.ahead = false
 		if c := s.row(p, record); c != nil {
@@ -476,10 +483,7 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 	}
 	switch {
 	case p.open != 0:
-		// Only the record of another transaction shows that one has ended.
-		c := s.commit(p)
-		c.Cut = true
-		return c, nil
+		return s.cut(p), nil
 	case p.position.Compare(p.told) > 0:
 		s.change = change.Change{Op: change.Idle, Stream: p.stream, Position: p.position}
 		p.told = p.position
@@ -498,6 +502,35 @@ func (s *Source) commit(p *partition) *change.Change {
 	s.change = change.Change{Op: change.Commit, Stream: p.stream, XID: uint32(p.open), CommittedAt: p.committedAt, Position: p.position}
 	p.open, p.told = 0, p.position
 	return &s.change
+}
+
+// cut ends a transaction of which more may come: only a row of another one shows
+// that one has ended.
+func (s *Source) cut(p *partition) *change.Change {
+	c := s.commit(p)
+	c.Cut = true
+	return c
+}
+
+// leaves reports whether the event at hand is no part of what a partition has open.
+// What is of no transaction stands anywhere: a tombstone behind its delete, a row
+// that an incremental snapshot has read, a record of another database.
+func (s *Source) leaves(p *partition) bool {
+	e := &s.event
+	switch {
+	case e.Kind != debezium.Row && e.Kind != debezium.Truncate, e.Snapshot == debezium.Incremental, s.foreign(e):
+		return false
+	}
+	return e.XID != p.open
+}
+
+// follows reports whether the event at hand shows that what a partition has open has
+// ended: the connector has gone on to another transaction. One that was killed in
+// the middle begins again further back, and sends the rest later.
+func (s *Source) follows(p *partition) bool {
+	e := &s.event
+	return e.Snapshot == debezium.None && e.XID != 0 && e.Source.Connector == p.connector &&
+		slices.Compare(e.Sequence[:], p.sequence[:]) >= 0
 }
 
 // row turns the event at hand into a change; nil if there is nothing to apply.
@@ -545,13 +578,17 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		// A key that another partition may have, too, has no order.
 		Again: !placed(record.Key, p.number, p.partitions),
 	}
-	if e.Snapshot == debezium.None {
-		c.Sequence = change.Sequence{Commit: e.Sequence[0], LSN: e.Sequence[1]}
-	} else {
-		c.Scan = scans[e.Snapshot]
-	}
-	p.open, p.committedAt, p.told = e.XID, e.CommittedAt, p.position
+	p.told = p.position
 	s.committed.Store(e.CommittedAt)
+	if e.Snapshot != debezium.None {
+		// What was read had been committed, so there is nothing to wait for.
+		c.Scan, c.XID = scans[e.Snapshot], uint32(p.open)
+		return c
+	}
+	// What names no transaction cannot wait for one.
+	c.Again = c.Again || e.XID == 0
+	c.Sequence = change.Sequence{Commit: e.Sequence[0], LSN: e.Sequence[1]}
+	p.open, p.connector, p.sequence, p.committedAt = e.XID, e.Source.Connector, e.Sequence, e.CommittedAt
 	return c
 }
 
@@ -602,7 +639,7 @@ func (s *Source) tombstone(p *partition) *change.Change {
 	default:
 		return nil
 	}
-	c.Stream, c.Position, c.Again = p.stream, p.position, true
+	c.Stream, c.XID, c.Position, c.Again = p.stream, uint32(p.open), p.position, true
 	p.told = p.position
 	return c
 }

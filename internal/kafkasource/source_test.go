@@ -1,6 +1,7 @@
 package kafkasource_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,9 @@ func TestWhatIsPassedOverIsOneStep(t *testing.T) {
 	}
 	c := r.consumer()
 	c.begin(1)
-	c.want("0 insert 1 in 800 to 6", "0 commit in 800 to 6", "0 idle to 11")
+	c.want("0 insert 1 in 800 to 6", "0 commit in 800 cut to 11")
+	r.send(0, row("c", "1", 999, "other"))
+	c.want("0 idle to 12")
 }
 
 // A tombstone behind its delete says nothing new. One whose delete is not there any
@@ -59,8 +62,49 @@ func TestTombstones(t *testing.T) {
 	c := r.consumer()
 	c.begin(1)
 	c.want("0 insert 1 in 699 to 1", "0 commit in 699 to 1",
-		"0 delete 1 in 700 to 2", "0 commit in 700 to 2", "0 delete 2 in 701 to 4", "0 commit in 701 to 4",
-		"0 delete 3 again to 5", "0 delete 3 again to 6")
+		"0 delete 1 in 700 to 2", "0 commit in 700 to 3", "0 delete 2 in 701 to 4",
+		"0 delete 3 in 701 again to 5", "0 delete 3 in 701 again to 6", "0 commit in 701 cut to 6")
+}
+
+// Only a later row of another transaction shows that one has ended. What stands
+// between its rows, or behind what was fetched of it, does not: shown as the end, it
+// has a state set that was never committed.
+func TestWhatShowsTheEndOfATransaction(t *testing.T) {
+	t.Parallel()
+	grave := kgo.Record{Key: key("1")}
+	of := func(record kgo.Record, old, updated string) kgo.Record {
+		record.Value = bytes.Replace(record.Value, []byte(old), []byte(updated), 1)
+		return record
+	}
+	incremental := of(of(row("r", "9", 0, "shop"), `"snapshot":"true"`, `"snapshot":"incremental"`), `"txId":0`, `"txId":null`)
+	for _, test := range []struct {
+		name    string
+		between []kgo.Record
+		want    []string
+	}{
+		{"a tombstone", []kgo.Record{row("d", "1", 700, "shop"), grave}, []string{"0 delete 1 in 700 to 2", "0 update 2 in 700 to 4", "0 commit in 700 to 4"}},
+		{"a tombstone whose delete is gone", []kgo.Record{grave}, []string{"0 delete 1 in 700 again to 2", "0 update 2 in 700 to 3", "0 commit in 700 to 3"}},
+		{"a heartbeat", []kgo.Record{{Key: key("1"), Value: []byte(`{"ts_ms":1}`)}}, []string{"0 update 2 in 700 to 3", "0 commit in 700 to 3"}},
+		{"a row of an incremental snapshot", []kgo.Record{incremental}, []string{"0 insert 9 in 700 to 2", "0 update 2 in 700 to 3", "0 commit in 700 to 3"}},
+		{"a row of another database", []kgo.Record{row("c", "1", 9, "other")}, []string{"0 update 2 in 700 to 3", "0 commit in 700 to 3"}},
+		{"another connector's row", []kgo.Record{of(insert("5", 705), `"name":"cdc"`, `"name":"cdc2"`)},
+			[]string{"0 commit in 700 cut to 1", "0 insert 5 in 705 to 2", "0 commit in 705 cut to 2", "0 update 2 in 700 to 3"}},
+		{"a connector that begins again further back", []kgo.Record{insert("5", 699)},
+			[]string{"0 commit in 700 cut to 1", "0 insert 5 in 699 to 2", "0 commit in 699 to 2", "0 update 2 in 700 to 3"}},
+		{"a record that cannot be read", []kgo.Record{{Key: key("1"), Value: []byte("rubbish")}},
+			[]string{"0 commit in 700 cut to 1", "0 undecodable to 2", "0 update 2 in 700 to 3"}},
+		{"a row of an initial snapshot", []kgo.Record{row("r", "5", 705, "shop")},
+			[]string{"0 commit in 700 cut to 1", "0 restart to 1", "0 insert 5 to 2", "0 update 2 in 700 to 3"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1)
+			r.send(0, append([]kgo.Record{insert("2", 700)}, append(test.between, row("u", "2", 700, "shop"), insert("6", 710))...)...)
+			c := r.consumer()
+			c.begin(1)
+			c.want(append([]string{"0 insert 2 in 700 to 1"}, test.want...)...)
+		})
+	}
 }
 
 // What a transaction of Kafka aborts was never there, and its marker is a place as
@@ -105,7 +149,7 @@ func TestARecordIsKeptBeforeItIsPassed(t *testing.T) {
 		}
 	})
 	c.begin(1)
-	c.want("0 insert 1 in 700 to 1", "0 commit in 700 to 1")
+	c.want("0 insert 1 in 700 to 1", "0 commit in 700 cut to 1")
 	if next, err := c.Next(c.within(10 * time.Second)); !errors.Is(err, full) {
 		t.Fatalf("%v, %v; want %v", next, err, full)
 	}
