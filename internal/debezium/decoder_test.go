@@ -84,6 +84,38 @@ func TestAKeyThatIsNotTheIdentityIdentifiesNothing(t *testing.T) {
 	}
 }
 
+// What is in order is what has the same record's key. A key with a part that is no
+// column, or that an old row does not show, says nothing about that.
+func TestAKeyIsOfColumnsThatAnOldRowShows(t *testing.T) {
+	full := orderTable()
+	full.Full = true
+	plainRow := []byte(plainMessage("c", `{"id":1,"customer_id":2,"status":"x","email":"y"}`))
+	for _, c := range []struct {
+		name  string
+		table *debezium.Table
+		key   string
+		want  []string
+	}{
+		{"the primary key", orderTable(), `{"id":1}`, []string{"id"}},
+		{"other columns, and the old row is whole", full, `{"customer_id":2}`, []string{"customer_id"}},
+		{"other columns, which the old row lacks", orderTable(), `{"customer_id":2}`, nil},
+		{"one column more, which the old row lacks", orderTable(), `{"id":1,"customer_id":2}`, nil},
+		{"a part that a router has added", full, `{"id":1,"__dbz__physicalTableIdentifier":"orders"}`, nil},
+		{"no key", full, ``, nil},
+	} {
+		e := decode(t, newDecoder(c.table, orderColumns...), []byte(c.key), plainRow)
+		var got []string
+		for _, column := range e.Relation.Columns {
+			if column.Keyed {
+				got = append(got, column.Name)
+			}
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", c.name, diff)
+		}
+	}
+}
+
 // An update of a table with the whole old row has there what it left untouched.
 func TestAnUntouchedValueIsTakenFromTheOldRow(t *testing.T) {
 	message := encode(t, orderEnvelopeID, orderEnvelope, before("u", row("email", "long"), row("email", debezium.PlaceholderDefault)))

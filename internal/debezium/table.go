@@ -146,9 +146,11 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 	for i := range fields {
 		c, text := d.describe(t, &fields[i], names[i], known[i])
 		c.Identifies = r.full || isKey(k.fields, &fields[i]) && (t == nil || slices.Contains(t.Key, c.Name))
+		c.Keyed = isKey(k.fields, &fields[i])
 		relation.Columns = append(relation.Columns, c)
 		r.columns = append(r.columns, text)
 	}
+	unkey(relation, len(k.fields))
 	r.relation = d.relation(relation)
 	r.slots = make([]int, len(fields))
 	for i := range r.slots {
@@ -199,6 +201,25 @@ func isKey(key []field, f *field) bool {
 	return slices.ContainsFunc(key, func(k field) bool { return k.name == f.name })
 }
 
+// unkey has no column Keyed, unless the record's key has no other parts, and an old
+// row shows all of them. Debezium sends a change of such columns as a delete under
+// the old key and an insert under the new one; of others it cannot know.
+func unkey(r *change.Relation, parts int) {
+	sound := func(c change.Column) bool { return c.Keyed && c.Identifies }
+	keyed := 0
+	for _, c := range r.Columns {
+		if sound(c) {
+			keyed++
+		}
+	}
+	if keyed == parts {
+		return
+	}
+	for i := range r.Columns {
+		r.Columns[i].Keyed = false
+	}
+}
+
 // relation returns the relation that is made of the same: it has a number, and
 // what is wanted of it.
 func (d *Decoder) relation(described *change.Relation) *change.Relation {
@@ -209,7 +230,7 @@ func (d *Decoder) relation(described *change.Relation) *change.Relation {
 		made = strconv.AppendQuote(made, c.Name)
 		made = binary.BigEndian.AppendUint32(made, c.TypeOID)
 		made = binary.BigEndian.AppendUint32(made, uint32(c.TypeMod))
-		made = strconv.AppendBool(made, c.Identifies)
+		made = strconv.AppendBool(strconv.AppendBool(made, c.Identifies), c.Keyed)
 	}
 	if known := d.relations[string(made)]; known != nil {
 		return known

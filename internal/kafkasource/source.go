@@ -99,8 +99,19 @@ type Source struct {
 	// scans are the initial snapshots that were met: each is told once, in whatever
 	// partition it shows first.
 	scans map[scan]bool
+	// homes has, for each table of the entries, how its changes come.
+	homes map[tableName]*home
 	// saidForeign has the other databases that were met.
 	saidForeign map[string]bool
+}
+
+type tableName struct{ schema, table string }
+
+// A home is how the changes of a table have come so far.
+type home struct {
+	topic    string
+	relation *change.Relation // as it was described last
+	mixed    bool             // they have come otherwise, too
 }
 
 // A scan is one initial snapshot of one connector: its rows share an LSN.
@@ -159,7 +170,7 @@ func New(options Options) *Source {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Source{options: options, saidForeign: map[string]bool{}, scans: map[scan]bool{}}
+	return &Source{options: options, saidForeign: map[string]bool{}, scans: map[scan]bool{}, homes: map[tableName]*home{}}
 }
 
 // Attach takes over the partitions that the group gives to this instance; while
@@ -576,7 +587,8 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New,
 		Stream: p.stream, XID: uint32(e.XID), LSN: e.LSN, CommittedAt: e.CommittedAt, Position: p.position,
 		// A key that another partition may have, too, has no order.
-		Again: !placed(record.Key, p.number, p.partitions),
+		Again:  !placed(record.Key, p.number, p.partitions) || !s.ordered(p),
+		Spread: p.partitions > 1,
 	}
 	p.told = p.position
 	s.committed.Store(e.CommittedAt)
@@ -590,6 +602,46 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	c.Sequence = change.Sequence{Commit: e.Sequence[0], LSN: e.Sequence[1]}
 	p.open, p.connector, p.sequence, p.committedAt = e.XID, e.Source.Connector, e.Sequence, e.CommittedAt
 	return c
+}
+
+// ordered reports whether the changes of the table of the event at hand have come
+// from one topic, with keys of the same columns. What came otherwise before may stand
+// in another partition, and come later.
+func (s *Source) ordered(p *partition) bool {
+	r := s.event.Relation
+	table := tableName{r.Schema, r.Name}
+	h := s.homes[table]
+	if h == nil {
+		h = &home{topic: p.topic, relation: r}
+		s.homes[table] = h
+	}
+	if h.mixed {
+		return false
+	}
+	how := ""
+	switch {
+	case h.topic != p.topic:
+		how = fmt.Sprintf("they come from topics %s and %s", h.topic, p.topic)
+	case h.relation == r, s.event.Kind == debezium.Truncate:
+	case p.partitions > 1 && !slices.Equal(keyed(h.relation), keyed(r)):
+		how = "their keys are of other columns than before"
+	default:
+		h.relation = r
+	}
+	if h.mixed = how != ""; h.mixed {
+		s.options.Logger.Warn("the changes of a table have no order: they drop keys, and set nothing", "table", r.Schema+"."+r.Name, "reason", how)
+	}
+	return !h.mixed
+}
+
+// keyed returns the columns of a record's key.
+func keyed(r *change.Relation) (names []string) {
+	for _, c := range r.Columns {
+		if c.Keyed {
+			names = append(names, c.Name)
+		}
+	}
+	return names
 }
 
 // opOf is what the event of a row, or a truncate, says to have happened.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,6 +106,49 @@ func TestWhatShowsTheEndOfATransaction(t *testing.T) {
 			c.want(append([]string{"0 insert 2 in 700 to 1"}, test.want...)...)
 		})
 	}
+}
+
+// Two topics have no order between them, nor have records of one topic whose keys
+// are of different columns: of a table that comes so nothing is set from then on.
+func TestATableThatComesTwoWaysIsOnlyDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	const other = "routed.users"
+	if _, err := r.admin.CreateTopics(r.within(5*time.Second), 1, 1, nil, other); err != nil {
+		t.Fatal(err)
+	}
+	c := r.consumer(func(o *kafkasource.Options) { o.Topics = []string{topic, other} })
+	c.begin(2)
+	r.send(0, insert("1", 700))
+	c.want("0 insert 1 in 700 to 1", "0 commit in 700 cut to 1")
+	record := insert("1", 701)
+	record.Topic = other
+	if err := r.producer.ProduceSync(r.within(5*time.Second), &record).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	c.want("1 insert 1 in 701 again to 1", "1 commit in 701 cut to 1")
+	r.send(0, insert("1", 702))
+	c.want("0 insert 1 in 702 again to 2")
+	if n := strings.Count(c.log.String(), "have no order"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, c.log)
+	}
+}
+
+func TestATableWhoseKeysAreOfOtherColumnsIsOnlyDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	var id string
+	rekeyed := kgo.Record{Key: []byte(`{"id":"1","n":1}`)}
+	partitioner := kgo.StickyKeyPartitioner(nil).ForTopic(topic)
+	at := partitioner.Partition(&rekeyed, 2)
+	id = placed(at, 2)
+	rekeyed.Value = insert(id, 701).Value
+	r.send(int32(at), insert(id, 700), rekeyed, insert(id, 702))
+	c := r.consumer()
+	c.begin(2)
+	c.want(fmt.Sprintf("%d insert %s in 700 to 1", at, id), fmt.Sprintf("%d commit in 700 to 1", at),
+		fmt.Sprintf("%d insert %s in 701 again to 2", at, id), fmt.Sprintf("%d commit in 701 to 2", at),
+		fmt.Sprintf("%d insert %s in 702 again to 3", at, id))
 }
 
 // What a transaction of Kafka aborts was never there, and its marker is a place as
