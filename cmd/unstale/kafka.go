@@ -8,8 +8,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
@@ -37,9 +38,9 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 	if err != nil {
 		return nil, nil, err
 	}
-	topics, pattern := kafkaTopics(k, x.tableNames())
+	topics, pattern := kafkaTopics(k, append(x.tableNames(), partitionsOf(x.tables)...))
 	letters := newTopicLetters(k, client, x, observer, logger)
-	return topicSource{kafkasource.New(kafkasource.Options{
+	source := kafkasource.New(kafkasource.Options{
 		Client:         client,
 		Group:          k.Group,
 		Topics:         topics,
@@ -52,7 +53,39 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		Keep:           letters.keep,
 		Origin:         origin,
 		Logger:         logger,
-	}), letters.topic}, tables, nil
+	})
+	if c.Database.URL != "" {
+		options, err := databaseConfig(c)
+		if err != nil {
+			return nil, nil, err
+		}
+		tables.look = func(ctx context.Context, name database.Name) (database.Table, error) {
+			return lookUp(ctx, options, name)
+		}
+		if k.TopicsPattern == "" && len(k.Topics) == 0 {
+			tables.follow = func(partitions []database.Name) {
+				topics, _ := kafkaTopics(k, partitions)
+				source.Follow(topics)
+			}
+		}
+	}
+	return topicSource{source, letters.topic}, tables, nil
+}
+
+// lookUp asks the catalog for one table.
+func lookUp(ctx context.Context, options *pgx.ConnConfig, name database.Name) (database.Table, error) {
+	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, options)
+	if err != nil {
+		return database.Table{}, fmt.Errorf("connect to the database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	found, err := database.Tables(ctx, conn, []database.Name{name})
+	if err != nil {
+		return database.Table{}, err
+	}
+	return found[0], nil
 }
 
 // newTables returns tables of which nothing is known yet, with the decoder that
@@ -62,14 +95,18 @@ func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describe
 	if err != nil {
 		return nil, err
 	}
-	tables := &describedTables{wanted: map[database.Name]bool{}}
-	for _, name := range x.tableNames() {
+	tables := &describedTables{
+		wanted: map[database.Name]bool{}, now: map[database.Name]*debezium.Table{}, roots: map[database.Name]database.Name{},
+	}
+	for i, name := range x.tableNames() {
 		tables.wanted[name] = true
+		tables.partitioned = tables.partitioned || x.entries[i].Partitioned
 	}
 	tables.decoder = debezium.NewDecoder(debezium.Options{
 		Schema:      schema,
 		Table:       tables.table,
 		Wanted:      tables.isWanted,
+		Root:        tables.root,
 		Compile:     planner.Compile,
 		Placeholder: k.Placeholder,
 	})
@@ -209,9 +246,20 @@ func sanitized(name string) string {
 // describedTables is what the catalog says of the entries' tables, for whoever
 // reads their rows from records.
 type describedTables struct {
-	decoder *debezium.Decoder
-	wanted  map[database.Name]bool
-	now     atomic.Pointer[map[database.Name]*debezium.Table]
+	decoder     *debezium.Decoder
+	wanted      map[database.Name]bool
+	partitioned bool // some of them
+	// look asks the catalog for a table that may be a partition made since; nil:
+	// there is none to ask, or what is known was asked just now.
+	look func(context.Context, database.Name) (database.Table, error)
+	// follow, if not nil, is told the partitions that there are: their changes may
+	// come under their names, in topics of their own.
+	follow func([]database.Name)
+
+	mu  sync.Mutex
+	now map[database.Name]*debezium.Table // the partitions, too
+	// roots has, for each partition, its table.
+	roots map[database.Name]database.Name
 }
 
 func (d *describedTables) isWanted(schema, table string) bool {
@@ -219,30 +267,80 @@ func (d *describedTables) isWanted(schema, table string) bool {
 }
 
 func (d *describedTables) table(schema, table string) *debezium.Table {
-	if now := d.now.Load(); now != nil {
-		return (*now)[database.Name{Schema: schema, Table: table}]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now[database.Name{Schema: schema, Table: table}]
+}
+
+// root names the table that has a partition of that name. One that nobody knows is
+// looked up before its changes are passed over: it may be younger than the last look
+// at the catalog.
+func (d *describedTables) root(ctx context.Context, schema, table string) (debezium.TableName, bool, error) {
+	name := database.Name{Schema: schema, Table: table}
+	d.mu.Lock()
+	root, ok := d.roots[name]
+	d.mu.Unlock()
+	if ok || !d.partitioned || d.look == nil {
+		return debezium.TableName{Schema: root.Schema, Table: root.Table}, ok, nil
 	}
-	return nil
+	t, err := d.look(ctx, name)
+	if err != nil || t.Root == nil || !d.wanted[*t.Root] {
+		return debezium.TableName{}, false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addPartition(*t.Root, &t.Relation)
+	return debezium.TableName{Schema: t.Root.Schema, Table: t.Root.Table}, true, nil
+}
+
+// addPartition describes a partition: it has the columns of its table, and a replica
+// identity of its own.
+func (d *describedTables) addPartition(root database.Name, r *database.Relation) {
+	described := debezium.Table{}
+	if t := d.now[root]; t != nil {
+		described = *t
+	}
+	identify(&described, r.Replica)
+	d.now[r.Name], d.roots[r.Name] = &described, root
+}
+
+// partitionsOf are those of all tables.
+func partitionsOf(tables []database.Table) (names []database.Name) {
+	for i := range tables {
+		for j := range tables[i].Below {
+			names = append(names, tables[i].Below[j].Name)
+		}
+	}
+	return names
+}
+
+func identify(t *debezium.Table, r database.Replica) {
+	t.Key, t.Full = r.Columns()
 }
 
 func (d *describedTables) describe(tables []database.Table, shapes plan.Shapes) {
-	now := map[database.Name]*debezium.Table{}
+	d.mu.Lock()
+	d.now, d.roots = map[database.Name]*debezium.Table{}, map[database.Name]database.Name{}
 	for i := range tables {
 		t := &tables[i]
 		if t.OID == 0 {
 			continue
 		}
-		described := &debezium.Table{Shape: shapes[i], Full: t.Replica.Identity() == change.IdentityFull}
-		if columns, whole := t.Replica.Columns(); !whole {
-			described.Key = columns
-		}
+		described := &debezium.Table{Shape: shapes[i]}
+		identify(described, t.Replica)
 		for _, column := range t.Columns {
 			if column.Defaulted {
 				described.Defaulted = append(described.Defaulted, column.Name)
 			}
 		}
-		now[t.Name] = described
+		d.now[t.Name] = described
+		for j := range t.Below {
+			d.addPartition(t.Name, &t.Below[j])
+		}
 	}
-	d.now.Store(&now)
+	d.mu.Unlock()
 	d.decoder.Forget()
+	if d.follow != nil {
+		d.follow(partitionsOf(tables))
+	}
 }

@@ -57,6 +57,9 @@ type Table struct {
 	Defaulted []string
 }
 
+// TableName is the name of a table.
+type TableName struct{ Schema, Table string }
+
 // Settings are those of the connector and its converters that messages do not
 // show. A zero value means unknown, and what depends on it is Missing.
 type Settings struct {
@@ -85,6 +88,10 @@ type Options struct {
 	// Wanted reports whether any entry is over the table. Rows of other tables
 	// are not decoded.
 	Wanted func(schema, table string) bool
+	// Root, if it is not nil, names the table of which one that is not wanted is a
+	// partition, if an entry is over that: its rows are those of that table. It may
+	// ask the database: an error of it is Decode's.
+	Root func(ctx context.Context, schema, table string) (root TableName, ok bool, err error)
 	// Compile is called once for each new relation, before its first row, and
 	// returns the indexes of the columns that are read, ascending.
 	Compile func(*change.Relation) []int
@@ -105,7 +112,7 @@ type Decoder struct {
 	plain     generations[*jsonSchema]    // by table and members
 	plainKeys generations[*keySchema]     // by members
 	relations map[string]*change.Relation // by what they are made of
-	readers   map[tableName]*reader       // the last of each table
+	readers   map[TableName]*reader       // the last of each table
 	strings   map[string]string
 	// forgets counts calls of Forget: what was compiled before the last one is
 	// compiled again.
@@ -147,7 +154,7 @@ func NewDecoder(options Options) *Decoder {
 		options:     options,
 		placeholder: newPlaceholders(options.Placeholder),
 		relations:   map[string]*change.Relation{},
-		readers:     map[tableName]*reader{},
+		readers:     map[TableName]*reader{},
 		strings:     map[string]string{},
 		schemas:     newGenerations[*avroSchema](schemasMax),
 		blocks:      newGenerations[*jsonSchema](jsonKept),
@@ -168,7 +175,7 @@ func (d *Decoder) Forget() { d.forgets.Add(1) }
 // long as key and value are not changed.
 //
 // The error is an *UnknownSchema if a schema could not be had, and an
-// *Undecodable if the record can never be read.
+// *Undecodable if the record can never be read; else it is that of Options.Root.
 func (d *Decoder) Decode(ctx context.Context, key, value []byte, e *Event) error {
 	if cap(d.text)+cap(d.scratch)+cap(d.unescaped) > scratchKept || cap(d.pairs) > pairsKept {
 		d.text, d.scratch, d.unescaped, d.pairs = nil, nil, nil, nil

@@ -1,6 +1,7 @@
 package debezium_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -210,6 +211,43 @@ func TestOneSchemaServesSeveralTables(t *testing.T) {
 		if e := decode(t, d, nil, messages["others"]); e.Relation != nil || e.Kind != debezium.Row || e.Source.Table != "others" || e.New.Values != nil {
 			t.Errorf("got %+v", e)
 		}
+	}
+}
+
+// The rows of a partition are those of its table, with the replica identity of the
+// partition; and which table that is may not be known.
+func TestAPartitionIsOfItsTable(t *testing.T) {
+	away := errors.New("no answer")
+	full := orderTable()
+	full.Full, full.Key = true, nil
+	options := testOptions(nil, nil, orderColumns...)
+	options.Table = func(_, table string) *debezium.Table {
+		if table == "orders_2026" {
+			return full
+		}
+		return orderTable()
+	}
+	answer := away
+	options.Root = func(_ context.Context, schema, table string) (debezium.TableName, bool, error) {
+		return debezium.TableName{Schema: schema, Table: "orders"}, table == "orders_2026", answer
+	}
+	message := func(table string) []byte {
+		return bytes.Replace([]byte(plainMessage("c", `{"id":1,"status":"x"}`)), []byte(`"table":"orders"`), []byte(`"table":"`+table+`"`), 1)
+	}
+	d := debezium.NewDecoder(options)
+	var e debezium.Event
+	if err := d.Decode(t.Context(), []byte(`{"id":1}`), message("orders_2026"), &e); !errors.Is(err, away) {
+		t.Fatalf("got %v, want %v", err, away)
+	}
+	answer = nil
+	if e := decode(t, d, []byte(`{"id":1}`), message("orders_2026")); e.Relation == nil || e.Relation.Name != "orders" || e.Source.Table != "orders_2026" || e.Relation.Identity != change.IdentityFull {
+		t.Errorf("got %+v of %+v", e.Relation, e.Source)
+	}
+	if e := decode(t, d, []byte(`{"id":1}`), message("others")); e.Relation != nil || e.Source.Table != "others" {
+		t.Errorf("got %+v of %+v", e.Relation, e.Source)
+	}
+	if e := decode(t, d, []byte(`{"id":1}`), message("orders")); e.Relation == nil || e.Relation.Identity != change.IdentityDefault {
+		t.Errorf("got %+v", e.Relation)
 	}
 }
 

@@ -11,7 +11,8 @@ type Event struct {
 	Kind Kind
 	// Op is 'c' of an insert, 'u', 'd', or 'r' of a row that a snapshot read.
 	Op byte
-	// Relation is the table of Old and New, nil if no entry is over it.
+	// Relation is the table of Old and New, nil if no entry is over it. That of a
+	// partition has the name of its root; Source has the partition's.
 	Relation *change.Relation
 	// Old is Absent where Debezium gives no `before`. It is Whole under REPLICA
 	// IDENTITY FULL; else only the columns of the replica identity count, and

@@ -11,12 +11,10 @@ import (
 	"github.com/unstale/unstale/internal/value"
 )
 
-type tableName struct{ schema, table string }
-
 // A reader is what it takes to read the rows of one table: what its relation is,
 // and how each text is made.
 type reader struct {
-	name    tableName
+	name    TableName
 	key     *keySchema
 	forgets uint64
 	table   *Table // as it was described
@@ -94,7 +92,7 @@ func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 
 // reads reports whether r reads what was captured, beside keys of schema k.
 func (r *reader) reads(d *Decoder, k *keySchema) bool {
-	return string(d.capturedText(captureTable)) == r.name.table && string(d.capturedText(captureSchema)) == r.name.schema &&
+	return string(d.capturedText(captureTable)) == r.name.Table && string(d.capturedText(captureSchema)) == r.name.Schema &&
 		r.key == k && r.forgets == d.forgets.Load()
 }
 
@@ -115,23 +113,30 @@ func (d *Decoder) known() (reason string) {
 }
 
 // newReader compiles for the table that was captured, whose rows have fields.
-func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
+func (d *Decoder) newReader(ctx context.Context, fields []field, k *keySchema) (*reader, error) {
 	r := &reader{
-		name:    tableName{d.intern(d.capturedText(captureSchema)), d.intern(d.capturedText(captureTable))},
+		name:    TableName{d.intern(d.capturedText(captureSchema)), d.intern(d.capturedText(captureTable))},
 		key:     k,
 		fields:  fields,
 		forgets: d.forgets.Load(),
+	}
+	as, wanted := r.name, d.options.Wanted(r.name.Schema, r.name.Table)
+	if !wanted && d.options.Root != nil {
+		var err error
+		if as, wanted, err = d.options.Root(ctx, r.name.Schema, r.name.Table); err != nil {
+			return nil, err
+		}
 	}
 	if k.of != nil && k.of.name != r.name {
 		k.ambiguous = true
 	}
 	k.of = r
-	if !d.options.Wanted(r.name.schema, r.name.table) {
-		return r
+	if !wanted {
+		return r, nil
 	}
-	t := d.options.Table(r.name.schema, r.name.table)
+	t := d.options.Table(r.name.Schema, r.name.Table)
 	r.table = t
-	relation := &change.Relation{Schema: r.name.schema, Name: r.name.table, Identity: change.IdentityDefault}
+	relation := &change.Relation{Schema: as.Schema, Name: as.Table, Identity: change.IdentityDefault}
 	var catalog []string
 	if t != nil {
 		if r.full = t.Full; r.full {
@@ -169,7 +174,7 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 		clear(d.readers)
 	}
 	d.readers[r.name] = r
-	return r
+	return r, nil
 }
 
 // describe says what column a field is, and how its text is made.
@@ -269,7 +274,7 @@ func (d *Decoder) source(r *reader) Source {
 	if string(database) != r.database {
 		r.database = d.intern(database)
 	}
-	return Source{r.connector, r.database, r.name.schema, r.name.table}
+	return Source{r.connector, r.database, r.name.Schema, r.name.Table}
 }
 
 // finish makes an event of what was captured and read.

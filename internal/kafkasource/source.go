@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,11 +78,14 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Source is what the group gives to this instance. Confirm may be called from
-// anywhere; all else from one goroutine at a time.
+// Source is what the group gives to this instance. Confirm may be called beside
+// Next, but not beside Attach; all else but Follow from one goroutine at a time.
 type Source struct {
 	options Options
-	member  *member // nil until the first Attach
+
+	mu     sync.Mutex // topics and member, which Follow looks at
+	topics []string
+	member *member // nil until the first Attach
 
 	reader     *kgo.Client
 	partitions []*partition
@@ -170,7 +174,7 @@ func New(options Options) *Source {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Source{options: options, saidForeign: map[string]bool{}, scans: map[scan]bool{}, homes: map[tableName]*home{}}
+	return &Source{options: options, topics: slices.Clone(options.Topics), saidForeign: map[string]bool{}, scans: map[scan]bool{}, homes: map[tableName]*home{}}
 }
 
 // Attach takes over the partitions that the group gives to this instance; while
@@ -186,8 +190,7 @@ func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 		a, err := s.attach(ctx)
 		switch {
 		case errors.Is(err, errMadeAnew):
-			s.member.close(ctx)
-			s.member = nil
+			s.leave(ctx)
 		case err != nil:
 			s.member.release()
 			return change.Attachment{}, fmt.Errorf("attach to group %s: %w", s.options.Group, err)
@@ -199,7 +202,9 @@ func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 
 // join makes this instance a member of the group.
 func (s *Source) join() error {
-	options := append([]kgo.Opt{kgo.ConsumeTopics(s.options.Topics...)}, s.options.Client...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	options := append([]kgo.Opt{kgo.ConsumeTopics(s.topics...)}, s.options.Client...)
 	if s.options.Pattern {
 		options = append(options, kgo.ConsumeRegex())
 	}
@@ -209,6 +214,31 @@ func (s *Source) join() error {
 	}
 	s.member = m
 	return nil
+}
+
+// leave ends the membership.
+func (s *Source) leave(ctx context.Context) {
+	s.member.close(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.member = nil
+}
+
+// Follow has more topics read, where they are named. It may be called from anywhere.
+func (s *Source) Follow(topics []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.options.Pattern {
+		return
+	}
+	added := slices.DeleteFunc(slices.Clone(topics), func(topic string) bool { return slices.Contains(s.topics, topic) })
+	if len(added) == 0 {
+		return
+	}
+	s.topics = append(s.topics, added...)
+	if s.member != nil {
+		s.member.client.AddConsumeTopics(added...)
+	}
 }
 
 func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
@@ -476,6 +506,9 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 				if p.open != 0 {
 					return s.cut(p), nil
 				}
+				if !ofTheRecord(err) {
+					return nil, fmt.Errorf("read offset %d of partition %d of %s: %w", record.Offset, p.number, p.topic, err)
+				}
 				return s.undecodable(ctx, p, err)
 			}
 			p.arrived(s.reader)
@@ -501,6 +534,14 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 		return &s.change, nil
 	}
 	return nil, nil
+}
+
+// ofTheRecord reports whether an error of the decoder is the record's, or its
+// schema's. Else what it asks has not answered.
+func ofTheRecord(err error) bool {
+	_, undecodable := errors.AsType[*debezium.Undecodable](err)
+	_, unknown := errors.AsType[*debezium.UnknownSchema](err)
+	return undecodable || unknown
 }
 
 // pass takes the first record away.
@@ -587,7 +628,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New,
 		Stream: p.stream, XID: uint32(e.XID), LSN: e.LSN, CommittedAt: e.CommittedAt, Position: p.position,
 		// A key that another partition may have, too, has no order.
-		Again:  !placed(record.Key, p.number, p.partitions) || !s.ordered(p),
+		Again:  !placed(record.Key, p.number, p.partitions) || !s.ordered(p) || isPartition(e),
 		Spread: p.partitions > 1,
 	}
 	p.told = p.position
@@ -642,6 +683,12 @@ func keyed(r *change.Relation) (names []string) {
 		}
 	}
 	return names
+}
+
+// isPartition reports whether an event comes under the name of a partition. Rows move
+// between partitions, and each partition may have a topic of its own.
+func isPartition(e *debezium.Event) bool {
+	return e.Source.Schema != e.Relation.Schema || e.Source.Table != e.Relation.Name
 }
 
 // opOf is what the event of a row, or a truncate, says to have happened.
@@ -782,8 +829,7 @@ func (s *Source) detach() {
 func (s *Source) Close(ctx context.Context) error {
 	s.detach()
 	if s.member != nil {
-		s.member.close(ctx)
-		s.member = nil
+		s.leave(ctx)
 	}
 	return nil
 }

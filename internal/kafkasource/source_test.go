@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/debezium"
 	"github.com/unstale/unstale/internal/kafkasource"
 )
 
@@ -149,6 +150,54 @@ func TestATableWhoseKeysAreOfOtherColumnsIsOnlyDropped(t *testing.T) {
 	c.want(fmt.Sprintf("%d insert %s in 700 to 1", at, id), fmt.Sprintf("%d commit in 700 to 1", at),
 		fmt.Sprintf("%d insert %s in 701 again to 2", at, id), fmt.Sprintf("%d commit in 701 to 2", at),
 		fmt.Sprintf("%d insert %s in 702 again to 3", at, id))
+}
+
+// Rows move between partitions, so what comes under the name of one only drops. While
+// nobody can say whether a table is a partition, its changes are not passed over.
+func TestAPartitionOfATableIsOnlyDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	partition := insert("1", 700)
+	partition.Value = bytes.Replace(partition.Value, []byte(`"table":"users"`), []byte(`"table":"users_a"`), 1)
+	r.send(0, partition, insert("2", 701))
+	away := errors.New("the database is away")
+	c := r.consumer(func(o *kafkasource.Options) {
+		o.Decoder = debezium.NewDecoder(debezium.Options{
+			Schema: r.registry.schema, Compile: compile, Table: described,
+			Wanted: func(_, table string) bool { return table == "users" },
+			Root: func(context.Context, string, string) (debezium.TableName, bool, error) {
+				if away != nil {
+					return debezium.TableName{}, false, away
+				}
+				return debezium.TableName{Schema: "public", Table: "users"}, true, nil
+			},
+		})
+	})
+	c.begin(1)
+	if next, err := c.Next(c.within(10 * time.Second)); !errors.Is(err, away) {
+		t.Fatalf("%v, %v; want %v", next, err, away)
+	}
+	away = nil
+	c.begin(1)
+	c.want("0 insert 1 in 700 again to 1", "0 commit in 700 to 1", "0 insert 2 in 701 to 2")
+}
+
+// A partition that is made later may have a topic of its own.
+func TestATopicIsAddedLater(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	const later = "cdc.public.users_b"
+	if _, err := r.admin.CreateTopics(r.within(5*time.Second), 1, 1, nil, later); err != nil {
+		t.Fatal(err)
+	}
+	c := r.consumer()
+	c.begin(1)
+	reading := c.read()
+	c.Follow([]string{topic, later})
+	if err := <-reading.err; !errors.Is(err, change.ErrReassigned) {
+		t.Fatal(err)
+	}
+	c.attach(2)
 }
 
 // What a transaction of Kafka aborts was never there, and its marker is a place as
