@@ -45,7 +45,7 @@ func runAlone(ctx context.Context, c *config.Config, client *redis.Client, metri
 	sink := redissink.New(client, redissink.Options{Entries: x.entries, SweepRate: c.Sweep.KeysPerSecond})
 	loop := apply.New(source, planner, noDatabase{}, fixedCatalog(x.entries), sink, apply.Options{Logger: logger, Observer: metrics, Loader: noDatabase{}})
 	status.is(func() apply.Status {
-		now := loop.Status()
+		now := heldStatus(loop.Status(), source)
 		now.Unpromised = unpromised
 		return now
 	})

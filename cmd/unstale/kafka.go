@@ -16,11 +16,11 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"github.com/twmb/franz-go/pkg/sr"
 
+	"github.com/unstale/unstale/internal/admin"
 	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
-	"github.com/unstale/unstale/internal/deadletter"
 	"github.com/unstale/unstale/internal/debezium"
 	"github.com/unstale/unstale/internal/kafkasource"
 	"github.com/unstale/unstale/internal/plan"
@@ -28,7 +28,7 @@ import (
 
 // newKafkaSource reads the topics of the configuration. The tables are to be told
 // what the catalog says; without a database there is nothing to tell.
-func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), observer deadletter.Observer, logger *slog.Logger) (apply.Source, *describedTables, error) {
+func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), metrics *admin.Metrics, logger *slog.Logger) (apply.Source, *describedTables, error) {
 	k := c.Source.Kafka
 	client, err := kafkaClient(k)
 	if err != nil {
@@ -39,7 +39,8 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		return nil, nil, err
 	}
 	topics, pattern := kafkaTopics(k, append(x.tableNames(), partitionsOf(x.tables)...))
-	letters := newTopicLetters(k, client, x, observer, logger)
+	letters := newTopicLetters(k, client, x, metrics, logger)
+	held := &heldPartition{metrics: metrics}
 	source := kafkasource.New(kafkasource.Options{
 		Client:         client,
 		Group:          k.Group,
@@ -51,6 +52,7 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		Database:       x.database,
 		Decoder:        tables.decoder,
 		Keep:           letters.keep,
+		Holding:        held.tell,
 		Origin:         origin,
 		Logger:         logger,
 	})
@@ -69,7 +71,7 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 			}
 		}
 	}
-	return topicSource{source, letters.topic}, tables, nil
+	return topicSource{source, letters.topic, held}, tables, nil
 }
 
 // lookUp asks the catalog for one table.
@@ -185,7 +187,7 @@ func kafkaClient(k config.Kafka) ([]kgo.Opt, error) {
 func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, error), error) {
 	if e.URL == "" {
 		return func(context.Context, uint32) (string, error) {
-			return "", errors.New("a record in Avro, and no schema registry: set source.kafka.schema_registry")
+			return "", &change.Refusal{Problem: "records are in Avro, and there is no schema registry to ask", Mend: "set source.kafka.schema_registry"}
 		}, nil
 	}
 	secure, err := e.TLSConfig()

@@ -19,7 +19,6 @@ package debezium
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"sync/atomic"
 
 	"github.com/unstale/unstale/internal/change"
@@ -76,9 +75,8 @@ type Settings struct {
 
 // Options of a decoder.
 type Options struct {
-	// Schema returns the text of an Avro schema; nil if there is no registry. A
-	// schema that it returned is not asked for again soon: the compiled form is
-	// kept.
+	// Schema returns the text of an Avro schema. One that it returned is not asked
+	// for again soon: the compiled form is kept.
 	Schema func(ctx context.Context, id uint32) (string, error)
 	// Table describes a table, as nil if the database does not know it. Without a
 	// database it may be nil itself. Types are then those that the message names
@@ -144,9 +142,6 @@ func NewDecoder(options Options) *Decoder {
 	if options.Placeholder == "" {
 		options.Placeholder = PlaceholderDefault
 	}
-	if options.Schema == nil {
-		options.Schema = func(context.Context, uint32) (string, error) { return "", errNoRegistry }
-	}
 	if options.Table == nil {
 		options.Table = func(_, _ string) *Table { return nil }
 	}
@@ -163,8 +158,6 @@ func NewDecoder(options Options) *Decoder {
 		noKey:       keySchema{ambiguous: true},
 	}
 }
-
-var errNoRegistry = errors.New("the message is Avro, and no schema registry is set")
 
 // Forget makes the decoder ask for tables again: the catalog has changed. A
 // relation gets a new number only if what it is made of differs. It may be

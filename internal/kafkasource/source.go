@@ -37,11 +37,10 @@ const (
 	partitionBytesMax = 1 << 20
 	// pollRecordsMax is how many records are taken from the client at once.
 	pollRecordsMax = 4096
-	// schemaAgain is when the registry is asked again for a schema that it did not
-	// have. noSchemaMax is how long it may say that there is none: it may lag behind
-	// the topic.
-	schemaAgain = time.Second
-	noSchemaMax = time.Minute
+	// holdAgain is when what a partition waits for is asked for again.
+	holdAgain = time.Second
+	// goneMax bounds how many schemas are known to be gone for good.
+	goneMax = 4096
 	// saidMax bounds how many different things of a kind are said.
 	saidMax = 16
 )
@@ -51,6 +50,9 @@ var ErrNoSchema = errors.New("the schema registry has no such schema")
 
 // SessionTimeout is the default of Options.SessionTimeout.
 const SessionTimeout = 10 * time.Second
+
+// noSchemaMax is the default of Options.NoSchemaMax.
+const noSchemaMax = time.Minute
 
 // Options of a Source.
 type Options struct {
@@ -69,9 +71,15 @@ type Options struct {
 	// Database is the name of the database whose changes are ours; empty: any.
 	Database string
 	Decoder  *debezium.Decoder
+	// NoSchemaMax is how long the registry may say that it has no such schema: it may
+	// lag behind the topic.
+	NoSchemaMax time.Duration
 	// Keep keeps a record that cannot be read for a person. It returns nil when that
 	// is confirmed, and only then is the record passed over.
 	Keep func(ctx context.Context, record *kgo.Record, reason error) error
+	// Holding, if not nil, is told why a partition is held, with each try to go on, and
+	// an empty reason when none is any more.
+	Holding func(reason string)
 	// Origin is what the database connection, by which changes are gated and
 	// readers load, sees as its server.
 	Origin func(context.Context) (change.Origin, error)
@@ -105,6 +113,8 @@ type Source struct {
 	scans map[scan]bool
 	// homes has, for each table of the entries, how its changes come.
 	homes map[tableName]*home
+	// gone are the schemas that the registry did not have for Options.NoSchemaMax.
+	gone map[uint32]bool
 	// saidForeign has the other databases that were met.
 	saidForeign map[string]bool
 }
@@ -162,19 +172,25 @@ type partition struct {
 	// streamed: there was a row of the log since the attachment.
 	scanning scan
 	streamed bool
-	// waiting: the schema of the first of records is not to be had, since then.
-	waiting time.Time
-	again   time.Time // when to ask for it again
-	absent  time.Time // since when the registry has said that there is none
+	// waiting: the schema of the first of records is not to be had, or it can be
+	// neither read nor kept, since then. why says which, held all of it.
+	waiting   time.Time
+	why, held string
+	again     time.Time // when to try again
+	absent    time.Time // since when the registry has said that there is no such schema
 }
 
 // New returns a source that is not attached yet.
 func New(options Options) *Source {
 	options.SessionTimeout = cmp.Or(options.SessionTimeout, SessionTimeout)
+	options.NoSchemaMax = cmp.Or(options.NoSchemaMax, noSchemaMax)
+	if options.Holding == nil {
+		options.Holding = func(string) {}
+	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Source{options: options, topics: slices.Clone(options.Topics), saidForeign: map[string]bool{}, scans: map[scan]bool{}, homes: map[tableName]*home{}}
+	return &Source{options: options, topics: slices.Clone(options.Topics), saidForeign: map[string]bool{}, scans: map[scan]bool{}, homes: map[tableName]*home{}, gone: map[uint32]bool{}}
 }
 
 // Attach takes over the partitions that the group gives to this instance; while
@@ -256,6 +272,7 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	}
 	a := change.Attachment{Origin: origin}
 	s.partitions, s.at, s.changed = nil, map[place]*partition{}, changed
+	s.options.Holding("")
 	for i, standing := range standings {
 		p := &partition{standing: standing, stream: i}
 		s.partitions, s.at[standing.place] = append(s.partitions, p), p
@@ -489,29 +506,26 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 			continue
 		}
 		if !p.ahead {
-			var began time.Time
-			if !p.waiting.IsZero() {
-				began = time.Now()
-			}
+			began := time.Now()
 			err := s.options.Decoder.Decode(ctx, record.Key, record.Value, &s.event)
-			if _, unknown := errors.AsType[*debezium.UnknownSchema](err); unknown && ctx.Err() == nil {
-				if s.wait(p, err, began) {
-					break
+			switch {
+			case err == nil:
+				s.goOn(p)
+			case ctx.Err() != nil:
+				return nil, ctx.Err()
+			case p.open != 0:
+				return s.cut(p), nil
+			case !ofTheRecord(err):
+				return nil, fmt.Errorf("read offset %d of partition %d of %s: %w", record.Offset, p.number, p.topic, err)
+			case s.wait(p, err, began):
+				return s.idle(p), nil
+			default:
+				c := s.undecodable(ctx, p, err, began)
+				if c == nil && ctx.Err() == nil {
+					c = s.idle(p)
 				}
+				return c, ctx.Err()
 			}
-			if err != nil {
-				if ctx.Err() != nil {
-					return nil, ctx.Err()
-				}
-				if p.open != 0 {
-					return s.cut(p), nil
-				}
-				if !ofTheRecord(err) {
-					return nil, fmt.Errorf("read offset %d of partition %d of %s: %w", record.Offset, p.number, p.topic, err)
-				}
-				return s.undecodable(ctx, p, err)
-			}
-			p.arrived(s.reader)
 		}
 		if p.open != 0 && s.leaves(p) {
 			p.ahead = true
@@ -525,23 +539,28 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 			return c, nil
 		}
 	}
-	switch {
-	case p.open != 0:
+	if p.open != 0 {
 		return s.cut(p), nil
-	case p.position.Compare(p.told) > 0:
-		s.change = change.Change{Op: change.Idle, Stream: p.stream, Position: p.position}
-		p.told = p.position
-		return &s.change, nil
 	}
-	return nil, nil
+	return s.idle(p), nil
+}
+
+// idle says where a partition stands, if that was not said; else it is nil.
+func (s *Source) idle(p *partition) *change.Change {
+	if p.position.Compare(p.told) <= 0 {
+		return nil
+	}
+	s.change = change.Change{Op: change.Idle, Stream: p.stream, Position: p.position}
+	p.told = p.position
+	return &s.change
 }
 
 // ofTheRecord reports whether an error of the decoder is the record's, or its
-// schema's. Else what it asks has not answered.
+// schema's. Else what it asks has not answered, or is not there to be asked.
 func ofTheRecord(err error) bool {
 	_, undecodable := errors.AsType[*debezium.Undecodable](err)
 	_, unknown := errors.AsType[*debezium.UnknownSchema](err)
-	return undecodable || unknown
+	return (undecodable || unknown) && !change.IsRefusal(err)
 }
 
 // pass takes the first record away.
@@ -599,6 +618,9 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		return s.tombstone(p)
 	case e.Kind == debezium.Other, s.foreign(e):
 		p.pass()
+		if e.Op == 'd' {
+			p.deleted = record.Key
+		}
 		return nil
 	case e.Snapshot == debezium.Initial && p.scanning != (scan{e.Source.Connector, e.LSN}):
 		// A connector that loses its slot twice, or while nothing changes, sends one
@@ -756,46 +778,74 @@ func (s *Source) foreign(e *debezium.Event) bool {
 }
 
 // wait sets a partition aside until the schema of its next record may be had. It
-// returns false when the registry has said for long enough that there is no such
-// schema. began is when it was asked, zero for the first time.
+// returns false if it is no schema that is missing, or when the registry has said for
+// long enough that there is no such schema, about this record or one before.
 func (s *Source) wait(p *partition, err error, began time.Time) bool {
+	unknown, ok := errors.AsType[*debezium.UnknownSchema](err)
+	absent := errors.Is(err, ErrNoSchema)
+	if !ok || absent && s.gone[unknown.ID] {
+		return false
+	}
+	switch {
+	case !absent:
+		p.absent = time.Time{} // it was not there to say so
+	case p.absent.IsZero():
+		p.absent = time.Now()
+	case time.Since(p.absent) > s.options.NoSchemaMax:
+		if len(s.gone) >= goneMax {
+			clear(s.gone)
+		}
+		s.gone[unknown.ID] = true
+		return false
+	}
+	s.hold(p, began, "a schema cannot be had", err)
+	return true
+}
+
+// hold sets a partition aside, and no other. Why is said once, and once more where it
+// has become another reason. began is when the last try was.
+func (s *Source) hold(p *partition, began time.Time, why string, err error) {
 	now := time.Now()
 	if p.waiting.IsZero() {
 		p.waiting, began = now, now
 		s.reader.PauseFetchPartitions(map[string][]int32{p.topic: {p.number}})
-		s.options.Logger.Warn("holding a partition until its schema can be had", "topic", p.topic, "partition", p.number, "err", err)
 	}
-	switch {
-	case !errors.Is(err, ErrNoSchema):
-		p.absent = time.Time{} // it was not there to say so
-	case p.absent.IsZero():
-		p.absent = now
-	case now.Sub(p.absent) > noSchemaMax:
-		return false
+	reason := fmt.Sprintf("partition %d of %s: %s: %v", p.number, p.topic, why, err)
+	if p.why != why || change.IsRefusal(err) && p.held != reason {
+		p.why, p.held = why, reason
+		s.options.Logger.Warn("holding a partition: nothing of it is lost, and it goes on when this is over", "topic", p.topic, "partition", p.number, "reason", why, "err", err)
 	}
-	// A registry that hangs holds up every partition while it is asked.
-	p.again = now.Add(max(schemaAgain, 4*now.Sub(began)))
-	return true
+	s.options.Holding(p.held)
+	// What hangs holds up every partition while it is asked.
+	p.again = now.Add(max(holdAgain, 4*now.Sub(began)))
 }
 
-// arrived says that a schema could be had after all.
-func (p *partition) arrived(reader *kgo.Client) {
+// goOn says that there is nothing any more that a partition waits for.
+func (s *Source) goOn(p *partition) {
 	if p.waiting.IsZero() {
 		return
 	}
-	p.waiting, p.again, p.absent = time.Time{}, time.Time{}, time.Time{}
-	reader.ResumeFetchPartitions(map[string][]int32{p.topic: {p.number}})
+	p.waiting, p.why, p.held, p.again, p.absent = time.Time{}, "", "", time.Time{}, time.Time{}
+	s.reader.ResumeFetchPartitions(map[string][]int32{p.topic: {p.number}})
+	s.options.Logger.Info("going on", "topic", p.topic, "partition", p.number)
+	reason := ""
+	for _, other := range s.partitions {
+		reason = cmp.Or(reason, other.held)
+	}
+	s.options.Holding(reason)
 }
 
 // undecodable turns a record that cannot be read into a change whose keys are
-// unknown, when it is kept for a person.
-func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*change.Change, error) {
-	if err := s.options.Keep(ctx, p.records[0], reason); change.IsRefusal(err) {
-		return nil, err // the same for each record, and said once
-	} else if err != nil {
-		return nil, fmt.Errorf("keep offset %d of partition %d of %s, which cannot be read (%w): %w", p.records[0].Offset, p.number, p.topic, reason, err)
+// unknown, when it is kept for a person; until then its partition is held, and this
+// is nil.
+func (s *Source) undecodable(ctx context.Context, p *partition, reason error, began time.Time) *change.Change {
+	if err := s.options.Keep(ctx, p.records[0], reason); err != nil {
+		if ctx.Err() == nil {
+			s.hold(p, began, "a record can be neither read nor kept", fmt.Errorf("offset %d (%w): %w", p.records[0].Offset, reason, err))
+		}
+		return nil
 	}
-	p.arrived(s.reader)
+	s.goOn(p)
 	p.pass()
 	p.told, p.deleted = p.position, nil
 	s.change = change.Change{
@@ -803,7 +853,7 @@ func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*
 		// A reason is said once. Which record it was is in what Keep has kept.
 		Reason: fmt.Sprintf("a record of %s: %v", p.topic, reason),
 	}
-	return &s.change, nil
+	return &s.change
 }
 
 // Confirm says that everything of a stream up to p is durable where it was to go.

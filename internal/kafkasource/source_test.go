@@ -224,36 +224,102 @@ func TestTransactionsOfKafka(t *testing.T) {
 	c.want("0 insert 1 in 701 to 3", "0 commit in 701 cut to 4")
 }
 
-// A record that cannot be read is kept before it is passed over: if it cannot be
-// kept, it comes again.
+// A record that cannot be read is kept before it is passed over. One that cannot be
+// kept either holds its partition, and no other; that is said once.
 func TestARecordIsKeptBeforeItIsPassed(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1)
-	r.send(0, insert("1", 700), kgo.Record{Key: []byte("k"), Value: []byte("rubbish")}, insert("2", 701))
+	r := newRig(t, 2)
+	ids := []string{placed(0, 2), placed(1, 2)}
+	r.send(0, insert(ids[0], 700), kgo.Record{Key: []byte("k"), Value: []byte("rubbish")}, insert(ids[0], 701))
 	var kept []int64
-	full := errors.New("no room for it")
+	var holding []string
+	full := &change.Refusal{Problem: "no room for it"}
 	c := r.consumer(func(o *kafkasource.Options) {
 		o.Keep = func(_ context.Context, record *kgo.Record, reason error) error {
 			kept = append(kept, record.Offset)
-			if len(kept) == 1 {
+			if len(kept) < 3 {
 				return full
 			}
 			return nil
 		}
+		o.Holding = func(reason string) {
+			if len(holding) == 0 || holding[len(holding)-1] != reason {
+				holding = append(holding, reason)
+			}
+		}
 	})
-	c.begin(1)
-	c.want("0 insert 1 in 700 to 1", "0 commit in 700 cut to 1")
-	if next, err := c.Next(c.within(10 * time.Second)); !errors.Is(err, full) {
-		t.Fatalf("%v, %v; want %v", next, err, full)
+	c.begin(2)
+	c.want(fmt.Sprintf("0 insert %s in 700 to 1", ids[0]), "0 commit in 700 cut to 1")
+	for xid := 700; len(kept) < 2; xid++ {
+		r.send(1, insert(ids[1], xid))
+		c.want(fmt.Sprintf("1 insert %s in %d to %d", ids[1], xid, xid-699), fmt.Sprintf("1 commit in %d cut to %d", xid, xid-699))
 	}
-	c.attach(1)
-	if err := c.Resume(t.Context(), []change.Position{{Timeline: change.Offsets, LSN: 1}}); err != nil {
-		t.Fatal(err)
-	}
-	c.want("0 undecodable to 2", "0 insert 2 in 701 to 3", "0 commit in 701 cut to 3")
-	if diff := cmp.Diff([]int64{1, 1}, kept); diff != "" {
+	c.want("0 undecodable to 2", fmt.Sprintf("0 insert %s in 701 to 3", ids[0]), "0 commit in 701 cut to 3")
+	if diff := cmp.Diff([]int64{1, 1, 1}, kept); diff != "" {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}
+	if len(holding) != 3 || holding[0] != "" || !strings.Contains(holding[1], "no room for it") || holding[2] != "" {
+		t.Errorf("held %q", holding)
+	}
+	if n := strings.Count(c.log.String(), "holding a partition"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, c.log)
+	}
+}
+
+// A schema that was gone for the whole time is not waited for again: a topic with
+// many records of it would stand for longer than anybody waits.
+func TestASchemaThatIsGoneIsWaitedForOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.registry.set(func() (string, error) { return "", kafkasource.ErrNoSchema })
+	r.send(0, avro(7), avro(7), avro(7), insert("1", 700))
+	c := r.consumer(func(o *kafkasource.Options) { o.NoSchemaMax = 500 * time.Millisecond })
+	c.begin(1)
+	c.want("0 undecodable to 1")
+	began := time.Now()
+	c.want("0 undecodable to 2", "0 undecodable to 3", "0 insert 1 in 700 to 4")
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("took %s for what was known", took)
+	}
+	// It may be away all the same, and then it has not said so.
+	r.registry.set(func() (string, error) { return "", errors.New("no answer") })
+	r.send(0, avro(7))
+	c.want("0 commit in 700 cut to 4")
+	r.eventually("it is held", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if next, err := c.Next(ctx); err == nil {
+			t.Fatal(describe(next))
+		}
+		return strings.Contains(c.log.String(), "no answer")
+	})
+}
+
+// Without a registry no record in Avro is ever read: that is the configuration, and
+// not the registry's being away.
+func TestAvroWithoutARegistryIsARefusal(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.registry.set(func() (string, error) { return "", &change.Refusal{Problem: "no registry", Mend: "set one"} })
+	r.send(0, avro(7))
+	c := r.consumer()
+	c.begin(1)
+	if next, err := c.Next(c.within(10 * time.Second)); !change.IsRefusal(err) {
+		t.Fatalf("%v, %v; want a refusal", next, err)
+	}
+}
+
+// Of a deleted row in another database neither the delete nor its tombstone concerns
+// an entry, though a tombstone with a plain key does not say whose it is.
+func TestATombstoneOfAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	deleted := row("d", "1", 700, "other")
+	deleted.Key = []byte(`{"id":"1"}`)
+	r.send(0, deleted, kgo.Record{Key: deleted.Key}, insert("1", 701))
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 701 to 3")
 }
 
 // A schema that cannot be had holds its partition and no other. Whoever collects
