@@ -583,12 +583,12 @@ func (r *retrier) retry(ctx context.Context, record *deadletter.Record, o *outco
 		o.Reason = err.Error()
 		return nil
 	}
-	c, ok := kafkasource.Late(&event)
+	c, ok := kafkasource.Late(&event, r.database)
 	switch {
 	case ok && c.Op == change.Undecodable:
 		o.Reason = c.Reason
 		return nil
-	case !ok, r.database != "" && event.Source.Database != "" && event.Source.Database != r.database:
+	case !ok:
 		o.Said, o.Removed = "it concerns no entry", true
 		return nil
 	}

@@ -34,6 +34,7 @@ const (
 	schemasMax   = 4096 // of the registry, compiled
 	jsonKept     = 2048 // schemas of messages in JSON, and lists of members
 	tablesMax    = 16384
+	relationsMax = 32768   // a planner keeps them for good
 	stringsMax   = 4096    // interned
 	scratchKept  = 1 << 20 // bytes of texts
 	pairsKept    = 1 << 14

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -288,6 +289,29 @@ func TestARelationKeepsItsNumberWhileItIsTheSame(t *testing.T) {
 	if got := decode(t, d, nil, message).Relation; got.Number != 3 || got.Columns[0].Identifies {
 		t.Errorf("without a key: %+v", got)
 	}
+}
+
+// Rows of JSON without a schema may have other members each time. What is kept of
+// them has a limit, beyond which a record is no less than a sweep.
+func TestThereIsALimitToSetsOfColumns(t *testing.T) {
+	d := newDecoder(orderTable(), orderColumns...)
+	var e debezium.Event
+	for n := range 1 << 16 {
+		err := d.Decode(t.Context(), []byte(`{"id":1}`), []byte(plainMessage("c", fmt.Sprintf(`{"id":1,"c%d":1}`, n))), &e)
+		if undecodable, ok := errors.AsType[*debezium.Undecodable](err); ok {
+			if n < 1<<12 || undecodable.Source.Table != "orders" {
+				t.Errorf("row %d: %v of %+v", n, err, undecodable.Source)
+			}
+			if e := decode(t, d, []byte(`{"id":1}`), nil); e.Source.Table != "" {
+				t.Errorf("a tombstone is of %+v", e.Source)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Error("there is none")
 }
 
 // What cannot be read says why, and whose it is if that is known.

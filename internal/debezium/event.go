@@ -102,4 +102,5 @@ const (
 	reasonOp        = "its op is not known"
 	reasonRow       = "it lacks the row that its op announces"
 	reasonTable     = "its source names no table"
+	reasonRelations = "rows have come with more different sets of columns than are kept: what writes them makes columns of data; starting unstale anew begins to count anew"
 )

@@ -156,7 +156,10 @@ func (d *Decoder) newReader(ctx context.Context, fields []field, k *keySchema) (
 		r.columns = append(r.columns, text)
 	}
 	unkey(relation, len(k.fields))
-	r.relation = d.relation(relation)
+	if r.relation = d.relation(relation); r.relation == nil {
+		k.of, k.ambiguous = nil, true
+		return nil, &Undecodable{Reason: reasonRelations, Source: d.source(nil)}
+	}
 	r.slots = make([]int, len(fields))
 	for i := range r.slots {
 		r.slots[i] = -1
@@ -226,7 +229,7 @@ func unkey(r *change.Relation, parts int) {
 }
 
 // relation returns the relation that is made of the same: it has a number, and
-// what is wanted of it.
+// what is wanted of it. It is nil if there are too many.
 func (d *Decoder) relation(described *change.Relation) *change.Relation {
 	made := strconv.AppendQuote(nil, described.Schema)
 	made = strconv.AppendQuote(made, described.Name)
@@ -239,6 +242,9 @@ func (d *Decoder) relation(described *change.Relation) *change.Relation {
 	}
 	if known := d.relations[string(made)]; known != nil {
 		return known
+	}
+	if len(d.relations) >= relationsMax {
+		return nil
 	}
 	described.Number = len(d.relations) + 1
 	described.Wanted = slices.Clone(d.options.Compile(described))

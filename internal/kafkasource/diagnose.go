@@ -2,6 +2,7 @@ package kafkasource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -51,7 +53,7 @@ func Diagnose(ctx context.Context, options Options) ([]Problem, error) {
 	var found []string
 	for _, topic := range options.Topics {
 		switch detail, ok := details[topic]; {
-		case !ok || detail.Err != nil && len(detail.Partitions) == 0 && strings.Contains(detail.Err.Error(), "UNKNOWN_TOPIC"):
+		case !ok || errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
 			problems = append(problems, Problem{
 				Subject: "topic " + topic,
 				Text:    "it is not there: the connector makes it with the first row of its table",

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -314,10 +315,27 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 			if err := s.member.ping(ctx); err != nil {
 				return nil, nil, err
 			}
+			if err := s.member.refusal(); change.IsRefusal(err) {
+				return nil, nil, err
+			}
 		case <-deadline.C:
-			return nil, nil, errors.New("the group does not say which partitions are ours: are the topics there, and may this user join the group?")
+			said := s.member.refusal()
+			if said == nil {
+				said = errors.New("are the topics there, and may this user describe them?")
+			}
+			return nil, nil, fmt.Errorf("the group has not said for %s which partitions of %s are ours: %w", assignedMax, s.topicsInWords(), said)
 		}
 	}
+}
+
+// topicsInWords names the first of the topics.
+func (s *Source) topicsInWords() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if more := len(s.topics) - saidMax; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(s.topics[:saidMax], ", "), more)
+	}
+	return strings.Join(s.topics, ", ")
 }
 
 func offset(n int64) change.Position {
@@ -728,9 +746,11 @@ func opOf(e *debezium.Event) change.Op {
 
 // Late returns the change of an event that is applied long after its turn: it may
 // only drop. It is Undecodable if nobody knows what the event is about, and ok is
-// false if that concerns no entry.
-func Late(e *debezium.Event) (c change.Change, ok bool) {
+// false if that concerns no entry over the database; of an empty name, any.
+func Late(e *debezium.Event, database string) (c change.Change, ok bool) {
 	switch {
+	case foreign(e, database):
+		return change.Change{}, false
 	case e.Kind == debezium.Tombstone && e.Relation == nil && e.Source.Table == "":
 		return change.Change{Op: change.Undecodable, Reason: "a tombstone whose table nobody knows"}, true
 	case e.Kind == debezium.Other, e.Relation == nil:
@@ -765,9 +785,13 @@ func (s *Source) tombstone(p *partition) *change.Change {
 	return c
 }
 
+func foreign(e *debezium.Event, database string) bool {
+	return database != "" && e.Source.Database != "" && e.Source.Database != database
+}
+
 // foreign reports whether the event is of another database, and says so once.
 func (s *Source) foreign(e *debezium.Event) bool {
-	if s.options.Database == "" || e.Source.Database == "" || e.Source.Database == s.options.Database {
+	if !foreign(e, s.options.Database) {
 		return false
 	}
 	if !s.saidForeign[e.Source.Database] && len(s.saidForeign) < saidMax {

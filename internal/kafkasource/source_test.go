@@ -722,3 +722,29 @@ func TestNoBrokerIsNoStandby(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A user who may not join the group is told so, and what lets him, before anybody has
+// waited for long.
+func TestWhoMayNotJoinIsTold(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		refused *kerr.Error
+		want    string
+	}{{kerr.GroupAuthorizationFailed, "--group " + group}, {kerr.InvalidSessionTimeout, "source.kafka.session_timeout"}} {
+		t.Run(test.refused.Message, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1)
+			r.cluster.ControlKey(int16(kmsg.JoinGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
+				r.cluster.KeepControl()
+				reply := request.ResponseKind().(*kmsg.JoinGroupResponse)
+				reply.ErrorCode = test.refused.Code
+				return reply, nil, true
+			})
+			c := r.consumer()
+			at, err := c.Attach(r.within(10 * time.Second))
+			if !change.IsRefusal(err) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%+v, %v; want a refusal with %q", at, err, test.want)
+			}
+		})
+	}
+}
