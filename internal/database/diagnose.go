@@ -163,6 +163,9 @@ type inspected struct {
 	Listed    bool // it sends only some columns
 	Usable    bool // the asking role may use its schema
 	Hidden    bool // a policy may hide rows from that role
+	// Parted are the publications that send its changes under the names of its
+	// partitions.
+	Parted []string
 }
 
 const serverStatement = `
@@ -205,7 +208,13 @@ SELECT c.oid::bigint,
        NOT s.published AND to_jsonb(m) ->> 'prqual' IS NOT NULL,
        NOT s.published AND to_jsonb(m) ->> 'prattrs' IS NOT NULL,
        has_schema_privilege(c.relnamespace, 'USAGE'),
-       row_security_active(c.oid)
+       row_security_active(c.oid),
+       ARRAY(SELECT q.pubname::text FROM pg_publication q
+             WHERE c.relkind = 'p' AND NOT q.pubviaroot AND EXISTS (
+                 SELECT FROM pg_publication_tables t JOIN pg_namespace ts ON ts.nspname = t.schemaname
+                 JOIN pg_class tc ON tc.relnamespace = ts.oid AND tc.relname = t.tablename
+                 WHERE t.pubname = q.pubname AND tc.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))
+             ORDER BY 1)
 FROM pg_class c
 LEFT JOIN pg_publication p ON p.pubname = $2
 LEFT JOIN pg_publication_rel m ON m.prpubid = p.oid AND m.prrelid = c.oid
@@ -289,10 +298,10 @@ func inspect(ctx context.Context, conn *pgx.Conn, needs Needs) (*server, error) 
 	}
 	var oid int64
 	var row inspected
-	_, err = pgx.ForEachRow(rows, []any{&oid, &row.Owned, &row.Published, &row.Filtered, &row.Listed, &row.Usable, &row.Hidden}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &row.Owned, &row.Published, &row.Filtered, &row.Listed, &row.Usable, &row.Hidden, &row.Parted}, func() error {
 		t := byOID[uint32(oid)]
 		t.Owned, t.Published, t.Filtered, t.Listed = row.Owned, row.Published, row.Filtered, row.Listed
-		t.Usable, t.Hidden = row.Usable, row.Hidden
+		t.Usable, t.Hidden, t.Parted = row.Usable, row.Hidden, row.Parted
 		return nil
 	})
 	if err != nil {

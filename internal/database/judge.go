@@ -47,7 +47,13 @@ func judge(s *server, needs Needs) []Problem {
 	}
 	stream(j.publicationParts, j.publicationOptions, j.publicationTables)
 	for _, t := range j.tables {
+		if needs.Foreign && needs.Reader == "" && len(t.fromLog) > 0 {
+			j.parted(t)
+		}
 		for _, need := range t.fromLog {
+			if needs.Foreign {
+				j.recordKey(t, need)
+			}
 			j.values(t, need)
 		}
 	}
@@ -673,6 +679,32 @@ func (j *judgement) publicationTables() {
 			Mend: []string{"ALTER PUBLICATION " + quoted + " ADD TABLE " + strings.Join(sql, ", ") + ";"},
 		})
 	}
+}
+
+// parted tells of publications that whoever reads the log for us may read, and that
+// send the changes of a table under other names than its own.
+func (j *judgement) parted(t *wanted) {
+	for _, publication := range t.Parted {
+		j.add(Problem{
+			Severity: Advice, Subject: "publication " + publication,
+			Text: fmt.Sprintf("it publishes the changes of %s under the names of its partitions: if it is what the connector reads, they drop keys and set nothing", t.Name),
+			Mend: []string{"ALTER PUBLICATION " + quote(publication) + " SET (publish_via_partition_root = true);"},
+		})
+	}
+}
+
+// recordKey tells of entries whose changes have no order: that of a topic is by the
+// keys of its records, which are the primary keys of the rows.
+func (j *judgement) recordKey(t *wanted, need TableNeed) {
+	more := absent(t.Replica.PrimaryKey, need.KeyColumns)
+	if len(more) == 0 {
+		return
+	}
+	j.add(Problem{
+		Severity: Advice, Subject: "entry " + need.Entry,
+		Text: fmt.Sprintf("the records of %s are in order by its primary key, and the key does not have %s: where the topic has more than one partition, changes drop the key and set nothing", t.Name, list(more, "and")),
+		Then: fmt.Sprintf("add {%s} to the key, or give the topic one partition", strings.Join(more, "}, {")),
+	})
 }
 
 // values tells of columns that the log does not have, or does not always: then a

@@ -118,7 +118,7 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 				Table: Table{Asked: r.Name, Relation: r},
 				Owned: f.flag("owned", true), Published: f.flag("published", true),
 				Filtered: f.flag("filtered", false), Listed: f.flag("listed", false),
-				Usable: f.flag("usable", true), Hidden: f.flag("hidden", false),
+				Usable: f.flag("usable", true), Hidden: f.flag("hidden", false), Parted: f.list("parted"),
 			}
 			if root := f.text("root", ""); root != "" {
 				name := parseName(root)
