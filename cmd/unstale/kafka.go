@@ -135,7 +135,7 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 		return
 	}
 	topics, pattern := kafkaTopics(k, tables)
-	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
+	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Group: k.Group, Topics: topics, Pattern: pattern})
 	if err != nil {
 		fs.add("kafka", err.Error(), "look at source.kafka.brokers, tls and sasl")
 	}

@@ -314,7 +314,7 @@ func (m *member) refusal() error {
 	case errors.Is(m.refused, kerr.GroupAuthorizationFailed):
 		return &change.Refusal{
 			Problem: fmt.Sprintf("this user may not join group %s: %v", m.group, m.refused),
-			Mend:    fmt.Sprintf("kafka-acls.sh --add --allow-principal User:USER --operation read --group %s", m.group),
+			Mend:    allowGroup(m.group),
 		}
 	case errors.Is(m.refused, kerr.InvalidSessionTimeout):
 		return &change.Refusal{
