@@ -22,6 +22,7 @@ var unpromised = []string{
 	"no database is given: which values are young enough to be written goes by the clocks of this machine and of the database",
 	"no database is given: of a transaction that writes a row twice the first state can show for a moment",
 	"no database is given: a column that the connector leaves out, and a table that is altered without a change of a row, go unnoticed",
+	"no database is given: changes that come under the names of a table's partitions are passed over, unless the connector has publish.via.partition.root=true",
 }
 
 // runAlone keeps the cache as near to a database as one can that cannot be asked:

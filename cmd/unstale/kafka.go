@@ -98,7 +98,7 @@ func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describe
 		return nil, err
 	}
 	tables := &describedTables{
-		wanted: map[database.Name]bool{}, now: map[database.Name]*debezium.Table{}, roots: map[database.Name]database.Name{},
+		wanted: map[database.Name]bool{}, now: map[database.Name]*debezium.Table{}, roots: map[database.Name]database.Name{}, unrelated: map[database.Name]bool{},
 	}
 	for i, name := range x.tableNames() {
 		tables.wanted[name] = true
@@ -245,6 +245,9 @@ func sanitized(name string) string {
 	}, name)
 }
 
+// unrelatedMax bounds how many tables are known to be no partition of an entry's.
+const unrelatedMax = 16384
+
 // describedTables is what the catalog says of the entries' tables, for whoever
 // reads their rows from records.
 type describedTables struct {
@@ -260,8 +263,10 @@ type describedTables struct {
 
 	mu  sync.Mutex
 	now map[database.Name]*debezium.Table // the partitions, too
-	// roots has, for each partition, its table.
-	roots map[database.Name]database.Name
+	// roots has, for each partition, its table; unrelated are tables that were looked
+	// up since then and are none.
+	roots     map[database.Name]database.Name
+	unrelated map[database.Name]bool
 }
 
 func (d *describedTables) isWanted(schema, table string) bool {
@@ -281,16 +286,24 @@ func (d *describedTables) root(ctx context.Context, schema, table string) (debez
 	name := database.Name{Schema: schema, Table: table}
 	d.mu.Lock()
 	root, ok := d.roots[name]
+	known := ok || d.unrelated[name]
 	d.mu.Unlock()
-	if ok || !d.partitioned || d.look == nil {
+	if known || !d.partitioned || d.look == nil {
 		return debezium.TableName{Schema: root.Schema, Table: root.Table}, ok, nil
 	}
 	t, err := d.look(ctx, name)
-	if err != nil || t.Root == nil || !d.wanted[*t.Root] {
+	if err != nil {
 		return debezium.TableName{}, false, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if t.Root == nil || !d.wanted[*t.Root] {
+		if len(d.unrelated) >= unrelatedMax {
+			clear(d.unrelated)
+		}
+		d.unrelated[name] = true
+		return debezium.TableName{}, false, nil
+	}
 	d.addPartition(*t.Root, &t.Relation)
 	return debezium.TableName{Schema: t.Root.Schema, Table: t.Root.Table}, true, nil
 }
@@ -322,7 +335,7 @@ func identify(t *debezium.Table, r database.Replica) {
 
 func (d *describedTables) describe(tables []database.Table, shapes plan.Shapes) {
 	d.mu.Lock()
-	d.now, d.roots = map[database.Name]*debezium.Table{}, map[database.Name]database.Name{}
+	d.now, d.roots, d.unrelated = map[database.Name]*debezium.Table{}, map[database.Name]database.Name{}, map[database.Name]bool{}
 	for i := range tables {
 		t := &tables[i]
 		if t.OID == 0 {

@@ -273,7 +273,6 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	}
 	a := change.Attachment{Origin: origin}
 	s.partitions, s.at, s.changed = nil, map[place]*partition{}, changed
-	s.options.Holding("")
 	for i, standing := range standings {
 		p := &partition{standing: standing, stream: i}
 		s.partitions, s.at[standing.place] = append(s.partitions, p), p
@@ -524,7 +523,10 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 			continue
 		}
 		if !p.ahead {
-			began := time.Now()
+			var began time.Time
+			if !p.waiting.IsZero() {
+				began = time.Now()
+			}
 			err := s.options.Decoder.Decode(ctx, record.Key, record.Value, &s.event)
 			switch {
 			case err == nil:
@@ -668,7 +670,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New,
 		Stream: p.stream, XID: uint32(e.XID), LSN: e.LSN, CommittedAt: e.CommittedAt, Position: p.position,
 		// A key that another partition may have, too, has no order.
-		Again:  !placed(record.Key, p.number, p.partitions) || !s.ordered(p) || isPartition(e),
+		Again:  !s.ordered(p) || isPartition(e) || !placed(record.Key, p.number, p.partitions),
 		Spread: p.partitions > 1,
 	}
 	p.told = p.position
@@ -827,7 +829,7 @@ func (s *Source) wait(p *partition, err error, began time.Time) bool {
 }
 
 // hold sets a partition aside, and no other. Why is said once, and once more where it
-// has become another reason. began is when the last try was.
+// has become another reason. began is when this try did, zero for the first.
 func (s *Source) hold(p *partition, began time.Time, why string, err error) {
 	now := time.Now()
 	if p.waiting.IsZero() {
@@ -894,6 +896,7 @@ func (s *Source) detach() {
 		s.reader = nil
 	}
 	s.queue = nil
+	s.options.Holding("")
 	if s.member != nil {
 		s.member.release()
 	}
