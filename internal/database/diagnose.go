@@ -74,6 +74,8 @@ type Problem struct {
 	Entry   string `json:"entry,omitempty"`
 	Setting string `json:"setting,omitempty"`
 	Column  string `json:"column,omitempty"`
+	// Alters: what the reader makes of the log is not what the rows have.
+	Alters bool `json:"-"`
 	// Table is the entry's table whose old rows the log does not carry as it
 	// should; the zero name where it is about something else.
 	Table Name `json:"-"`
@@ -109,7 +111,10 @@ type server struct {
 	MayCreate   bool   `json:"may_create"` // in the database
 
 	Settings map[string]setting `json:"settings"`
-	Senders  int                `json:"senders"`
+	// Sessions has, by their names in small letters, what settings that change a
+	// text are in a session of Role that does not set them; absent if unknown.
+	Sessions map[string]string `json:"sessions"`
+	Senders  int               `json:"senders"`
 	// Standbys are the names of the physical standbys that are connected, as
 	// far as the role may see them; Unnamed counts the others.
 	Standbys []string `json:"standbys"`
@@ -163,9 +168,6 @@ type inspected struct {
 	Listed    bool // it sends only some columns
 	Usable    bool // the asking role may use its schema
 	Hidden    bool // a policy may hide rows from that role
-	// Parted are the publications that send its changes under the names of its
-	// partitions.
-	Parted []string
 }
 
 const serverStatement = `
@@ -184,6 +186,17 @@ SELECT json_build_object(
     'may_create', has_database_privilege(r.oid, current_database(), 'CREATE'),
     'settings', (SELECT json_object_agg(name, json_build_object('value', setting, 'source', source, 'pending', pending_restart))
         FROM pg_settings WHERE name IN ('wal_level', 'max_wal_senders', 'max_replication_slots', 'max_slot_wal_keep_size', 'synchronous_standby_names')),
+    'sessions', (SELECT json_object_agg(name, value) FROM (
+        SELECT DISTINCT ON (name) name, value
+        FROM (SELECT lower(split_part(c, '=', 1)), substr(c, strpos(c, '=') + 1),
+                     CASE WHEN s.setrole = 0 THEN 2 ELSE 0 END + CASE WHEN s.setdatabase = 0 THEN 1 ELSE 0 END
+              FROM pg_db_role_setting s, unnest(s.setconfig) c
+              WHERE s.setrole IN (0, r.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+              UNION ALL
+              SELECT lower(name), setting, 4 FROM pg_settings
+              WHERE source IN ('default', 'configuration file', 'command line', 'environment variable')) found (name, value, rank)
+        WHERE name IN ('bytea_output', 'extra_float_digits', 'intervalstyle')
+        ORDER BY name, rank) ranked),
     'senders', (SELECT count(*) FROM pg_stat_replication),
     'standbys', (SELECT json_agg(DISTINCT w.application_name) FROM pg_stat_replication w
         WHERE w.application_name <> '' AND w.state <> 'backup'
@@ -208,13 +221,7 @@ SELECT c.oid::bigint,
        NOT s.published AND to_jsonb(m) ->> 'prqual' IS NOT NULL,
        NOT s.published AND to_jsonb(m) ->> 'prattrs' IS NOT NULL,
        has_schema_privilege(c.relnamespace, 'USAGE'),
-       row_security_active(c.oid),
-       ARRAY(SELECT q.pubname::text FROM pg_publication q
-             WHERE c.relkind = 'p' AND NOT q.pubviaroot AND EXISTS (
-                 SELECT FROM pg_publication_tables t JOIN pg_namespace ts ON ts.nspname = t.schemaname
-                 JOIN pg_class tc ON tc.relnamespace = ts.oid AND tc.relname = t.tablename
-                 WHERE t.pubname = q.pubname AND tc.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))
-             ORDER BY 1)
+       row_security_active(c.oid)
 FROM pg_class c
 LEFT JOIN pg_publication p ON p.pubname = $2
 LEFT JOIN pg_publication_rel m ON m.prpubid = p.oid AND m.prrelid = c.oid
@@ -298,10 +305,10 @@ func inspect(ctx context.Context, conn *pgx.Conn, needs Needs) (*server, error) 
 	}
 	var oid int64
 	var row inspected
-	_, err = pgx.ForEachRow(rows, []any{&oid, &row.Owned, &row.Published, &row.Filtered, &row.Listed, &row.Usable, &row.Hidden, &row.Parted}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &row.Owned, &row.Published, &row.Filtered, &row.Listed, &row.Usable, &row.Hidden}, func() error {
 		t := byOID[uint32(oid)]
 		t.Owned, t.Published, t.Filtered, t.Listed = row.Owned, row.Published, row.Filtered, row.Listed
-		t.Usable, t.Hidden, t.Parted = row.Usable, row.Hidden, row.Parted
+		t.Usable, t.Hidden = row.Usable, row.Hidden
 		return nil
 	})
 	if err != nil {

@@ -15,7 +15,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -69,9 +68,14 @@ type Options struct {
 	// Uncommitted also reads records of transactions of Kafka that were not
 	// committed (isolation.level).
 	Uncommitted bool
-	// Database is the name of the database whose changes are ours; empty: any.
+	// Database is the name of the database whose changes are ours, as it names
+	// itself; empty: those of the first that comes.
 	Database string
-	Decoder  *debezium.Decoder
+	// Alias is another name by which it is reached, through a pooler: the connector
+	// may reach it so as well. What comes under it may be of a database that bears
+	// that name itself, and only drops.
+	Alias   string
+	Decoder *debezium.Decoder
 	// NoSchemaMax is how long the registry may say that it has no such schema: it may
 	// lag behind the topic.
 	NoSchemaMax time.Duration
@@ -113,14 +117,26 @@ type Source struct {
 	// partition it shows first.
 	scans map[scan]bool
 	// homes has, for each table of the entries, how its changes come.
-	homes map[tableName]*home
+	homes map[table]*home
 	// gone are the schemas that the registry did not have for Options.NoSchemaMax.
 	gone map[uint32]bool
+	// ours are the names of our database, if it is known.
+	ours []string
 	// saidForeign has the other databases that were met.
 	saidForeign map[string]bool
+	// owners has the database of each table, where nobody has said which is ours.
+	owners map[table]*owner
 }
 
-type tableName struct{ schema, table string }
+// A table by its name.
+type table struct{ schema, name string }
+
+// An owner is the database that the first record of a table was of. mixed: there was
+// one of another, so that nobody knows whose the table is.
+type owner struct {
+	database string
+	mixed    bool
+}
 
 // A home is how the changes of a table have come so far.
 type home struct {
@@ -191,7 +207,14 @@ func New(options Options) *Source {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Source{options: options, topics: slices.Clone(options.Topics), saidForeign: map[string]bool{}, scans: map[scan]bool{}, homes: map[tableName]*home{}, gone: map[uint32]bool{}}
+	s := &Source{
+		options: options, topics: slices.Clone(options.Topics),
+		saidForeign: map[string]bool{}, owners: map[table]*owner{}, scans: map[scan]bool{}, homes: map[table]*home{}, gone: map[uint32]bool{},
+	}
+	if options.Database != "" {
+		s.ours = []string{options.Database, options.Alias}
+	}
+	return s
 }
 
 // Attach takes over the partitions that the group gives to this instance; while
@@ -339,31 +362,6 @@ func (s *Source) topicsInWords() string {
 
 func offset(n int64) change.Position {
 	return change.Position{Timeline: change.Offsets, LSN: uint64(n)}
-}
-
-// stream says what the brokers know of a partition.
-func (s *standing) stream(group string) change.Stream {
-	st := change.Stream{
-		// The topic's id, not its name: one that was made anew is another stream.
-		Name:      fmt.Sprintf("kafka:%s:%d:%s", hex.EncodeToString(s.topicID[:]), s.number, group),
-		Confirmed: offset(s.start),
-		End:       offset(s.end),
-	}
-	switch {
-	case s.committed < 0:
-		st.Begin = st.Confirmed
-	case s.committed > s.end:
-		st.Begin = st.End
-		st.Gap = fmt.Sprintf("the group has committed offset %d of partition %d of %s, which ends at %d", s.committed, s.number, s.topic, s.end)
-	default:
-		st.Begin = offset(max(s.start, s.committed))
-		if !s.byUs {
-			// Somebody has set it. Forward, what lies between is skipped as they want,
-			// and the sink is ahead or swept; back, it is given again.
-			st.Confirmed, st.Rewound = st.Begin, true
-		}
-	}
-	return st
 }
 
 // Resume begins to read each partition at its place.
@@ -642,6 +640,11 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 			p.deleted = record.Key
 		}
 		return nil
+	case s.mixes(e):
+		p.ahead = true
+		s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position,
+			Reason: fmt.Sprintf("%s.%s comes from two databases", e.Relation.Schema, e.Relation.Name)}
+		return &s.change
 	case e.Snapshot == debezium.Initial && p.scanning != (scan{e.Source.Connector, e.LSN}):
 		// A connector that loses its slot twice, or while nothing changes, sends one
 		// scan right behind another.
@@ -670,7 +673,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New,
 		Stream: p.stream, XID: uint32(e.XID), LSN: e.LSN, CommittedAt: e.CommittedAt, Position: p.position,
 		// A key that another partition may have, too, has no order.
-		Again:  !s.ordered(p) || isPartition(e) || !placed(record.Key, p.number, p.partitions),
+		Again:  !s.ordered(p) || s.doubted(e) || isPartition(e) || !placed(record.Key, p.number, p.partitions),
 		Spread: p.partitions > 1,
 	}
 	p.told = p.position
@@ -692,11 +695,11 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 // in another partition, and come later.
 func (s *Source) ordered(p *partition) bool {
 	r := s.event.Relation
-	table := tableName{r.Schema, r.Name}
-	h := s.homes[table]
+	name := table{r.Schema, r.Name}
+	h := s.homes[name]
 	if h == nil {
 		h = &home{topic: p.topic, relation: r}
-		s.homes[table] = h
+		s.homes[name] = h
 	}
 	if h.mixed {
 		return false
@@ -748,10 +751,10 @@ func opOf(e *debezium.Event) change.Op {
 
 // Late returns the change of an event that is applied long after its turn: it may
 // only drop. It is Undecodable if nobody knows what the event is about, and ok is
-// false if that concerns no entry over the database; of an empty name, any.
-func Late(e *debezium.Event, database string) (c change.Change, ok bool) {
+// false if that concerns no entry over the database that has these names; of none, any.
+func Late(e *debezium.Event, ours ...string) (c change.Change, ok bool) {
 	switch {
-	case foreign(e, database):
+	case foreign(e, ours):
 		return change.Change{}, false
 	case e.Kind == debezium.Tombstone && e.Relation == nil && e.Source.Table == "":
 		return change.Change{Op: change.Undecodable, Reason: "a tombstone whose table nobody knows"}, true
@@ -787,18 +790,67 @@ func (s *Source) tombstone(p *partition) *change.Change {
 	return c
 }
 
-func foreign(e *debezium.Event, database string) bool {
-	return database != "" && e.Source.Database != "" && e.Source.Database != database
+// foreign reports whether the event is of another database than those names are of;
+// of none, any is ours.
+func foreign(e *debezium.Event, ours []string) bool {
+	return len(ours) > 0 && e.Source.Database != "" && !slices.Contains(ours, e.Source.Database)
 }
 
 // foreign reports whether the event is of another database, and says so once.
 func (s *Source) foreign(e *debezium.Event) bool {
-	if !foreign(e, s.options.Database) {
+	if !foreign(e, s.ours) {
 		return false
 	}
-	if !s.saidForeign[e.Source.Database] && len(s.saidForeign) < saidMax {
-		s.saidForeign[e.Source.Database] = true
+	if s.meets(e.Source.Database) {
 		s.options.Logger.Warn("records of another database are passed over", "database", e.Source.Database, "ours", s.options.Database)
+	}
+	return true
+}
+
+// meets reports whether a name of a database is met for the first time.
+func (s *Source) meets(database string) bool {
+	if s.saidForeign[database] || len(s.saidForeign) >= saidMax {
+		return false
+	}
+	s.saidForeign[database] = true
+	return true
+}
+
+// mixes reports, once, that a table of the entries comes from a second database
+// where nobody has said which one is ours: what was set may be of the wrong one.
+func (s *Source) mixes(e *debezium.Event) bool {
+	if s.options.Database != "" || e.Source.Database == "" || e.Relation == nil {
+		return false
+	}
+	name := table{e.Relation.Schema, e.Relation.Name}
+	o := s.owners[name]
+	switch {
+	case o == nil:
+		s.owners[name] = &owner{database: e.Source.Database}
+		return false
+	case o.mixed || o.database == e.Source.Database:
+		return false
+	}
+	o.mixed = true
+	s.options.Logger.Error("a table comes from two databases, and nothing says which is ours: its records only drop from now on",
+		"table", name.schema+"."+name.name, "database", o.database, "another", e.Source.Database,
+		"mend", "give database the address of ours, or read topics that one database has")
+	return true
+}
+
+// doubted reports whether nobody knows that the event, of a table of the entries, is
+// of our database.
+func (s *Source) doubted(e *debezium.Event) bool {
+	if s.options.Database == "" {
+		o := s.owners[table{e.Relation.Schema, e.Relation.Name}]
+		return o != nil && o.mixed
+	}
+	if e.Source.Database == "" || e.Source.Database == s.options.Database {
+		return false
+	}
+	if s.meets(e.Source.Database) {
+		s.options.Logger.Warn("the connector names the database otherwise than it names itself: its records only drop",
+			"database", e.Source.Database, "ours", s.options.Database, "mend", "let the connector reach the database by its own name (database.dbname)")
 	}
 	return true
 }
