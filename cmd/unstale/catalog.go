@@ -163,13 +163,17 @@ func (c *catalog) doubt(today guard.Fingerprints) {
 		return
 	}
 	for _, e := range c.entries {
-		partitioned := e.Partitioned || slices.ContainsFunc(e.Dependencies, func(d plan.Dependency) bool { return d.Partitioned })
-		if partitioned && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return slices.Contains(tablesOf(&e), p.Table) }) {
+		if partitioned(e) && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return slices.Contains(tablesOf(&e), p.Table) }) {
 			entry := today[e.Name]
 			entry.Hash = fmt.Sprintf("%s in doubt %d", entry.Hash, c.looks)
 			today[e.Name] = entry
 		}
 	}
+}
+
+// partitioned reports whether the entry is over a partitioned table.
+func partitioned(e plan.Entry) bool {
+	return e.Partitioned || slices.ContainsFunc(e.Dependencies, func(d plan.Dependency) bool { return d.Partitioned })
 }
 
 // replan derives again what follows from queries, whenever a table, a view or a

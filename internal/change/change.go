@@ -59,6 +59,9 @@ type Change struct {
 	LSN uint64
 	// Again: it may have been delivered before, so it SETs nothing.
 	Again bool
+	// Spread: changes of its table are in several streams, which have no order among
+	// them. Those of rows with the same Keyed columns are in one.
+	Spread bool
 	// Cut, of a Commit: the source cannot tell whether more of the transaction comes.
 	Cut bool
 	// Sequence orders what a connector sends into a topic, for those that came from
@@ -157,6 +160,10 @@ type Column struct {
 	TypeMod int32
 	// Identifies: part of the replica identity.
 	Identifies bool
+	// Keyed: part of the key of a record, by which changes are spread over streams.
+	// None is, if not every part of that key is a column that an old row shows: then
+	// nothing tells in which stream the change before is.
+	Keyed bool
 }
 
 // Identity is pg_class.relreplident.
