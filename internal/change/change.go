@@ -68,8 +68,9 @@ type Change struct {
 	// Scan: the row was read, not changed.
 	Scan Scan
 	// CommittedAt is when the transaction committed, in microseconds since the
-	// Unix epoch by the clock of the server that committed it. For metrics
-	// only: a replicated transaction carries its origin's clock.
+	// Unix epoch by the clock of the server that committed it: a replicated
+	// transaction carries its origin's clock. So it is for metrics, and tells how
+	// old a change is only where there is no database to ask.
 	CommittedAt int64
 	// Position is where its stream resumes once this change is applied.
 	Position Position

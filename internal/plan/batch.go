@@ -215,7 +215,7 @@ func (b *Batch) Effect(i int) Effect { return b.items[i].effect }
 func (b *Batch) Entry(i int) int { return b.items[i].entry }
 
 // Value returns what key i is SET to, as its entry's format has it, and the LSN
-// of the commit that did so.
+// of the change that did so (change.Change.LSN).
 func (b *Batch) Value(i int) (value []byte, lsn uint64) {
 	it := &b.items[i]
 	return b.values[it.valueStart:it.valueEnd], it.lsn
@@ -309,8 +309,8 @@ func (b *Batch) incomplete(entry int, reason string) {
 	b.Incomplete = append(b.Incomplete, Incomplete{entry, reason})
 }
 
-// Add adds the effect on one key. value and lsn, the commit's, are for those
-// that SET.
+// Add adds the effect on one key. value and lsn, the change's, are for those that
+// SET.
 func (b *Batch) Add(key []byte, effect Effect, entry int, value []byte, lsn uint64) {
 	b.begin()
 	b.keys = append(b.keys, key...)
