@@ -344,11 +344,12 @@ func (s *source) count() (read, attached int) {
 }
 
 // gate is a primary on which the transactions of running are not yet visible.
-// It has begun transactions up to 1 << 20, or up to xmax.
+// It has begun transactions up to 1 << 20, or up to xmax, and says so if next is set.
 type gate struct {
 	mu       sync.Mutex
 	running  map[uint64]bool
 	xmax     uint64
+	next     uint64
 	insert   uint64
 	err      error
 	asked    int
@@ -368,7 +369,7 @@ func (g *gate) Snapshot(ctx context.Context, s *change.Snapshot) error {
 	if g.err != nil {
 		return g.err
 	}
-	*s = change.Snapshot{XMin: 1 << 20, XMax: 1 << 20, InsertLSN: g.insert}
+	*s = change.Snapshot{XMin: 1 << 20, XMax: 1 << 20, Next: g.next, InsertLSN: g.insert}
 	if g.xmax != 0 {
 		s.XMin, s.XMax = g.xmax, g.xmax
 	}

@@ -76,6 +76,8 @@ type session struct {
 	asking    sync.Mutex    // the gate answers one at a time
 	oldest    atomic.Uint64 // XMin of the last answer
 	lag       lag
+	// saidForeign is the gate's own.
+	saidForeign bool
 
 	// The writer's own. doubtful: what was committed up to here may have been applied before, or
 	// was rendered for another shape of its table. It SETs nothing.

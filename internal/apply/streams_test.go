@@ -239,6 +239,46 @@ func TestBehindANewOriginWhatATopicHoldsIsNotGated(t *testing.T) {
 	})
 }
 
+// A number that no transaction of the primary has had yet is another server's: a
+// former primary's, which had come further, or the connector is not where our
+// database connection is. It would be waited for for ever. Its keys are dropped, and
+// a person hears of it once.
+func TestATransactionThatThePrimaryHasNeverBegunIsNotWaitedFor(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.gate.next = 1<<20 + 10
+		r.start()
+		r.pass(time.Second)
+		r.send(in(0, 20, r.rows("warm", 800_000_000, 200, "1")), in(1, 20, r.rows("warm", 800_000_001, 210, "2")))
+		r.wantDrops("warm:1", "warm:2")
+		r.wantLogged("transaction=800000000 stream=kafka:t:0:g", 1)
+		r.wantLogged("of another server", 1)
+		// One that runs may have a number above XMax, too.
+		r.send(in(0, 21, r.rows("warm", 1<<20+9, 220, "3")))
+		r.pass(time.Minute)
+		r.wantDrops("warm:1", "warm:2")
+		r.wantLogged("transaction=1048585 stream=kafka:t:0:g", 1)
+		r.gate.set(func(g *gate) { g.xmax = 1<<20 + 10 })
+		r.pass(2 * time.Second)
+		r.wantDrops("warm:1", "warm:2", `warm:3={"id":"3"}@220`)
+	})
+}
+
+// A number that was the next one when the primary was asked last may be given since:
+// only a snapshot that is younger than the record tells.
+func TestAnOldSnapshotDoesNotMakeATransactionForeign(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.gate.next = 1 << 20
+		r.start()
+		r.pass(time.Second)
+		r.gate.set(func(g *gate) { g.next = 1<<20 + 1 })
+		r.send(in(0, 20, r.rows("warm", 1<<20, 200, "1")))
+		r.wantDrops()
+		r.gate.set(func(g *gate) { g.xmax = 1<<20 + 1 })
+		r.pass(time.Second)
+		r.wantDrops(`warm:1={"id":"1"}@200`)
+	})
+}
+
 // A connector that reads everything anew does not tell what was deleted: all is
 // swept, and the rows that follow are kept back until that has ended, which would
 // drop them.

@@ -253,6 +253,11 @@ func (b *Batch) Doubt() {
 // Press makes the batch one that a full Redis takes: it writes no value.
 func (b *Batch) Press() {
 	b.Pressed = true
+	b.Disown()
+}
+
+// Disown lets the batch write no value at all, not even the rows of a snapshot.
+func (b *Batch) Disown() {
 	b.Doubt()
 	for i := range b.items {
 		if b.items[i].effect == Restore {
