@@ -117,7 +117,7 @@ func (s *session) hidden(snapshot *change.Snapshot, batches []*plan.Batch, fresh
 		for _, xid := range b.XIDs {
 			switch {
 			case snapshot.Visible(xid):
-			case fresh && snapshot.Foreign(xid):
+			case fresh && !s.streams[b.Stream].End.IsZero() && snapshot.Foreign(xid):
 				b.Disown()
 				s.sayForeign(b.Stream, xid)
 			default:

@@ -426,6 +426,7 @@ type written struct {
 	sweeping bool
 	stream   int
 	seen     change.Sequence
+	restores []string // keys that are written if there is nothing
 }
 
 // sink is a master that keeps what was written.
@@ -499,15 +500,18 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 	}
 	var given []written
 	for _, b := range batches {
-		var keys []string
+		var keys, restores []string
 		for i := range b.Len() {
 			key := string(b.Key(i))
+			if b.Effect(i) == plan.Restore {
+				restores = append(restores, key)
+			}
 			if text, lsn := b.Value(i); b.Effect(i) >= plan.Set {
 				key = fmt.Sprintf("%s=%s@%d", key, text, lsn)
 			}
 			keys = append(keys, key)
 		}
-		given = append(given, written{keys: strings.Join(keys, " "), until: b.Until, end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0, stream: b.Stream, seen: b.Seen})
+		given = append(given, written{keys: strings.Join(keys, " "), until: b.Until, end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0, stream: b.Stream, seen: b.Seen, restores: restores})
 	}
 	// Redis may have applied what it did not answer: it must be the same again.
 	for i, want := range s.unanswered {
@@ -538,7 +542,7 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 		s.batches = append(s.batches, w)
 		mark.Lo, mark.Settled = w.end, w.settled
 		if w.note != nil {
-			mark.Origin, mark.Fingerprints, mark.Sweeps = w.note.Origin, w.note.Fingerprints, w.note.Sweeps
+			mark.Origin, mark.Ungated, mark.Fingerprints, mark.Sweeps = w.note.Origin, w.note.Ungated, w.note.Fingerprints, w.note.Sweeps
 		}
 		if w.seen != (change.Sequence{}) {
 			mark.Seen = w.seen

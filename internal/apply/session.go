@@ -26,8 +26,10 @@ type stream struct {
 	// target is where the stream ended when the session began.
 	target   change.Position
 	caughtUp bool
-	// ungated: up to here a transaction may be one that the primary has never
-	// heard of. It is not waited for, and only dropped.
+	// ungated: up to here a change may be of a primary before this one. It is not
+	// waited for, since this one may never have had its transaction or may use the
+	// number again, and only drops. The watermark holds that for the sessions that
+	// follow.
 	ungated change.Position
 	// seen is the newest change that the sink has, or was read.
 	seen change.Sequence
@@ -53,6 +55,8 @@ type session struct {
 	*Loop
 	origin  change.Origin
 	unknown bool // there is no primary to ask
+	// logged is where the primary's log ended when the session began.
+	logged  uint64
 	streams []stream
 	behind  int // streams that have not caught up
 	durable time.Duration
@@ -216,7 +220,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	if err := s.snapshot(ctx, outages, &snapshot); err != nil {
 		return nil, err
 	}
-	s.doubtful, s.unsettledBelow, s.unknown = snapshot.InsertLSN, snapshot.XMax, snapshot.Unknown
+	s.logged, s.doubtful, s.unsettledBelow, s.unknown = snapshot.InsertLSN, snapshot.InsertLSN, snapshot.XMax, snapshot.Unknown
 	s.streams, s.behind = make([]stream, len(at.Streams)), len(at.Streams)
 	first := make([]*plan.Batch, len(at.Streams))
 	resume := make([]change.Position, len(at.Streams))
@@ -265,8 +269,14 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		if mark.Seen.Compare(lowest.Seen) > 0 {
 			lowest.Seen = mark.Seen
 		}
+		if mark.Ungated.Compare(lowest.Ungated) > 0 {
+			lowest.Ungated = mark.Ungated
+		}
 	}
 	st.seen = lowest.Seen
+	if st.ungated = lowest.Ungated; hadOtherOrigin(marks, s.origin) || st.ungated.Compare(st.End) > 0 {
+		st.ungated = st.End
+	}
 	begin := st.Begin
 	if begin.IsZero() {
 		begin = st.Confirmed
@@ -298,14 +308,10 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 	case cause == "":
 		st.resume, first.End = lowest.Lo, lowest.Lo
 	case cause == gapOrigin && lowest.Lo.Timeline == change.Offsets:
-		// The topic is as it was. But what it brings up to its end may be of
-		// transactions that this primary has never heard of.
-		st.resume, first.End, st.ungated = lowest.Lo, lowest.Lo, st.End
+		// The topic is as it was, and so is where we are in it.
+		st.resume, first.End = lowest.Lo, lowest.Lo
 	default:
 		st.resume, first.End = begin, begin
-	}
-	if snapshot.Unknown {
-		st.ungated = st.End // which may have been applied before
 	}
 	// A primary that was set back will use the same places in its log again.
 	if first.End.Compare(lowest.Settled) < 0 {
@@ -405,6 +411,12 @@ func findGap(st *change.Stream, origin change.Origin, marks []guard.Watermark, l
 	return "", ""
 }
 
+// hadOtherOrigin reports whether what the marks tell of came from another primary, or
+// from this one before it restarted.
+func hadOtherOrigin(marks []guard.Watermark, origin change.Origin) bool {
+	return slices.ContainsFunc(marks, func(m guard.Watermark) bool { return m.Origin != "" && m.Origin != origin.String() })
+}
+
 // pendingSweeps returns those that an earlier owner had not finished, and those of
 // every entry that is not what it was: by its old name and by its new.
 func (s *session) pendingSweeps(marks []guard.Watermark) []guard.Sweep {
@@ -462,7 +474,7 @@ func (s *session) note(stream int) *guard.Note {
 			}
 		}
 	}
-	return &guard.Note{Origin: s.origin.String(), Fingerprints: said, Sweeps: s.sweeps.pendingOf(stream)}
+	return &guard.Note{Origin: s.origin.String(), Ungated: s.streams[stream].ungated, Fingerprints: said, Sweeps: s.sweeps.pendingOf(stream)}
 }
 
 // settle sweeps the entries that differed at the take-over once more, when it
@@ -559,10 +571,13 @@ func (s *session) read(stop, ctx context.Context) error {
 		if c.Position.LSN < st.resume.LSN && c.Position.Timeline == st.resume.Timeline {
 			continue
 		}
-		if c.Position.Compare(st.ungated) <= 0 {
-			// A row of an initial snapshot yields to whatever is there: it may come
-			// again, if it is of this primary.
-			c.XID, c.Again = 0, c.Again || !s.unknown || c.Scan == change.Streamed
+		switch {
+		case c.Position.Compare(st.ungated) <= 0:
+			c.XID, c.Again = 0, true
+		case c.Position.Compare(st.End) <= 0:
+			// It may have been applied before. The row of an initial snapshot yields to
+			// whatever is there, so it may come again; but not from another server.
+			c.Again = c.Again || c.Scan == change.Streamed || s.foreign(c)
 		}
 		if c.Scan == change.Initial && st.seen != (change.Sequence{}) && !s.restarted {
 			// The connector has lost its history while nobody was attached: what was
@@ -601,6 +616,10 @@ func (s *session) read(stop, ctx context.Context) error {
 		}
 	}
 }
+
+// foreign reports whether c, which was in its topic when the session began, is of
+// another server for certain: the primary's log had not come so far.
+func (s *session) foreign(c *change.Change) bool { return !s.unknown && c.LSN > s.logged }
 
 // restart sweeps every entry, once a session, before c, and returns an empty batch;
 // nil if ctx has ended.

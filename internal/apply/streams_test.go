@@ -239,6 +239,79 @@ func TestBehindANewOriginWhatATopicHoldsIsNotGated(t *testing.T) {
 	})
 }
 
+// So it is in the sessions that follow, which find the new origin in the watermark:
+// a rebalance must not have them wait for a transaction that never was. The rows of
+// an earlier primary's snapshot are written as little as its changes.
+func TestWhatATopicHoldsOfAnEarlierOriginIsRememberedAsSuch(t *testing.T) {
+	for _, gap := range []string{"", "an offset is gone"} { // which is said in place of the origin
+		playTopics(t, func(r *rig) {
+			r.source.at.Streams[0].Gap = gap
+			for _, mark := range []*guard.Watermark{&r.sink.mark, &r.sink.others[0]} {
+				mark.Origin = "another"
+			}
+			r.gate.running[800] = true
+			r.start()
+			r.pass(sweepTime + time.Second)
+			r.source.mu.Lock()
+			for i := range r.source.at.Streams {
+				r.source.at.Streams[i].End, r.source.at.Streams[i].Gap = offset(40), ""
+			}
+			r.source.mu.Unlock()
+			r.source.fail(change.ErrReassigned)
+			if _, attached := r.source.count(); attached != 2 {
+				r.t.Fatalf("attached %d times", attached)
+			}
+			row := r.rows("warm", 800, 210, "2")
+			row[0].Scan = change.Initial
+			r.send(in(0, 18, r.rows("warm", 800, 200, "1")), in(1, 19, row))
+			r.wantDrops("warm:1", "warm:2")
+			for _, w := range r.sink.all() {
+				for i := range w.restores {
+					r.t.Errorf("the row %s of another primary's snapshot is written", w.restores[i])
+				}
+			}
+			// Behind it the gate stands.
+			r.send(in(0, 20, r.rows("warm", 800, 220, "3")))
+			r.pass(time.Second)
+			r.wantDrops("warm:1", "warm:2")
+		})
+	}
+}
+
+// A topic that was cut off, and written to again, has other records where there were
+// those of another primary.
+func TestATopicThatWasCutOffHoldsNothingOfAnEarlierOriginAboveItsEnd(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.sink.mark.Lo, r.sink.mark.Ungated = offset(30), offset(30)
+		r.gate.running[800] = true
+		r.start()
+		r.pass(sweepTime + time.Second)
+		r.send(in(0, 20, r.rows("warm", 800, 200, "1")))
+		r.pass(time.Second)
+		r.wantDrops()
+	})
+}
+
+// Whoever begins with a topic does not know what is in it. What is there when it
+// begins SETs nothing, whatever place in whatever log it tells of: here a later one
+// than ours, which a former primary had.
+func TestWhatIsInATopicAtTheStartSetsNothing(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.sink.mark, r.sink.others[0] = guard.Watermark{}, guard.Watermark{}
+		r.start()
+		r.pass(sweepTime + time.Second)
+		row := r.rows("warm", 0, 5010, "2")
+		row[0].Scan = change.Initial
+		r.send(in(0, 18, r.rows("warm", 700, 5000, "1")), in(1, 18, row), in(1, 19, r.rows("warm", 0, 5020, "3")))
+		r.wantDrops("warm:1", "warm:2", "warm:3")
+		for _, w := range r.sink.all() {
+			for i := range w.restores {
+				r.t.Errorf("the row %s of another primary's snapshot is written", w.restores[i])
+			}
+		}
+	})
+}
+
 // A number that no transaction of the primary has had yet is another server's: a
 // former primary's, which had come further, or the connector is not where our
 // database connection is. It would be waited for for ever. Its keys are dropped, and
@@ -270,12 +343,13 @@ func TestAnOldSnapshotDoesNotMakeATransactionForeign(t *testing.T) {
 		r.gate.next = 1 << 20
 		r.start()
 		r.pass(time.Second)
+		r.send(in(0, 20, r.users(700, 200, "0")))
 		r.gate.set(func(g *gate) { g.next = 1<<20 + 1 })
-		r.send(in(0, 20, r.rows("warm", 1<<20, 200, "1")))
-		r.wantDrops()
+		r.send(in(0, 21, r.rows("warm", 1<<20, 210, "1")))
+		r.wantDrops("user:0")
 		r.gate.set(func(g *gate) { g.xmax = 1<<20 + 1 })
 		r.pass(time.Second)
-		r.wantDrops(`warm:1={"id":"1"}@200`)
+		r.wantDrops("user:0", `warm:1={"id":"1"}@210`)
 	})
 }
 
