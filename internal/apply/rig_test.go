@@ -350,6 +350,7 @@ type gate struct {
 	running  map[uint64]bool
 	xmax     uint64
 	next     uint64
+	unknown  bool // there is no primary
 	insert   uint64
 	err      error
 	asked    int
@@ -372,6 +373,10 @@ func (g *gate) Snapshot(ctx context.Context, s *change.Snapshot) error {
 	*s = change.Snapshot{XMin: 1 << 20, XMax: 1 << 20, Next: g.next, InsertLSN: g.insert}
 	if g.xmax != 0 {
 		s.XMin, s.XMax = g.xmax, g.xmax
+	}
+	if g.unknown {
+		*s = change.Snapshot{Unknown: true}
+		return ctx.Err()
 	}
 	for xid := range g.running {
 		s.XIP = append(s.XIP, xid)

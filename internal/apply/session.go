@@ -274,7 +274,13 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		}
 	}
 	st.seen = lowest.Seen
-	if st.ungated = lowest.Ungated; hadOtherOrigin(marks, s.origin) || st.ungated.Compare(st.End) > 0 {
+	// Of this primary nothing can have been seen that is not in its log. What a log
+	// that had come further has shown would make all that comes look old.
+	ahead := !s.unknown && max(st.seen.Commit, st.seen.LSN) > s.logged
+	if ahead {
+		st.seen = change.Sequence{Commit: s.logged, LSN: s.logged}
+	}
+	if st.ungated = lowest.Ungated; ahead || hadOtherOrigin(marks, s.origin) || st.ungated.Compare(st.End) > 0 {
 		st.ungated = st.End
 	}
 	begin := st.Begin
@@ -287,8 +293,11 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 	}
 	sweeps := s.pendingSweeps(marks)
 	cause, reason := findGap(&st.Stream, s.origin, marks, lowest.Lo)
-	if cause == gapFirstStart && s.hadWatermark(st.Name) {
+	switch {
+	case cause == gapFirstStart && s.hadWatermark(st.Name):
 		cause, reason = gapEmptied, "no watermark in Redis any more: it was emptied, or has restarted without its data"
+	case cause == "" && ahead:
+		cause, reason = gapOrigin, fmt.Sprintf("the topic has brought changes of another server: up to %X, and the primary's log ends at %X", lowest.Seen.LSN, s.logged)
 	}
 	if cause != "" {
 		gaps.add(cause, reason, st.Name)
@@ -302,6 +311,9 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 
 	first := plan.NewBatch()
 	first.Stream = number
+	if ahead {
+		first.Seen = st.seen
+	}
 	switch {
 	case cause == "" && st.Rewound:
 		st.resume, first.End, st.again = begin, lowest.Lo, true
@@ -577,9 +589,9 @@ func (s *session) read(stop, ctx context.Context) error {
 		case c.Position.Compare(st.End) <= 0:
 			// It may have been applied before. The row of an initial snapshot yields to
 			// whatever is there, so it may come again; but not from another server.
-			c.Again = c.Again || c.Scan == change.Streamed || s.foreign(c)
+			c.Again = c.Again || c.Scan == change.Streamed || s.foreign(st, c)
 		}
-		if c.Scan == change.Initial && st.seen != (change.Sequence{}) && !s.restarted {
+		if c.Scan == change.Initial && st.seen != (change.Sequence{}) && st.seen != seenBy(c) && !s.restarted {
 			// The connector has lost its history while nobody was attached: what was
 			// deleted meanwhile is told by nobody.
 			if batch = s.restart(ctx, reading, batch, c); batch == nil {
@@ -596,6 +608,9 @@ func (s *session) read(stop, ctx context.Context) error {
 			// The row may be written again, and this state was never committed then.
 			// Without a database nothing could load it.
 			batch.Close()
+		}
+		if c.Op == change.Restart {
+			s.readAnew(st, c)
 		}
 		s.planner.Plan(c, batch)
 		batch.Seen = st.seen
@@ -617,14 +632,17 @@ func (s *session) read(stop, ctx context.Context) error {
 	}
 }
 
-// foreign reports whether c, which was in its topic when the session began, is of
-// another server for certain: the primary's log had not come so far.
-func (s *session) foreign(c *change.Change) bool { return !s.unknown && c.LSN > s.logged }
+// foreign reports whether c is of another server for certain: it was in its topic when
+// the session began, and the primary's log had not come so far.
+func (s *session) foreign(st *stream, c *change.Change) bool {
+	return !s.unknown && c.Position.Compare(st.End) <= 0 && c.LSN > s.logged
+}
 
 // restart sweeps every entry, once a session, before c, and returns an empty batch;
 // nil if ctx has ended.
 func (s *session) restart(ctx, reading context.Context, batch *plan.Batch, c *change.Change) *plan.Batch {
 	s.restarted = true
+	s.readAnew(&s.streams[c.Stream], c)
 	if batch.Started() {
 		if batch = s.handOn(ctx, batch); batch == nil {
 			return nil
@@ -632,7 +650,7 @@ func (s *session) restart(ctx, reading context.Context, batch *plan.Batch, c *ch
 	}
 	at := c.Position
 	at.LSN--
-	s.planner.Plan(&change.Change{Op: change.Restart, Stream: c.Stream, Position: at, Reason: "the connector has read every table anew"}, batch)
+	s.planner.Plan(&change.Change{Op: change.Restart, Stream: c.Stream, Position: at, LSN: c.LSN, Reason: "the connector has read every table anew"}, batch)
 	if batch = s.handOn(ctx, batch); batch != nil {
 		s.awaitSweep(reading)
 	}
@@ -653,13 +671,44 @@ func (s *session) recognize(st *stream, c *change.Change) {
 	switch {
 	case c.Scan == change.Initial && st.seen != (change.Sequence{}):
 		c.Scan = change.Incremental
+		if s.ours(st, c) {
+			st.scanned(c)
+		}
 	case c.Sequence == (change.Sequence{}):
 	case c.Sequence.Compare(st.seen) < 0:
 		c.Again = true
+	case s.foreign(st, c): // it would make what is ours look old
 	default:
 		st.seen = c.Sequence
 	}
 }
+
+// readAnew notes that a connector reads everything anew, at the place in the log of c
+// of the stream st. It may be another log than before, so what was seen before counts
+// no more.
+func (s *session) readAnew(st *stream, c *change.Change) {
+	for i := range s.streams {
+		if s.ours(st, c) {
+			s.streams[i].scanned(c)
+		}
+	}
+}
+
+// ours reports whether c may be of the primary.
+func (s *session) ours(st *stream, c *change.Change) bool {
+	return c.Position.Compare(st.ungated) > 0 && !s.foreign(st, c)
+}
+
+// scanned notes that everything is read anew: what is sent from then on is not below
+// c's place in the log.
+func (st *stream) scanned(c *change.Change) {
+	if st.seen != (change.Sequence{}) && c.LSN != 0 {
+		st.seen = seenBy(c)
+	}
+}
+
+// seenBy is what has been seen when everything was read anew at c's place in the log.
+func seenBy(c *change.Change) change.Sequence { return change.Sequence{Commit: c.LSN, LSN: c.LSN} }
 
 // handOn gives a batch to the gate and returns an empty one; nil if ctx has
 // ended.

@@ -143,12 +143,12 @@ func TestAPendingSweepOfOneStreamIsResumed(t *testing.T) {
 // next row of one COPY.
 func TestWhatAConnectorSendsAgainOnlyDrops(t *testing.T) {
 	playTopics(t, func(r *rig) {
-		r.sink.others[0].Seen = change.Sequence{Commit: 300, LSN: 300}
 		r.start()
 		r.pass(time.Second)
-		r.send(in(0, 20, r.rows("warm", 700, 250, "a")), in(1, 20, r.rows("warm", 701, 250, "b")),
-			in(1, 21, r.rows("warm", 702, 300, "c")), in(1, 22, r.rows("warm", 703, 310, "d")), in(1, 23, r.rows("warm", 704, 305, "e")))
-		r.wantDrops(`warm:a={"id":"a"}@250`, "warm:b", `warm:c={"id":"c"}@300`, `warm:d={"id":"d"}@310`, "warm:e")
+		r.send(in(1, 20, r.users(700, 300, "0")))
+		r.send(in(0, 20, r.rows("warm", 700, 250, "a")), in(1, 21, r.rows("warm", 701, 250, "b")),
+			in(1, 22, r.rows("warm", 702, 300, "c")), in(1, 23, r.rows("warm", 703, 310, "d")), in(1, 24, r.rows("warm", 704, 305, "e")))
+		r.wantDrops("user:0", `warm:a={"id":"a"}@250`, "warm:b", `warm:c={"id":"c"}@300`, `warm:d={"id":"d"}@310`, "warm:e")
 		r.wantLoads("warm:b", "warm:e")
 		r.sink.set(func(s *sink) {
 			if got := s.others[0].Seen; got.LSN != 310 {
@@ -252,12 +252,7 @@ func TestWhatATopicHoldsOfAnEarlierOriginIsRememberedAsSuch(t *testing.T) {
 			r.gate.running[800] = true
 			r.start()
 			r.pass(sweepTime + time.Second)
-			r.source.mu.Lock()
-			for i := range r.source.at.Streams {
-				r.source.at.Streams[i].End, r.source.at.Streams[i].Gap = offset(40), ""
-			}
-			r.source.mu.Unlock()
-			r.source.fail(change.ErrReassigned)
+			r.reassign(40)
 			if _, attached := r.source.count(); attached != 2 {
 				r.t.Fatalf("attached %d times", attached)
 			}
@@ -309,6 +304,140 @@ func TestWhatIsInATopicAtTheStartSetsNothing(t *testing.T) {
 				r.t.Errorf("the row %s of another primary's snapshot is written", w.restores[i])
 			}
 		}
+	})
+}
+
+// A new cluster's log begins anew, below what a partition has seen of the old one's.
+// Were that what counts, nothing of the new one would ever be SET again.
+func TestWhatWasSeenOfAnotherLogCountsNoMore(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		origin string
+	}{
+		{"the primary is another one", "another"},
+		// The connector had stayed with the old one for longer than we have.
+		{"the primary was another one before", origin.String()},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			playTopics(t, func(r *rig) {
+				for _, mark := range []*guard.Watermark{&r.sink.mark, &r.sink.others[0]} {
+					mark.Seen, mark.Origin = change.Sequence{Commit: 5000, LSN: 5010}, test.origin
+				}
+				r.gate.insert = 300
+				r.start()
+				r.wantStatus("gaps", r.loop.Status().Gaps, 1)
+				r.pass(sweepTime + time.Second)
+				r.send(in(0, 18, r.rows("warm", 700, 5020, "0")), in(0, 20, r.rows("warm", 701, 310, "1")))
+				r.wantDrops("warm:0", `warm:1={"id":"1"}@310`)
+				// And in the sessions that follow, also where nothing came.
+				r.gate.set(func(g *gate) { g.insert = 320 })
+				r.reassign(30)
+				r.pass(sweepTime + time.Second)
+				r.wantStatus("gaps", r.loop.Status().Gaps, 1)
+				r.send(in(1, 30, r.rows("warm", 702, 330, "2")))
+				r.wantDrops("warm:0", `warm:1={"id":"1"}@310`, `warm:2={"id":"2"}@330`)
+			})
+		})
+	}
+}
+
+// What a first start finds in a topic may be of another server, and of a later place
+// in its log than ours has come to.
+func TestWhatATopicHoldsOfAnotherLogIsNotSeen(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.sink.mark, r.sink.others[0] = guard.Watermark{}, guard.Watermark{}
+		r.start()
+		r.pass(sweepTime + time.Second)
+		r.send(in(0, 18, r.rows("warm", 700, 5000, "1")), in(0, 20, r.rows("warm", 701, 200, "2")))
+		r.wantDrops("warm:1", `warm:2={"id":"2"}@200`)
+	})
+}
+
+// Nor is what another server's connector had read anew.
+func TestAnotherServersSnapshotIsNotSeen(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.sink.mark.Seen, r.sink.others[0].Seen = change.Sequence{Commit: 50, LSN: 50}, change.Sequence{Commit: 50, LSN: 50}
+		r.start()
+		row := r.rows("warm", 0, 5000, "0")
+		row[0].Scan = change.Initial
+		r.send(in(0, 17, []change.Change{{Op: change.Restart, LSN: 5000, Reason: "anew"}}))
+		r.pass(sweepTime + time.Second)
+		r.send(in(0, 18, row))
+		r.pass(sweepTime + time.Second)
+		r.send(in(0, 20, r.rows("warm", 701, 200, "1")), in(1, 20, r.rows("warm", 702, 210, "2")))
+		r.wantDrops("warm:0", `warm:1={"id":"1"}@200`, `warm:2={"id":"2"}@210`)
+	})
+}
+
+// Without a database only the connector tells that it has gone to another log: it
+// reads everything anew. What it sends then is not old, in whatever partition.
+func TestAConnectorThatReadsAnewBeginsToBeSeenAnew(t *testing.T) {
+	for _, told := range []bool{true, false} { // or found, if nobody was attached
+		playTopics(t, func(r *rig) {
+			r.gate.unknown = true
+			for _, mark := range []*guard.Watermark{&r.sink.mark, &r.sink.others[0]} {
+				mark.Seen = change.Sequence{Commit: 5000, LSN: 5010}
+			}
+			r.start()
+			row := r.rows("warm", 0, 300, "1")
+			row[0].Scan = change.Initial
+			restart := change.Change{Op: change.Restart, LSN: 300, Reason: "anew"}
+			if told {
+				row = append([]change.Change{restart}, row...)
+			}
+			r.send(in(0, 20, row))
+			r.pass(sweepTime + time.Second)
+			r.send(r.now(in(0, 21, r.rows("warm", 701, 310, "2"))), r.now(in(1, 20, r.rows("warm", 702, 320, "3"))))
+			// What it sends again is.
+			r.send(r.now(in(0, 22, r.rows("warm", 700, 305, "4"))))
+			r.wantDrops("warm:1", `warm:2={"id":"2"}@310`, `warm:3={"id":"3"}@320`, "warm:4")
+			// A partition that lags brings the old log before its rows of the scan.
+			row = r.rows("warm", 0, 300, "6")
+			row[0].Scan = change.Initial
+			r.send(in(1, 21, r.users(703, 5020, "5")), in(1, 22, row), r.now(in(1, 23, r.rows("warm", 704, 330, "7"))))
+			r.wantDrops("warm:1", `warm:2={"id":"2"}@310`, `warm:3={"id":"3"}@320`, "warm:4", "user:5", "warm:6", `warm:7={"id":"7"}@330`)
+			// Whoever goes on amid the rows has seen that scan already.
+			r.sink.set(func(s *sink) { s.mark.Seen = change.Sequence{Commit: 300, LSN: 300} })
+			swept := len(r.sink.sweeps())
+			r.reassign(30)
+			row = r.rows("warm", 0, 300, "5")
+			row[0].Scan = change.Initial
+			r.send(in(0, 23, row))
+			r.pass(sweepTime + time.Second)
+			if got := len(r.sink.sweeps()); got != swept {
+				r.t.Errorf("swept again for the same scan")
+			}
+		})
+	}
+}
+
+// reassign begins another session, with the same partitions, which end at an offset
+// now.
+func (r *rig) reassign(end uint64) {
+	r.source.mu.Lock()
+	for i := range r.source.at.Streams {
+		r.source.at.Streams[i].End, r.source.at.Streams[i].Gap = offset(end), ""
+	}
+	r.source.mu.Unlock()
+	r.source.fail(change.ErrReassigned)
+}
+
+// now has changes be committed now, by the clock of the database.
+func (r *rig) now(changes []change.Change) []change.Change {
+	for i := range changes {
+		changes[i].CommittedAt = time.Now().UnixMicro()
+	}
+	return changes
+}
+
+// Nobody says then where the log is, and a commit may be as young as it likes: what
+// was there before may have been applied before.
+func TestWithoutADatabaseWhatIsInATopicAtTheStartSetsNothing(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.gate.unknown = true
+		r.start()
+		r.send(r.now(in(0, 19, r.rows("warm", 700, 200, "1"))), r.now(in(0, 20, r.rows("warm", 701, 210, "2"))))
+		r.wantDrops("warm:1", `warm:2={"id":"2"}@210`)
 	})
 }
 

@@ -55,7 +55,8 @@ type Change struct {
 	XID uint32
 	// LSN tells whether the change is newer than what a reader may have seen: the
 	// commit is not below it. PostgreSQL's log: the commit record. Debezium: the
-	// row's own record, so a change may count as older than it is.
+	// row's own record, so a change may count as older than it is; of a Restart where
+	// everything is read.
 	LSN uint64
 	// Again: it may have been delivered before, so it SETs nothing.
 	Again bool

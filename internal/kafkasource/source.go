@@ -525,7 +525,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		// from its watermark.
 		if s.begins(p.scanning) && (p.streamed || again || record.Offset >= p.end) {
 			p.ahead = true
-			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, Reason: "the connector reads every table anew"}
+			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, LSN: e.LSN, Reason: "the connector reads every table anew"}
 			return &s.change
 		}
 	case e.Snapshot == debezium.None:
