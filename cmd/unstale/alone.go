@@ -21,6 +21,7 @@ var unpromised = []string{
 	"no database is given: a change may be applied before its commit is visible, and a reader who loads in between puts the old row back",
 	"no database is given: which values are young enough to be written goes by the clocks of this machine and of the database",
 	"no database is given: of a transaction that writes a row twice the first state can show for a moment",
+	"no database is given: a row that was there before a TRUNCATE can show again, if its change comes from a partition that lags behind and that another instance reads",
 	"no database is given: a column that the connector leaves out, and a table that is altered without a change of a row, go unnoticed",
 }
 

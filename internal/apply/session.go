@@ -84,7 +84,8 @@ type session struct {
 	saidForeign bool
 
 	// The writer's own. doubtful: what was committed up to here may have been applied before, or
-	// was rendered for another shape of its table. It SETs nothing.
+	// was rendered for another shape of its table, or was swept before it was read. It
+	// SETs nothing.
 	doubtful     uint64
 	lastWrite    time.Time
 	fingerprints guard.Fingerprints
@@ -583,14 +584,7 @@ func (s *session) read(stop, ctx context.Context) error {
 		if c.Position.LSN < st.resume.LSN && c.Position.Timeline == st.resume.Timeline {
 			continue
 		}
-		switch {
-		case c.Position.Compare(st.ungated) <= 0:
-			c.XID, c.Again = 0, true
-		case c.Position.Compare(st.End) <= 0:
-			// It may have been applied before. The row of an initial snapshot yields to
-			// whatever is there, so it may come again; but not from another server.
-			c.Again = c.Again || c.Scan == change.Streamed || s.foreign(st, c)
-		}
+		s.distrust(st, c)
 		if c.Scan == change.Initial && st.seen != (change.Sequence{}) && st.seen != seenBy(c) && !s.restarted {
 			// The connector has lost its history while nobody was attached: what was
 			// deleted meanwhile is told by nobody.
@@ -610,7 +604,7 @@ func (s *session) read(stop, ctx context.Context) error {
 			batch.Close()
 		}
 		if c.Op == change.Restart {
-			s.readAnew(st, c)
+			s.readAnew(c)
 		}
 		s.planner.Plan(c, batch)
 		batch.Seen = st.seen
@@ -632,17 +626,28 @@ func (s *session) read(stop, ctx context.Context) error {
 	}
 }
 
-// foreign reports whether c is of another server for certain: it was in its topic when
-// the session began, and the primary's log had not come so far.
-func (s *session) foreign(st *stream, c *change.Change) bool {
-	return !s.unknown && c.Position.Compare(st.End) <= 0 && c.LSN > s.logged
+// distrust lets what was in a topic when the session began SET nothing. The row of an
+// initial snapshot yields to whatever is there, so it may be written again; but not if
+// it may be, or is for certain, of another server: its place in the log is above where
+// the primary's ended. Then that place says nothing of what is ours.
+func (s *session) distrust(st *stream, c *change.Change) {
+	if c.Position.Compare(st.End) > 0 {
+		return
+	}
+	c.Again = c.Again || c.Scan == change.Streamed
+	if c.Position.Compare(st.ungated) <= 0 {
+		c.XID = 0
+	} else if s.unknown || c.LSN <= s.logged {
+		return
+	}
+	c.Again, c.LSN, c.Sequence = true, 0, change.Sequence{}
 }
 
 // restart sweeps every entry, once a session, before c, and returns an empty batch;
 // nil if ctx has ended.
 func (s *session) restart(ctx, reading context.Context, batch *plan.Batch, c *change.Change) *plan.Batch {
 	s.restarted = true
-	s.readAnew(&s.streams[c.Stream], c)
+	s.readAnew(c)
 	if batch.Started() {
 		if batch = s.handOn(ctx, batch); batch == nil {
 			return nil
@@ -671,36 +676,25 @@ func (s *session) recognize(st *stream, c *change.Change) {
 	switch {
 	case c.Scan == change.Initial && st.seen != (change.Sequence{}):
 		c.Scan = change.Incremental
-		if s.ours(st, c) {
-			st.scanned(c)
-		}
+		st.scanned(c)
 	case c.Sequence == (change.Sequence{}):
 	case c.Sequence.Compare(st.seen) < 0:
 		c.Again = true
-	case s.foreign(st, c): // it would make what is ours look old
 	default:
 		st.seen = c.Sequence
 	}
 }
 
-// readAnew notes that a connector reads everything anew, at the place in the log of c
-// of the stream st. It may be another log than before, so what was seen before counts
-// no more.
-func (s *session) readAnew(st *stream, c *change.Change) {
+// readAnew notes that a connector reads everything anew, at c's place in the log. It
+// may be another log than before: what was seen before counts no more.
+func (s *session) readAnew(c *change.Change) {
 	for i := range s.streams {
-		if s.ours(st, c) {
-			s.streams[i].scanned(c)
-		}
+		s.streams[i].scanned(c)
 	}
 }
 
-// ours reports whether c may be of the primary.
-func (s *session) ours(st *stream, c *change.Change) bool {
-	return c.Position.Compare(st.ungated) > 0 && !s.foreign(st, c)
-}
-
-// scanned notes that everything is read anew: what is sent from then on is not below
-// c's place in the log.
+// scanned notes for one stream that what it brings from then on is not below c's place
+// in the log.
 func (st *stream) scanned(c *change.Change) {
 	if st.seen != (change.Sequence{}) && c.LSN != 0 {
 		st.seen = seenBy(c)

@@ -436,7 +436,8 @@ func TestWithoutADatabaseWhatIsInATopicAtTheStartSetsNothing(t *testing.T) {
 	playTopics(t, func(r *rig) {
 		r.gate.unknown = true
 		r.start()
-		r.send(r.now(in(0, 19, r.rows("warm", 700, 200, "1"))), r.now(in(0, 20, r.rows("warm", 701, 210, "2"))))
+		r.send(r.now(in(0, 19, r.rows("warm", 700, 200, "1"))))
+		r.send(r.now(in(0, 20, r.rows("warm", 701, 210, "2"))))
 		r.wantDrops("warm:1", `warm:2={"id":"2"}@210`)
 	})
 }

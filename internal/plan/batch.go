@@ -47,8 +47,10 @@ type Batch struct {
 	// CommittedAt has, for each transaction that ends in the batch, the time of
 	// its commit in microseconds since the Unix epoch.
 	CommittedAt []int64
-	// Sweeps lists each entry to be swept once.
-	Sweeps []Sweep
+	// Sweeps lists each entry to be swept once. SweptTo is the greatest LSN of the
+	// changes that ask for that.
+	Sweeps  []Sweep
+	SweptTo uint64
 	// Incomplete lists, once each, why rows could not be SET.
 	Incomplete []Incomplete
 
@@ -159,7 +161,7 @@ func (b *Batch) Reset() {
 	b.Seen = change.Sequence{}
 	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
-	b.Changes, b.Effects = 0, 0
+	b.Changes, b.Effects, b.SweptTo = 0, 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
 	b.doubted, b.restores, b.open, b.openSets = 0, 0, 0, false
 	if b.values = b.values[:0]; cap(b.values) > 2*BatchBytesMax {
