@@ -69,7 +69,8 @@ type session struct {
 	free    chan *plan.Batch
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
-	await   bool // the reader waits for the first sweep
+	// reassigned is change.Attachment.Reassigned.
+	reassigned <-chan struct{}
 	// restarted: every entry was swept since a connector has read everything anew.
 	// The reader's own.
 	restarted bool
@@ -119,17 +120,18 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 	})
 	l.gate.Expect(at.Origin)
 	s := &session{
-		Loop:    l,
-		origin:  at.Origin,
-		planned: make(chan *plan.Batch, queueBatches),
-		gated:   make(chan []*plan.Batch, 1),
-		free:    make(chan *plan.Batch, batchesMax),
-		queued:  semaphore.NewWeighted(queueBytesMax),
-		looks:   make(chan look),
-		swept:   make(chan struct{}),
-		ended:   make(chan []int),
-		marks:   make(chan mark),
-		sweeps:  sweeps{due: make(chan struct{}, 1)},
+		Loop:       l,
+		origin:     at.Origin,
+		reassigned: at.Reassigned,
+		planned:    make(chan *plan.Batch, queueBatches),
+		gated:      make(chan []*plan.Batch, 1),
+		free:       make(chan *plan.Batch, batchesMax),
+		queued:     semaphore.NewWeighted(queueBytesMax),
+		looks:      make(chan look),
+		swept:      make(chan struct{}),
+		ended:      make(chan []int),
+		marks:      make(chan mark),
+		sweeps:     sweeps{due: make(chan struct{}, 1)},
 	}
 	for range cap(s.free) {
 		s.free <- plan.NewBatch()
@@ -232,11 +234,6 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		resume[i] = s.streams[i].resume
 	}
 	s.sayGaps(found)
-	// Rows of an initial snapshot are written once. A sweep beside them would drop
-	// what they have written.
-	if s.await = len(found) > 0 && !at.Streams[0].End.IsZero(); s.await {
-		s.sweeps.await()
-	}
 	// The sweeps that any stream asks for are known now, so each can note them.
 	for i, b := range first {
 		b.Note = s.note(i)
@@ -556,9 +553,6 @@ func (s *session) read(stop, ctx context.Context) error {
 	reading, cancel := context.WithCancel(stop)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	if s.await {
-		s.awaitSweep(reading)
-	}
 	batch := <-s.free
 	batch.Reset()
 	for {
@@ -592,6 +586,13 @@ func (s *session) read(stop, ctx context.Context) error {
 				return nil
 			}
 		}
+		if c.Scan == change.Initial && st.seen == (change.Sequence{}) && !c.Again && s.sweeps.await() {
+			// It may be written, and nobody sends it again: a sweep beside it would
+			// drop what it has written.
+			if batch = s.finishSweeps(ctx, reading, batch); batch == nil {
+				return nil
+			}
+		}
 		s.recognize(st, c)
 		if batch.Started() && (batch.Stream != c.Stream || c.Op == change.Restart) {
 			if batch = s.handOn(ctx, batch); batch == nil {
@@ -610,10 +611,9 @@ func (s *session) read(stop, ctx context.Context) error {
 		batch.Seen = st.seen
 		if c.Op == change.Restart {
 			s.restarted = true
-			if batch = s.handOn(ctx, batch); batch == nil {
+			if batch = s.handOn(ctx, batch); batch == nil || !s.awaitSweep(reading) {
 				return nil
 			}
-			s.awaitSweep(reading)
 			continue
 		}
 		// What a transaction SETs is shown when it has ended, if it fits.
@@ -644,7 +644,7 @@ func (s *session) distrust(st *stream, c *change.Change) {
 }
 
 // restart sweeps every entry, once a session, before c, and returns an empty batch;
-// nil if ctx has ended.
+// nil if the reader is to end.
 func (s *session) restart(ctx, reading context.Context, batch *plan.Batch, c *change.Change) *plan.Batch {
 	s.restarted = true
 	s.readAnew(c)
@@ -656,18 +656,40 @@ func (s *session) restart(ctx, reading context.Context, batch *plan.Batch, c *ch
 	at := c.Position
 	at.LSN--
 	s.planner.Plan(&change.Change{Op: change.Restart, Stream: c.Stream, Position: at, LSN: c.LSN, Reason: "the connector has read every table anew"}, batch)
-	if batch = s.handOn(ctx, batch); batch != nil {
-		s.awaitSweep(reading)
+	batch.Seen = s.streams[c.Stream].seen
+	if batch = s.handOn(ctx, batch); batch == nil || !s.awaitSweep(reading) {
+		return nil
 	}
 	return batch
 }
 
-// awaitSweep waits until a sweep has ended that would drop what is read next.
-func (s *session) awaitSweep(ctx context.Context) {
+// finishSweeps waits until the sweeps that are known have ended, with what was read
+// before handed on, and returns an empty batch; nil if the reader is to end.
+func (s *session) finishSweeps(ctx, reading context.Context, batch *plan.Batch) *plan.Batch {
+	if batch.Started() {
+		if batch = s.handOn(ctx, batch); batch == nil {
+			return nil
+		}
+	}
+	if !s.awaitSweep(reading) {
+		return nil
+	}
+	return batch
+}
+
+// awaitSweep waits until a sweep has ended that would drop what is read next. It is
+// not ok if the reader is to end instead. Whoever joins the group waits for us to let
+// go, and streams that we are given wait for us to read them: no sweep is worth that.
+// It is noted, and goes on with the next session.
+func (s *session) awaitSweep(ctx context.Context) (ok bool) {
 	select {
 	case <-s.swept:
+		return true
+	case <-s.reassigned:
+		s.over = of(serverSource, change.ErrReassigned)
 	case <-ctx.Done():
 	}
+	return false
 }
 
 // recognize tells what a connector sends again from what it sends for the first

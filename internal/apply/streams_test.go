@@ -411,6 +411,70 @@ func TestAConnectorThatReadsAnewBeginsToBeSeenAnew(t *testing.T) {
 	}
 }
 
+// A sweep that the reader waits for may take minutes. It must not hold up a rebalance:
+// who joins waits for us, and what we are given waits to be read. The sweep is begun
+// again, and rows that it would drop are kept back still, but nothing else.
+func TestAnAwaitedSweepDoesNotHoldUpARebalance(t *testing.T) {
+	row := func(r *rig) []change.Change {
+		rows := r.rows("warm", 0, 90, "1")
+		rows[0].Scan = change.Initial
+		return in(0, 20, rows)
+	}
+	for _, test := range []struct {
+		name  string
+		await func(r *rig)
+		// kept back: where the log was seen already, a row is only compared.
+		kept bool
+	}{
+		{"behind a gap", func(r *rig) {
+			r.source.at.Streams[0].Gap = "an offset is gone"
+			r.start()
+			r.send(in(1, 20, r.users(700, 80, "0"))) // which waits for nothing
+			r.wantDrops("user:0")
+			r.sink.set(func(s *sink) { s.batches = nil })
+			r.send(row(r))
+		}, true},
+		{"before what is read anew", func(r *rig) {
+			r.start()
+			r.send(in(0, 20, []change.Change{{Op: change.Restart, LSN: 90, Reason: "anew"}}))
+		}, true},
+		{"before what was read anew", func(r *rig) {
+			r.sink.mark.Seen = change.Sequence{Commit: 50, LSN: 50}
+			r.start()
+			r.send(row(r))
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			playTopics(t, func(r *rig) {
+				changed := make(chan struct{})
+				r.source.at.Reassigned = changed
+				test.await(r)
+				r.pass(time.Second)
+				r.source.mu.Lock()
+				r.source.at.Reassigned, r.source.at.Streams[0].Gap, r.source.changes = nil, "", nil
+				r.source.mu.Unlock()
+				close(changed)
+				synctest.Wait()
+				if _, attached := r.source.count(); attached != 2 {
+					r.t.Fatalf("attached %d times", attached)
+				}
+				before := len(r.sink.sweeps())
+				r.source.give(row(r))
+				r.pass(sweepTime - time.Second)
+				if got := len(r.drops()) == 0; got != test.kept {
+					r.t.Errorf("kept back: %v", got)
+				}
+				r.pass(2 * time.Second)
+				r.wantDrops("warm:1")
+				if got := len(r.sink.sweeps()) - before; got != 1 { // the first pass began at once
+					r.t.Errorf("%d more passes", got)
+				}
+				r.wantLogged("taking the stream over again", 0)
+			})
+		})
+	}
+}
+
 // reassign begins another session, with the same partitions, which end at an offset
 // now.
 func (r *rig) reassign(end uint64) {

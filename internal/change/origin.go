@@ -48,6 +48,9 @@ type Attachment struct {
 	// Streams are what is taken over: one replication slot, or each partition of
 	// the topics that this instance was given.
 	Streams []Stream
+	// Reassigned is closed by the source when the streams are others: from then on Next
+	// returns ErrReassigned. Nil: they stay as they are.
+	Reassigned <-chan struct{}
 }
 
 // A Stream is consumed in order, and has a watermark of its own.

@@ -209,7 +209,7 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	if err != nil {
 		return change.Attachment{}, err
 	}
-	a := change.Attachment{Origin: origin}
+	a := change.Attachment{Origin: origin, Reassigned: changed}
 	s.partitions, s.at, s.changed = nil, map[place]*partition{}, changed
 	for i, standing := range standings {
 		p := &partition{standing: standing, stream: i}
