@@ -360,9 +360,12 @@ func (s *session) sayGaps(found gaps) {
 		if len(s.streams) > 1 {
 			attributes = append(attributes, "stream", g.stream, "streams", g.streams)
 		}
-		if cause == gapFirstStart {
+		switch {
+		case cause == gapFirstStart && !s.attached && g.streams == len(s.streams):
 			s.logger.Info("first start on this Redis: every entry is swept before this instance is ready", attributes...)
-		} else {
+		case cause == gapFirstStart: // a topic or a partition that is new, while others are not
+			s.logger.Info("a stream that is new to this Redis: every entry is swept before this instance is ready", attributes...)
+		default:
 			s.logger.Warn("gap: changes may be missing, so every entry is swept before this instance is ready", append([]any{"cause", cause}, attributes...)...)
 		}
 		s.Loop.status.set(func(now *Status) { now.Gaps++; now.LastGap = g.reason })

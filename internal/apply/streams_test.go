@@ -593,6 +593,29 @@ func TestACopyThatWasMadeWhileNobodyLookedIsAGap(t *testing.T) {
 	})
 }
 
+// A topic, or a partition, that is new is no first start, whether the instance has
+// others with it or had others before.
+func TestANewStreamIsNoFirstStart(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.sink.others[0] = guard.Watermark{}
+		r.start()
+		r.wantLogged("first start", 0)
+		r.wantLogged("a stream that is new to this Redis", 1)
+		r.source.mu.Lock()
+		r.source.at.Streams = []change.Stream{{Name: "kafka:u:0:g", End: offset(20)}}
+		r.source.mu.Unlock()
+		r.sink.set(func(s *sink) { s.names, s.mark = []string{"kafka:u:0:g"}, guard.Watermark{} })
+		r.source.fail(change.ErrReassigned)
+		r.wantLogged("first start", 0)
+		r.wantLogged("a stream that is new to this Redis", 2)
+	})
+	playTopics(t, func(r *rig) {
+		r.sink.mark, r.sink.others[0] = guard.Watermark{}, guard.Watermark{}
+		r.start()
+		r.wantLogged("first start", 1)
+	})
+}
+
 // When the streams are others, what was read of the old ones is written before
 // they are let go of.
 func TestWhatWasReadIsWrittenBeforeStreamsAreLetGo(t *testing.T) {

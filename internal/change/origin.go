@@ -89,6 +89,9 @@ var ErrUnpublished = errors.New("the publication does not send every change of a
 // given before is to be written; then it must be attached again.
 var ErrReassigned = errors.New("the streams of this instance have changed")
 
+// ErrUnassigned says that it will be known soon which streams this instance has.
+var ErrUnassigned = errors.New("it is not known yet which streams this instance has")
+
 // ErrInUse says that another instance holds the stream. There is nothing wrong:
 // this one stands by.
 var ErrInUse = errors.New("another instance owns the stream")

@@ -159,7 +159,8 @@ func New(options Options) *Source {
 }
 
 // Attach takes over the partitions that the group gives to this instance; while
-// it gives none, that is change.ErrInUse.
+// it gives none, that is change.ErrInUse, and while it is about to say,
+// change.ErrUnassigned.
 func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 	s.detach()
 	for {
@@ -237,7 +238,7 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 		if len(ours) > 0 {
 			present, err := s.member.present(ctx)
 			if err == nil && !present {
-				err = fmt.Errorf("%w: the group is about to say what this instance has", change.ErrInUse)
+				err = fmt.Errorf("%w: the group is about to say", change.ErrUnassigned)
 			}
 			return ours, changed, err
 		}
