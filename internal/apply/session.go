@@ -581,6 +581,10 @@ func (s *session) read(stop, ctx context.Context) error {
 		if c.Position.LSN < st.resume.LSN && c.Position.Timeline == st.resume.Timeline {
 			continue
 		}
+		if c.Scan != change.Streamed {
+			// It was visible to who read it, whose own transaction may run for hours.
+			c.XID = 0
+		}
 		s.distrust(st, c)
 		if c.Scan == change.Initial && st.seen != (change.Sequence{}) && st.seen != seenBy(c) && !s.restarted {
 			// The connector has lost its history while nobody was attached: what was

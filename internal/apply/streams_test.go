@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -271,6 +272,23 @@ func TestWhatATopicHoldsOfAnEarlierOriginIsRememberedAsSuch(t *testing.T) {
 			r.wantDrops("warm:1", "warm:2")
 		})
 	}
+}
+
+// The transaction of a row that a snapshot has read is that of the snapshot, which
+// may last for hours. The row was visible when it was read.
+func TestARowOfASnapshotIsNotWaitedFor(t *testing.T) {
+	playTopics(t, func(r *rig) {
+		r.gate.running[800] = true
+		r.start()
+		initial, incremental := r.rows("warm", 800, 90, "1"), r.rows("warm", 800, 90, "2")
+		initial[0].Scan, incremental[0].Scan = change.Initial, change.Incremental
+		r.send(in(0, 20, initial), in(1, 20, incremental))
+		r.wantDrops("warm:1", "warm:2")
+		all := r.sink.all()
+		if !slices.ContainsFunc(all, func(w written) bool { return slices.Equal(w.restores, []string{"warm:1"}) }) {
+			r.t.Errorf("warm:1 is not written: %+v", all)
+		}
+	})
 }
 
 // A topic that was cut off, and written to again, has other records where there were
