@@ -309,7 +309,7 @@ var entrySettings = []setting{
 	},
 	{
 		path:    "entries.*.lease",
-		doc:     "How long a load by the service itself may take (refresh, warm): until then readers of the key wait for it. Readers have their own, in the client.",
+		doc:     "How long a load by the service itself may take (refresh, warm, update): until then readers of the key wait for it. Readers have their own, in the client.",
 		initial: "3s",
 		min:     int64(100 * time.Millisecond),
 		max:     int64(30 * time.Second),
@@ -329,7 +329,7 @@ var entrySettings = []setting{
 	},
 	{
 		path: "load",
-		doc:  "What the service itself may load from the database, for the entries with on_change: refresh or warm.",
+		doc:  "What the service itself may load from the database, for the entries with on_change: refresh, warm or update.",
 	},
 	{
 		path:    "load.rows_per_second",

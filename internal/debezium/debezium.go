@@ -6,12 +6,14 @@
 // postgres, bytea_output hex and extra_float_digits 1. So keys and cached rows
 // are made of it as they are made of the log. Debezium converts every value,
 // and not every conversion can be undone: where the text is not certain the
-// value is Missing, and whoever reads it drops the key. It never guesses.
+// value is Missing, and whoever reads it drops the key. It never guesses, and asks
+// nobody how the connector is set: that says nothing of a message that was written
+// before, or by a task that has not heard of it yet.
 //
 // It takes the connector's session for one with the settings above that matter
-// there: a role or database that has another bytea_output, or an
-// extra_float_digits below 1, makes Debezium send other bytes and numbers, and
-// nothing in a message shows it.
+// there: a role or database that has another bytea_output, an extra_float_digits
+// below 1 or the intervalstyle sql_standard makes Debezium send other bytes,
+// numbers and intervals, and nothing in a message shows it.
 //
 // It does no I/O: schemas and tables are asked for.
 package debezium
@@ -57,21 +59,9 @@ type Table struct {
 	Defaulted []string
 }
 
-// Settings are those of the connector and its converters that messages do not
-// show. A zero value means unknown, and what depends on it is Missing.
-type Settings struct {
-	// Binary is binary.handling.mode: base64 and hex look alike.
-	Binary string
-	// TimePrecision and Decimal are time.precision.mode and decimal.handling.mode.
-	// They show in schemas, and count for messages without.
-	TimePrecision string
-	Decimal       string
-	// KeepsNulls: the JSON converters have replace.null.with.default=false, so a
-	// value that equals the default of its column is no NULL in disguise.
-	KeepsNulls bool
-}
-
-// Options of a decoder.
+// Options of a decoder. How the connector is set is not among them: whatever it is
+// now, a message may have been written when it was another. What a message does
+// not show is Missing.
 type Options struct {
 	// Schema returns the text of an Avro schema; nil if there is no registry. A
 	// schema that it returned is not asked for again soon: the compiled form is
@@ -91,7 +81,6 @@ type Options struct {
 	// Placeholder is the connector's unavailable.value.placeholder;
 	// PlaceholderDefault if it is empty.
 	Placeholder string
-	Settings    Settings
 }
 
 // A Decoder reads messages, one at a time. But for Forget it is for one
@@ -123,6 +112,7 @@ type Decoder struct {
 	captured      [capturedCount]captured
 	unescaped     []byte
 	doubted       []*change.Value // they may stand for NULLs
+	decimals      decimals
 	scratch       []byte
 	sourceMembers []sourceMember // of the last message in JSON
 	// signature is made of the names of an object's members.

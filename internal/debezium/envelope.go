@@ -281,7 +281,7 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 // or malformed.
 func (d *Decoder) readEnvelope(s *avroSchema, t *avroTable, message []byte, e *Event) int {
 	d.captured, d.message = [capturedCount]captured{}, message
-	d.text, d.doubted = d.text[:0], d.doubted[:0]
+	d.begin()
 	i := avroHeader
 	for k := range s.parts {
 		p := &s.parts[k]

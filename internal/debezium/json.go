@@ -325,7 +325,7 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 		}
 	}
 	r = d.jsonTable(s, k)
-	d.text, d.doubted = d.text[:0], d.doubted[:0]
+	d.begin()
 	for _, row := range [...]struct {
 		role role
 		text []byte
@@ -352,7 +352,7 @@ type jsonPayload struct {
 // If it has no op there is nothing to apply.
 func (d *Decoder) readPayload(payload []byte, s *jsonSchema, r *reader, e *Event) (p jsonPayload) {
 	d.captured, d.message, d.unescaped = [capturedCount]captured{}, payload, d.unescaped[:0]
-	d.text, d.doubted = d.text[:0], d.doubted[:0]
+	d.begin()
 	p.inOrder = true
 	in := scanner{b: payload}
 	some, ok := in.open('{', '}')
@@ -575,7 +575,9 @@ func integer(text []byte) (n int64, ok bool) {
 func (d *Decoder) setJSON(v *change.Value, c *column, t token) {
 	v.State, v.Text = change.Missing, nil
 	if t.kind == tokenNull {
-		v.State = c.null
+		if v.State = c.null; c.rule == ruleShownNumeric {
+			d.decimals.assumed = append(d.decimals.assumed, v)
+		}
 		return
 	}
 	var r raw
@@ -682,6 +684,7 @@ func floatBits(t token, r rule) (n int64, ok bool) {
 // setElements delivers an array.
 func (d *Decoder) setElements(v *change.Value, c *column, text []byte) {
 	d.array.begin()
+	assumed := len(d.decimals.assumed)
 	s := scanner{b: text}
 	some, ok := s.open('[', ']')
 	for some && ok {
@@ -695,6 +698,7 @@ func (d *Decoder) setElements(v *change.Value, c *column, text []byte) {
 		d.text = d.text[:mark]
 		some, ok = s.more(']')
 	}
+	d.decimals.within(v, assumed)
 	if ok {
 		d.setArray(v, c)
 	}

@@ -189,7 +189,7 @@ func (d *Decoder) describe(t *Table, f *field, name string, known bool) (change.
 		of = nil // a NULL is sent as something else
 	}
 	how := d.columnOf(of, found.TypeMod, f)
-	if f.form == formUnknown && !d.options.Settings.KeepsNulls && slices.Contains(t.Defaulted, name) {
+	if f.form == formUnknown && slices.Contains(t.Defaulted, name) {
 		how.doubtful = true
 	}
 	return c, how

@@ -169,8 +169,9 @@ type ApplyHeader struct {
 	// more.
 	Until int64
 	// Drops is the number of names to drop, Forgets, Strings, Restores and Hashes
-	// those of keys.
-	Drops, Forgets, Strings, Restores, Hashes int
+	// those of keys. Reloads are the last of Forgets: those that are to be loaded
+	// again if they are cached.
+	Drops, Forgets, Strings, Restores, Hashes, Reloads int
 }
 
 // Note is the part of a watermark that seldom changes.
@@ -204,7 +205,7 @@ func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 		h.Owner, strconv.FormatInt(h.Epoch, 10), strconv.FormatInt(h.N, 10),
 		string(h.Lo.Append(nil)), string(h.Settled.Append(nil)),
 		origin, plan, sweeps, cluster, strconv.FormatInt(h.Until, 10),
-		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Restores), strconv.Itoa(h.Hashes), seen)
+		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Restores), strconv.Itoa(h.Hashes), seen, strconv.Itoa(h.Reloads))
 }
 
 // Applied is the reply of Apply.
@@ -212,9 +213,18 @@ type Applied struct {
 	Status string // OK, Done, Lost or Fenced
 	// Now is the master's TIME in milliseconds; zero if nothing was to be SET.
 	Now int64
-	// Refused are the numbers of the sets that became drops: strings first, in
-	// their order, from zero. Done does not tell them.
-	Refused []int
+	// Dropped are the sets that became drops, and the keys to be loaded again that
+	// were cached. Done does not tell them.
+	Dropped []Dropped
+}
+
+// Dropped is a key that was dropped.
+type Dropped struct {
+	// Number counts the keys to set, strings first and hashes behind them, and then
+	// those to be loaded again, each in their order, from zero.
+	Number int
+	// Cached: it was cached until then.
+	Cached bool
 }
 
 // ParseApply reads the reply of Apply and of ApplyValues.
@@ -233,12 +243,12 @@ func ParseApply(reply any) (a Applied, err error) {
 	for i, field := range fields[1:] {
 		n, ok := field.(int64)
 		switch {
-		case !ok || i > 0 && n < 1:
+		case !ok || i > 0 && n == 0:
 			return a, fmt.Errorf("reply of script apply: %v", reply)
 		case i == 0:
 			a.Now = n
 		default:
-			a.Refused = append(a.Refused, int(n)-1)
+			a.Dropped = append(a.Dropped, Dropped{Number: int(max(n, -n)) - 1, Cached: n < 0})
 		}
 	}
 	return a, nil

@@ -93,9 +93,9 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 // Without a note the script must see empty texts, which leave the fields as
 // they are; with a note that has no sweeps it must not.
 func TestANoteWithoutSweepsOverwritesThem(t *testing.T) {
-	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Restores: 5, Hashes: 4}
+	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Restores: 5, Hashes: 4, Reloads: 6}
 	lo := string(header.Lo.Append(nil))
-	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "5", "4", ""}
+	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "5", "4", "", "6"}
 	if diff := cmp.Diff(want, header.AppendArguments(nil)); diff != "" {
 		t.Errorf("without a note (-want +got):\n%s", diff)
 	}
@@ -163,7 +163,7 @@ func TestRepliesOfApply(t *testing.T) {
 		wrong bool
 	}{
 		{reply: []any{"OK", int64(0)}, want: guard.Applied{Status: guard.OK}},
-		{reply: []any{"OK", int64(17), int64(1), int64(4)}, want: guard.Applied{Status: guard.OK, Now: 17, Refused: []int{0, 3}}},
+		{reply: []any{"OK", int64(17), int64(1), int64(-4)}, want: guard.Applied{Status: guard.OK, Now: 17, Dropped: []guard.Dropped{{Number: 0}, {Number: 3, Cached: true}}}},
 		{reply: []any{"DONE"}, want: guard.Applied{Status: guard.Done}},
 		{reply: []any{"LOST"}, want: guard.Applied{Status: guard.Lost}},
 		{reply: []any{"FENCED"}, want: guard.Applied{Status: guard.Fenced}},

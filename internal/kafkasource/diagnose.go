@@ -3,8 +3,6 @@ package kafkasource
 import (
 	"context"
 	"fmt"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,19 +72,14 @@ func prefixOf(topic string) string {
 
 // diagnosePattern looks at the topics that match.
 func diagnosePattern(ctx context.Context, admin *kadm.Client, options Options) ([]Problem, error) {
-	all, err := admin.ListTopics(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("ask for the topics: %w", err)
-	}
-	pattern, err := regexp.Compile(strings.Join(options.Topics, "|"))
+	found, all, err := matching(ctx, admin, options.Topics)
 	if err != nil {
 		return nil, err
 	}
-	found := slices.DeleteFunc(all.Names(), func(topic string) bool { return !pattern.MatchString(topic) })
 	if len(found) == 0 {
 		return []Problem{{
 			Subject: "topics",
-			Text:    fmt.Sprintf("none of the %d topics that this user may see matches %s", len(all), strings.Join(options.Topics, ", ")),
+			Text:    fmt.Sprintf("none of the %d topics that this user may see matches %s", all, strings.Join(options.Topics, ", ")),
 			Mend:    "nothing, if the connector is new; else change source.kafka.topics_pattern",
 		}}, nil
 	}

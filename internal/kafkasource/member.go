@@ -1,7 +1,6 @@
 package kafkasource
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,12 +34,6 @@ const (
 // committedByUs is the metadata of the offsets that we commit. An offset without
 // it was set by a person or by another tool.
 const committedByUs = "unstale"
-
-// A place is one partition of one topic.
-type place struct {
-	topic  string
-	number int32
-}
 
 // A member takes part in the consumer group. It fetches nothing: which partitions
 // are ours is the group's matter, where they are read from is Redis'.
@@ -193,12 +186,7 @@ func (m *member) take() (ours []place, changed <-chan struct{}, joined bool) {
 	for p := range m.assigned {
 		ours = append(ours, p)
 	}
-	slices.SortFunc(ours, func(a, b place) int {
-		if a.topic != b.topic {
-			return cmp.Compare(a.topic, b.topic)
-		}
-		return cmp.Compare(a.number, b.number)
-	})
+	slices.SortFunc(ours, place.compare)
 	if len(ours) > 0 {
 		m.letGo = make(chan struct{})
 	}
@@ -331,73 +319,21 @@ func (m *member) remind(due map[place]int64) {
 	}
 }
 
-// A standing is where one partition begins and ends, and what the group has
-// committed.
-type standing struct {
-	place
-	topicID    [16]byte
-	partitions int // of the topic
-	start, end int64
-	committed  int64 // -1: nothing
-	byUs       bool
-}
-
 // errMadeAnew says that a topic is another one under its name. A client holds on to
 // the one that it knew, and commits nothing of the new one.
 var errMadeAnew = errors.New("a topic was deleted and made anew")
 
 // look asks the brokers about partitions.
 func (m *member) look(ctx context.Context, places []place) ([]standing, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestMax)
-	defer cancel()
-	var topics []string
-	for _, p := range places {
-		if !slices.Contains(topics, p.topic) {
-			topics = append(topics, p.topic)
-		}
-	}
-	details, err := m.admin.ListTopics(ctx, topics...)
+	standings, err := look(ctx, m.admin, m.group, places)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the topics: %w", err)
+		return nil, err
 	}
-	starts, err := m.admin.ListStartOffsets(ctx, topics...)
-	if err != nil {
-		return nil, fmt.Errorf("ask where the topics begin: %w", err)
-	}
-	ends, err := m.admin.ListEndOffsets(ctx, topics...)
-	if err != nil {
-		return nil, fmt.Errorf("ask where the topics end: %w", err)
-	}
-	committed, err := m.admin.FetchOffsets(ctx, m.group)
-	if err != nil {
-		return nil, fmt.Errorf("ask for the offsets of group %s: %w", m.group, err)
-	}
-	standings := make([]standing, len(places))
-	for i, p := range places {
-		s := standing{place: p, committed: -1}
-		detail := details[p.topic]
-		start, known := starts.Lookup(p.topic, p.number)
-		end, ends := ends.Lookup(p.topic, p.number)
-		switch {
-		case detail.Err != nil:
-			return nil, fmt.Errorf("ask for topic %s: %w", p.topic, detail.Err)
-		case !known || !ends:
-			return nil, fmt.Errorf("ask for partition %d of %s: %w", p.number, p.topic, kerr.UnknownTopicOrPartition)
-		case start.Err != nil:
-			return nil, fmt.Errorf("ask where partition %d of %s begins: %w", p.number, p.topic, start.Err)
-		case end.Err != nil:
-			return nil, fmt.Errorf("ask where partition %d of %s ends: %w", p.number, p.topic, end.Err)
-		}
-		if known, ok := m.ids[p.topic]; ok && known != detail.ID {
+	for _, s := range standings {
+		if known, ok := m.ids[s.topic]; ok && known != s.topicID {
 			return nil, errMadeAnew
 		}
-		m.ids[p.topic] = detail.ID
-		s.topicID, s.partitions = [16]byte(detail.ID), len(detail.Partitions)
-		s.start, s.end = start.Offset, end.Offset
-		if at, ok := committed.Lookup(p.topic, p.number); ok && at.Err == nil && at.At >= 0 {
-			s.committed, s.byUs = at.At, at.Metadata == committedByUs
-		}
-		standings[i] = s
+		m.ids[s.topic] = s.topicID
 	}
 	return standings, nil
 }

@@ -95,6 +95,9 @@ const (
 	// Forget unlinks the key and ends a lease; the shield that a reader has left
 	// stays.
 	Forget
+	// Reload does that too, and asks whether the key was cached: what was, the
+	// service loads again. A SetCached that may not set becomes one.
+	Reload
 	// Compare forgets a key that holds another value than the row that was read.
 	Compare
 	// Restore does that too, and writes the value where there is neither key nor
@@ -223,8 +226,9 @@ func (b *Batch) Value(i int) (value []byte, lsn uint64) {
 	return b.values[it.valueStart:it.valueEnd], it.lsn
 }
 
-// Loads reports whether the service is to load key i behind the batch.
-func (b *Batch) Loads(i int) bool { return b.items[i].loads && !b.items[i].effect.sets() }
+// Loads reports whether the service is to load key i behind the batch. Of one to
+// Reload that is known when the batch is written: see Cached.
+func (b *Batch) Loads(i int) bool { return b.items[i].loads && b.items[i].effect < Reload }
 
 // Open reports whether the batch SETs for a transaction whose end it does not
 // have.
@@ -274,10 +278,25 @@ func (b *Batch) Writes() bool { return b.sets > 0 || b.restores > 0 }
 
 // Refuse makes the set of key i a drop, or notes that Redis did.
 func (b *Batch) Refuse(i int) {
-	if b.items[i].effect.sets() {
+	it := &b.items[i]
+	if !it.effect.sets() {
+		return
+	}
+	if it.effect == SetCached && it.loads {
+		it.effect = Reload
+	} else {
+		it.effect = Forget
+	}
+	b.sets--
+	b.doubted++
+}
+
+// Cached notes that Redis had key i, which it was to set or to reload, and has
+// dropped it.
+func (b *Batch) Cached(i int) {
+	b.Refuse(i)
+	if b.items[i].effect == Reload {
 		b.items[i].effect = Forget
-		b.sets--
-		b.doubted++
 	}
 }
 

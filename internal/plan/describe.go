@@ -12,6 +12,7 @@ import (
 const (
 	drop      = "drop"
 	load      = "drop, then load"
+	reload    = "drop, then load if it was cached"
 	set       = "set"
 	setCached = "set if cached"
 	sweep     = "sweep"
@@ -73,7 +74,7 @@ func (e *Entry) rules() []Rule {
 
 // Outcome of one change, for people.
 type Outcome struct {
-	Effect string `json:"effect"` // as that of a Rule
+	Effect string `json:"effect"` // as that of a Rule, or drop, then load if it was cached
 	Key    string `json:"key"`    // the key, or the template of the keys
 	// What is set: a text, or the fields of a hash.
 	Value  string  `json:"value,omitempty"`
@@ -108,8 +109,11 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 // outcome describes key i of a batch that holds one change.
 func (p *Planner) outcome(b *Batch, i int) Outcome {
 	o := Outcome{Effect: drop, Key: string(b.Key(i))}
-	if b.Loads(i) {
+	switch {
+	case b.Loads(i):
 		o.Effect = load
+	case b.Effect(i) == Reload:
+		o.Effect = reload
 	}
 	if !b.Effect(i).sets() {
 		// The key of the old row stands before that of the new, which is the one

@@ -52,7 +52,8 @@ type OnChange uint8
 const (
 	// Invalidate drops it: the next reader loads.
 	Invalidate OnChange = iota
-	// Update SETs it from the change if it is cached.
+	// Update SETs it from the change if it is cached. Where a change may not SET
+	// the service loads it again.
 	Update
 	// Warm SETs it from the change, cached or not.
 	Warm
@@ -64,8 +65,9 @@ const (
 // shields then, and its drops keep them.
 func (e *Entry) Sets() bool { return e.OnChange == Update || e.OnChange == Warm }
 
-// Loads reports whether the service loads what a change has dropped.
-func (e *Entry) Loads() bool { return e.OnChange == Warm || e.OnChange == Refresh }
+// Loads reports whether the service loads what a change has dropped; of Update,
+// what was cached until then. Without a database it can load nothing.
+func (e *Entry) Loads() bool { return e.OnChange != Invalidate && !e.Undescribed }
 
 // Shapes are those of the tables of the entries, in their order.
 type Shapes []value.Shape
@@ -375,6 +377,9 @@ func (k *keyProgram) put(c *change.Change, b *Batch) {
 		default:
 			it.effect = Set
 		}
+	}
+	if it.effect == Forget && it.loads && k.entry.OnChange == Update {
+		it.effect = Reload
 	}
 	b.end(it)
 }

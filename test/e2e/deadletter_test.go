@@ -210,16 +210,21 @@ func TestARecordThatCannotBeReadBecomesADeadLetter(t *testing.T) {
 
 	// What an older release could not read this one can: its key is dropped, beside
 	// the running instance, and nothing else.
-	f.cache("product:6", "product:7")
+	f.cache("product:6", "product:7", "product:8")
 	key, value := f.updated(6)
 	f.keep(deadletter.Letter{Time: time.Now(), Reason: "too new", Record: &deadletter.Record{
 		Topic: f.topic, Offset: 1000, Timestamp: time.Now(), Key: []byte(key), Value: []byte(value),
 	}})
 	wantCommand(t, i.config, 0, []string{"key          " + key, "value        " + value}, "show", fmt.Sprint(lettersOf(t, i.config)[0].Number))
 	f.keep(deadletter.Letter{Time: time.Now(), Reason: "bad", Record: &deadletter.Record{Topic: f.topic, Offset: 1001, Timestamp: time.Now(), Value: []byte("{")}})
-	wantCommand(t, i.config, 1, []string{"dropped product:6; removed", "kept: undecodable message"}, "retry", "--all")
-	if f.cached("product:6") || !f.cached("product:7") {
-		t.Errorf("product:6 is cached: %v, product:7: %v", f.cached("product:6"), f.cached("product:7"))
+	// Of another day, when the table had another column.
+	key, value = f.updated(8)
+	f.keep(deadletter.Letter{Time: time.Now(), Reason: "too new", Record: &deadletter.Record{
+		Topic: f.topic, Offset: 1002, Timestamp: time.Now(), Key: []byte(key), Value: []byte(strings.Replace(value, `"name":"product"`, `"extra":1,"name":"product"`, 1)),
+	}})
+	wantCommand(t, i.config, 1, []string{"dropped product:6; removed", "kept: undecodable message", "dropped product:8; removed"}, "retry", "--all")
+	if f.cached("product:6") || !f.cached("product:7") || f.cached("product:8") {
+		t.Errorf("product:6 is cached: %v, product:7: %v, product:8: %v", f.cached("product:6"), f.cached("product:7"), f.cached("product:8"))
 	}
 	if letters := lettersOf(t, i.config); len(letters) != 1 || letters[0].Error != "bad" {
 		t.Errorf("after retry: %+v", letters)
