@@ -55,7 +55,8 @@ type Change struct {
 	XID uint32
 	// LSN tells whether the change is newer than what a reader may have seen: the
 	// commit is not below it. PostgreSQL's log: the commit record. Debezium: the
-	// row's own record, so a change may count as older than it is.
+	// row's own record, so a change may count as older than it is; of a Restart where
+	// everything is read.
 	LSN uint64
 	// Again: it may have been delivered before, so it SETs nothing.
 	Again bool
@@ -71,8 +72,9 @@ type Change struct {
 	// Scan: the row was read, not changed.
 	Scan Scan
 	// CommittedAt is when the transaction committed, in microseconds since the
-	// Unix epoch by the clock of the server that committed it. For metrics
-	// only: a replicated transaction carries its origin's clock.
+	// Unix epoch by the clock of the server that committed it: a replicated
+	// transaction carries its origin's clock. So it is for metrics, and tells how
+	// old a change is only where there is no database to ask.
 	CommittedAt int64
 	// Position is where its stream resumes once this change is applied.
 	Position Position

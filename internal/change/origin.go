@@ -48,6 +48,9 @@ type Attachment struct {
 	// Streams are what is taken over: one replication slot, or each partition of
 	// the topics that this instance was given.
 	Streams []Stream
+	// Reassigned is closed by the source when the streams are others: from then on Next
+	// returns ErrReassigned. Nil: they stay as they are.
+	Reassigned <-chan struct{}
 }
 
 // A Stream is consumed in order, and has a watermark of its own.
@@ -93,6 +96,9 @@ var ErrReplan = errors.New("the database has changed what the queries of entries
 // ErrUnanswerable says that the server has refused a statement for what it says, or
 // for what it has met in rows: another try would end the same.
 var ErrUnanswerable = errors.New("the database cannot answer")
+
+// ErrUnassigned says that it will be known soon which streams this instance has.
+var ErrUnassigned = errors.New("it is not known yet which streams this instance has")
 
 // ErrInUse says that another instance holds the stream. There is nothing wrong:
 // this one stands by.

@@ -218,7 +218,8 @@ func New(options Options) *Source {
 }
 
 // Attach takes over the partitions that the group gives to this instance; while
-// it gives none, that is change.ErrInUse.
+// it gives none, that is change.ErrInUse, and while it is about to say,
+// change.ErrUnassigned.
 func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 	s.detach()
 	for {
@@ -294,7 +295,7 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	if err != nil {
 		return change.Attachment{}, err
 	}
-	a := change.Attachment{Origin: origin}
+	a := change.Attachment{Origin: origin, Reassigned: changed}
 	s.partitions, s.at, s.changed = nil, map[place]*partition{}, changed
 	for i, standing := range standings {
 		p := &partition{standing: standing, stream: i}
@@ -322,7 +323,7 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 		if len(ours) > 0 {
 			present, err := s.member.present(ctx)
 			if err == nil && !present {
-				err = fmt.Errorf("%w: the group is about to say what this instance has", change.ErrInUse)
+				err = fmt.Errorf("%w: the group is about to say", change.ErrUnassigned)
 			}
 			return ours, changed, err
 		}
@@ -655,7 +656,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		// from its watermark.
 		if s.begins(p.scanning) && (p.streamed || again || record.Offset >= p.end) {
 			p.ahead = true
-			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, Reason: "the connector reads every table anew"}
+			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, LSN: e.LSN, Reason: "the connector reads every table anew"}
 			return &s.change
 		}
 	case e.Snapshot == debezium.None:

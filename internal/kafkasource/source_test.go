@@ -552,11 +552,11 @@ func TestAnInstanceStandsByWhileTheGroupHasNothingForIt(t *testing.T) {
 			<-reading.err
 			first, second = second, first
 			break
-		} else if !errors.Is(err, change.ErrInUse) {
+		} else if !errors.Is(err, change.ErrInUse) && !errors.Is(err, change.ErrUnassigned) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := second.Attach(r.within(10 * time.Second)); !errors.Is(err, change.ErrInUse) {
+	if _, err := second.Attach(r.within(10 * time.Second)); !errors.Is(err, change.ErrInUse) && !errors.Is(err, change.ErrUnassigned) {
 		t.Fatalf("%v, want %v", err, change.ErrInUse)
 	}
 	if err := first.Close(r.within(5 * time.Second)); err != nil {
@@ -724,7 +724,7 @@ func TestWhoTheGroupHasGivenUpTakesNothingOver(t *testing.T) {
 		if err != nil || len(now[group].Members) == 0 || now[group].Members[0].MemberID == request.MemberID {
 			t.Fatalf("%+v, as member %q of %+v, %v", at, request.MemberID, now[group].Members, err)
 		}
-	} else if !errors.Is(err, change.ErrInUse) {
+	} else if !errors.Is(err, change.ErrUnassigned) {
 		t.Fatal(err)
 	}
 	c.begin(1)
@@ -749,7 +749,7 @@ func TestNoBrokerIsNoStandby(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("it reads on")
 	}
-	if _, err := c.Attach(r.within(20 * time.Second)); err == nil || errors.Is(err, change.ErrInUse) || errors.Is(err, context.DeadlineExceeded) && r.t.Context().Err() != nil {
+	if _, err := c.Attach(r.within(20 * time.Second)); err == nil || errors.Is(err, change.ErrInUse) || errors.Is(err, change.ErrUnassigned) || errors.Is(err, context.DeadlineExceeded) && r.t.Context().Err() != nil {
 		t.Errorf("got %v", err)
 	}
 }

@@ -322,6 +322,15 @@ func sameShape(a, b *change.Relation) bool {
 // Plan adds the effects of c to b, and moves b's end to c's position.
 func (p *Planner) Plan(c *change.Change, b *Batch) {
 	p.learn()
+	sweeps := len(b.Sweeps)
+	p.plan(c, b)
+	// Of an entry that is swept already a second TRUNCATE shows in nothing else.
+	if len(b.Sweeps) > sweeps || c.Op == change.Truncate {
+		b.SweptTo = max(b.SweptTo, c.LSN)
+	}
+}
+
+func (p *Planner) plan(c *change.Change, b *Batch) {
 	b.moveTo(c)
 	if c.Relation == nil {
 		p.planAll(c, b)
