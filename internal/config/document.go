@@ -91,7 +91,7 @@ func (d *document) problem(at spot, path, text, mend string) Problem {
 // hideValue keeps the value of the node out of every excerpt.
 func (d *document) hideValue(node ast.Node, p place) {
 	line := p.start.line
-	if p.from != nil {
+	if p.from != nil && p.from[len(p.from)-1].line == line {
 		end := p.from[len(p.from)-1].offset
 		if quote := d.lines[line][p.start.offset]; quote == '\'' || quote == '"' {
 			end++

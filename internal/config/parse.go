@@ -282,7 +282,8 @@ func (r *reader) place(path string, node ast.Node) {
 		// The key shows a mapping better than its first brace or colon.
 	case *ast.NullNode:
 	case *ast.LiteralNode:
-		r.document.places[path] = place{start: r.document.spotOf(n.Start)}
+		text, _ := scalar(n)
+		r.document.places[path] = r.document.locate(n.Start, text)
 	default:
 		text, _ := scalar(node)
 		r.document.places[path] = r.document.locate(node.GetToken(), text)

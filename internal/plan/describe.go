@@ -132,6 +132,18 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 	for i := range b.Len() {
 		effects = append(effects, p.outcome(b, i))
 	}
+	for _, q := range b.Questions {
+		found := p.lookups[q.Lookup]
+		var by []string
+		for i, argument := range found.Arguments {
+			text := "NULL"
+			if q.Arguments[i].Valid {
+				text = q.Arguments[i].Text
+			}
+			by = append(by, argument.Column+" = "+text)
+		}
+		effects = append(effects, Outcome{Effect: lookup, Key: p.entries[found.Entry].Key.String(), Reason: strings.Join(by, ", ")})
+	}
 	for _, s := range b.Sweeps {
 		reason := s.Reason
 		if reason == "" {
