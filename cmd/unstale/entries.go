@@ -190,7 +190,7 @@ func needsOf(c *config.Config, templates []*guard.Template, queries []derived) d
 	}
 	for i, entry := range c.Entries {
 		if entry.Query != "" {
-			needs.Tables = append(needs.Tables, queries[i].needs(entry.Name)...)
+			needs.Tables = append(needs.Tables, queries[i].needs(&c.Entries[i])...)
 			continue
 		}
 		need := database.TableNeed{

@@ -93,11 +93,25 @@ func tablesOf(e *plan.Entry) []database.Name {
 }
 
 // needs are what the entry asks of each of its tables: the old values of the columns
-// that lead to keys.
-func (d *derived) needs(entry string) []database.TableNeed {
+// that lead to keys, and to be read by lookups, or by who loads the results.
+func (d *derived) needs(entry *config.Entry) []database.TableNeed {
+	lookedUp := map[database.Name]bool{}
+	for _, of := range d.dependencies {
+		for _, path := range of.Paths {
+			if path.Lookup == nil {
+				continue
+			}
+			for _, table := range path.Lookup.Through {
+				lookedUp[database.Name{Schema: table.Schema, Table: table.Table}] = true
+			}
+		}
+	}
 	var needs []database.TableNeed
 	for _, of := range d.dependencies {
-		need := database.TableNeed{Entry: entry, Name: database.Name{Schema: of.Schema, Table: of.Table}}
+		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: of.Schema, Table: of.Table}}
+		if entry.Loads() || lookedUp[need.Name] {
+			need.Loaded, need.Columns = true, of.Columns
+		}
 		for _, path := range of.Paths {
 			for _, column := range path.Columns() {
 				if !slices.Contains(need.KeyColumns, column) {
