@@ -16,10 +16,11 @@ type binder struct {
 	catalog Catalog
 	types   []Type // of the parameters
 	// view, if not empty, is being bound; its place is that of its reference.
-	view   string
-	at     int
-	tables []*item
-	depth  int
+	view    string
+	at      int
+	tables  []*item
+	depth   int
+	without Rule
 }
 
 // depthMax bounds views in views.

@@ -13,14 +13,18 @@ import (
 // parameters in the order of the key's placeholders, which is that of every path. Its
 // error is an *Error where the query is to blame.
 func (q *Query) Derive(catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
-	b := &binder{query: q, catalog: catalog, types: types}
+	return q.derive(0, catalog, types, key)
+}
+
+func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
+	b := &binder{query: q, catalog: catalog, types: types, without: without}
 	if _, err := b.bindSelect(q.tree, nil); err != nil {
 		return nil, err
 	}
 	var dependencies []plan.Dependency
 	for _, it := range b.tables {
-		r := reachOf(it)
-		paths, why := r.solve(&asked{q.Parameters, types, key})
+		r := reachOf(it, without)
+		paths, why := r.solve(&asked{q.Parameters, types, key, without})
 		where := r.predicate()
 		d := plan.Dependency{
 			Schema: it.relation.Schema, Table: it.relation.Name, Place: it.place, Alias: it.name,
@@ -31,7 +35,7 @@ func (q *Query) Derive(catalog Catalog, types []Type, key []string) ([]plan.Depe
 		}
 		slices.Sort(d.Columns)
 		dependencies = append(dependencies, d)
-		if it.only {
+		if it.only || without&InheritedTables != 0 {
 			continue
 		}
 		for _, child := range it.relation.Children {

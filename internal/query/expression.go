@@ -140,7 +140,7 @@ func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, 
 		sl.equal = append(sl.equal, equality(left, right, place))
 		// NULL NOT IN (...) and 1 NOT IN (..., NULL) are neither true nor false, so
 		// that a row with a NULL touches every row that is compared.
-		sl.carried = sl.carried && left.notNull() && right.notNull()
+		sl.carried = sl.carried && (left.notNull() && right.notNull() || b.without&NullsInNotIn != 0)
 	}
 	return sl, nil
 }

@@ -78,6 +78,14 @@ func (r *reach) decide(s *scalar, node *pg.Node) plan.Predicate {
 			pg.BoolTestType_IS_UNKNOWN: plan.IsNull, pg.BoolTestType_IS_NOT_UNKNOWN: plan.IsNull,
 		}[test]
 		p := plan.Predicate{Op: op, Column: at.name}
+		if r.without&NullPredicates != 0 {
+			switch test {
+			case pg.BoolTestType_IS_NOT_TRUE:
+				return plan.Predicate{Op: plan.IsFalse, Column: at.name}
+			case pg.BoolTestType_IS_NOT_FALSE:
+				return plan.Predicate{Op: plan.IsTrue, Column: at.name}
+			}
+		}
 		switch test {
 		case pg.BoolTestType_IS_NOT_TRUE, pg.BoolTestType_IS_NOT_FALSE, pg.BoolTestType_IS_NOT_UNKNOWN:
 			return plan.Predicate{Op: plan.Not, Args: []plan.Predicate{p}}

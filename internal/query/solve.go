@@ -27,6 +27,7 @@ type asked struct {
 	parameters []string
 	types      []Type
 	key        []string
+	without    Rule
 }
 
 // solve finds the paths from a row of the occurrence to the values of the
@@ -65,7 +66,7 @@ func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, bu
 
 // path finds one path, if the conditions tie every parameter to the row.
 func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
-	classes := equalities(usable, a.types)
+	classes := equalities(usable, a.types, a.without)
 	found := make([]source, len(a.key))
 	for i, name := range a.key {
 		parameter := slices.Index(a.parameters, name)
@@ -98,7 +99,7 @@ type source struct {
 func (r *reach) source(c classes, usable []*conjunct, i int, of Type) (*source, string) {
 	var best *source
 	why := ""
-	if of.family() == "" {
+	if of.family() == "" && r.without&Families == 0 {
 		return nil, fmt.Sprintf(" of texts: it is %s, of which values that differ as texts are equal", cmp.Or(of.Name, "of an unknown type"))
 	}
 	for _, at := range c.of(parameter(i)) {
@@ -219,7 +220,7 @@ func (c classes) of(t term) []term {
 	return nil
 }
 
-func equalities(usable []*conjunct, types []Type) classes {
+func equalities(usable []*conjunct, types []Type, without Rule) classes {
 	var c classes
 	for _, u := range usable {
 		if u.left == nil || u.right == nil {
@@ -230,7 +231,7 @@ func equalities(usable []*conjunct, types []Type) classes {
 		if !okL || !okR || l.same(r) {
 			continue
 		}
-		if family := l.family(types); family == "" || family != r.family(types) {
+		if family := l.family(types); without&Families == 0 && (family == "" || family != r.family(types)) {
 			continue
 		}
 		a, b := c.index(l), c.index(r)
