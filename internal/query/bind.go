@@ -39,6 +39,7 @@ type cte struct {
 	recursive bool
 	// inside: its own definition is being bound.
 	inside bool
+	read   bool
 }
 
 func (s *scope) cte(name string) *cte {
@@ -87,11 +88,26 @@ func (b *binder) bindSelect(s *pg.SelectStmt, outer *scope) (*block, error) {
 		return nil, b.refuse(-1, "FOR UPDATE and FOR SHARE lock rows", "leave it out")
 	}
 	if s.WithClause != nil {
-		var err error
-		if outer, err = b.bindWith(s.WithClause, outer); err != nil {
+		with, err := b.bindWith(s.WithClause, outer)
+		if err != nil {
 			return nil, err
 		}
+		blk, err := b.bindBody(s, with)
+		if err != nil {
+			return nil, err
+		}
+		for _, node := range s.WithClause.Ctes {
+			if c := node.GetCommonTableExpr(); !with.ctes[c.Ctename].read {
+				return nil, b.refuse(c.Location, "nothing reads WITH "+c.Ctename, "leave it out")
+			}
+		}
+		return blk, nil
 	}
+	return b.bindBody(s, outer)
+}
+
+// bindBody binds what stands behind WITH.
+func (b *binder) bindBody(s *pg.SelectStmt, outer *scope) (*block, error) {
 	if s.Op != pg.SetOperation_SETOP_NONE && s.Op != pg.SetOperation_SET_OPERATION_UNDEFINED {
 		return b.bindSetOperation(s, outer)
 	}
@@ -379,7 +395,7 @@ func (b *binder) bindCTE(c *cte, v *pg.RangeVar) (*item, error) {
 		name(it, v.Alias)
 		return it, nil
 	}
-	c.inside = c.recursive
+	c.inside, c.read = c.recursive, true
 	bound, err := b.bindSelect(c.Ctequery.GetSelectStmt(), c.scope)
 	c.inside = false
 	if err != nil {

@@ -1,0 +1,159 @@
+package query
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/query"
+)
+
+// A report is what a run has found.
+type report struct {
+	pairs   int
+	classes map[string]*class
+	misses  []miss
+	rules   map[query.Rule]int // how often the test has noticed that one was left out
+	invalid map[string]int
+	refused map[string]string
+	swept   []miss
+}
+
+// A class is of queries that have a construct.
+type class struct {
+	modes               map[string]int
+	dropped, unchanged  int // without those that are swept
+	sweptAll, sweptIdle int
+}
+
+type miss struct {
+	length int
+	text   string
+}
+
+func newReport() *report {
+	return &report{classes: map[string]*class{}, rules: map[query.Rule]int{}, invalid: map[string]int{}, refused: map[string]string{}}
+}
+
+func (r *report) class(name string) *class {
+	if r.classes[name] == nil {
+		r.classes[name] = &class{modes: map[string]int{}}
+	}
+	return r.classes[name]
+}
+
+func (r *report) caught(rule query.Rule) bool { return r.rules[rule] > 3 }
+
+func (r *report) planned(s *subject, mode string) {
+	for _, name := range append([]string{"all"}, s.classes...) {
+		r.class(name).modes[mode]++
+	}
+}
+
+func (r *report) dropped(s *subject, changed bool) {
+	for _, name := range append([]string{"all"}, s.classes...) {
+		c := r.class(name)
+		idle := 0
+		if !changed {
+			idle = 1
+		}
+		if s.mode == "sweep" {
+			c.sweptAll++
+			c.sweptIdle += idle
+		} else {
+			c.dropped++
+			c.unchanged += idle
+		}
+	}
+}
+
+func (r *report) add(one *report) {
+	r.pairs += one.pairs
+	for name, c := range one.classes {
+		of := r.class(name)
+		for mode, n := range c.modes {
+			of.modes[mode] += n
+		}
+		of.dropped += c.dropped
+		of.unchanged += c.unchanged
+		of.sweptAll += c.sweptAll
+		of.sweptIdle += c.sweptIdle
+	}
+	r.misses = append(r.misses, one.misses...)
+	r.swept = append(r.swept, one.swept...)
+	for rule, n := range one.rules {
+		r.rules[rule] += n
+	}
+	for text, n := range one.invalid {
+		r.invalid[text] += n
+	}
+	maps.Copy(r.refused, one.refused)
+}
+
+func (r *report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-22s %7s %7s %7s %7s %7s %7s %14s\n", "class", "queries", "direct", "lookup", "sweep", "one key", "refused", "idle drops")
+	for _, name := range slices.Sorted(maps.Keys(r.classes)) {
+		c := r.classes[name]
+		n := 0
+		for _, m := range c.modes {
+			n += m
+		}
+		fmt.Fprintf(&b, "%-22s %7d", name, n)
+		for _, mode := range []string{"direct", "lookup", "sweep", "one key", "refused"} {
+			fmt.Fprintf(&b, " %6.0f%%", 100*float64(c.modes[mode])/float64(max(1, n)))
+		}
+		fmt.Fprintf(&b, " %6.0f%% of %d\n", 100*float64(c.unchanged)/float64(max(1, c.dropped)), c.dropped)
+	}
+	for _, rule := range query.Rules {
+		fmt.Fprintf(&b, "without %s: %d misses noticed\n", rule.Name, r.rules[rule.Rule])
+	}
+	for text, sql := range r.refused {
+		fmt.Fprintf(&b, "refused: %s\n    %s\n", text, sql)
+	}
+	n := 0
+	for _, count := range r.invalid {
+		n += count
+	}
+	fmt.Fprintf(&b, "%d invalid\n", n)
+	return b.String()
+}
+
+func (r *report) judge(t *testing.T) {
+	slices.SortFunc(r.misses, func(a, b miss) int { return cmp.Compare(a.length, b.length) })
+	for i, m := range r.misses {
+		if i < *tell {
+			t.Errorf("MISSED\n%s", m.text)
+		}
+	}
+	if len(r.misses) > 0 {
+		t.Errorf("%d misses", len(r.misses))
+	}
+}
+
+// told is a plan for people.
+func told(dependencies []plan.Dependency) string {
+	var b strings.Builder
+	for _, d := range dependencies {
+		fmt.Fprintf(&b, "%s %s (%s)", d.Table, d.Alias, strings.Join(d.Columns, " "))
+		if d.Where != nil {
+			fmt.Fprintf(&b, " where %s", d.Where)
+		}
+		if len(d.Paths) == 0 {
+			fmt.Fprintf(&b, " sweep: %s", d.Why)
+		}
+		b.WriteByte('\n')
+		for _, p := range d.Paths {
+			if p.Lookup == nil {
+				fmt.Fprintf(&b, "  direct: %s\n", strings.Join(p.Key, ", "))
+			} else {
+				fmt.Fprintf(&b, "  lookup: %s\n", p.Lookup.SQL)
+			}
+		}
+	}
+	return b.String()
+}
