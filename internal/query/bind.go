@@ -136,11 +136,12 @@ func (b *binder) bindBody(s *pg.SelectStmt, outer *scope) (*block, error) {
 		return blk, b.bindTail(s, inner, blk)
 	}
 	if s.WhereClause != nil {
+		blk.filtering = true
 		conjuncts, err := b.conjuncts(s.WhereClause, inner, blk)
 		if err != nil {
 			return nil, err
 		}
-		blk.where = conjuncts
+		blk.where, blk.filtering = conjuncts, false
 	}
 	if err := b.bindTargets(s, inner, blk); err != nil {
 		return nil, err

@@ -118,6 +118,9 @@ func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, 
 		return nil, err
 	}
 	sl := &sublink{block: bound, up: place}
+	if blk, ok := place.(*block); ok {
+		sl.filters = blk.filtering
+	}
 	bound.up = sl
 	if link.SubLinkType != pg.SubLinkType_ANY_SUBLINK || len(link.OperName) > 0 && link.OperName[len(link.OperName)-1].GetString_().GetSval() != "=" {
 		return sl, nil

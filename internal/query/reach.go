@@ -28,6 +28,8 @@ type reach struct {
 	waiting []waiting
 	offered []*conjunct // that might count later
 	without Rule
+	// asks are the tables that its lookups read.
+	asks map[*item]bool
 }
 
 // waiting is the far side of an outer join: it counts once a condition shows that
@@ -40,7 +42,7 @@ type waiting struct {
 }
 
 func reachOf(of *item, without Rule) *reach {
-	r := &reach{of: of, without: without, inside: map[any]bool{}, there: map[*item]bool{of: true}}
+	r := &reach{of: of, without: without, inside: map[any]bool{}, there: map[*item]bool{of: true}, asks: map[*item]bool{}}
 	for node := any(of); node != nil; {
 		r.inside[node] = true
 		switch n := node.(type) {
@@ -119,6 +121,9 @@ func (r *reach) besideON(join *item, sl *sublink) {
 
 // insideBlock goes up from something in a block to what the block shows.
 func (r *reach) insideBlock(b *block, from any) {
+	if sl, ok := from.(*sublink); ok && b.standing && !sl.filters && r.without&StandingBlocks == 0 {
+		return // it shows what the subquery says, though it reads no row
+	}
 	for _, it := range b.from {
 		if it != from {
 			r.require(it)

@@ -25,6 +25,8 @@ const (
 	InheritedTables
 	// Families: a value is the text of another only if equality is that of texts.
 	Families
+	// Settled: a lookup runs later than the change that it serves.
+	Settled
 )
 
 // Rules are all of them.
@@ -33,7 +35,7 @@ var Rules = []struct {
 	Name string
 }{
 	{MissingSides, "missing sides of outer joins"}, {HeldColumns, "held columns"}, {NullsInNotIn, "NULLs in NOT IN"}, {StandingBlocks, "standing blocks"},
-	{WaitingSides, "waiting sides of outer joins"}, {NullPredicates, "predicates on NULL"}, {InheritedTables, "inherited tables"}, {Families, "families of types"},
+	{WaitingSides, "waiting sides of outer joins"}, {NullPredicates, "predicates on NULL"}, {InheritedTables, "inherited tables"}, {Families, "families of types"}, {Settled, "lookups that run later"},
 }
 
 // DeriveWithout is [Query.Derive] without a rule, which makes it miss changes.

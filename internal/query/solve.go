@@ -33,7 +33,10 @@ type asked struct {
 // solve finds the paths from a row of the occurrence to the values of the
 // parameters. why says why there are none.
 func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
-	return r.alternatives(a, r.usable, nil, alternativesMax)
+	if paths, why = r.alternatives(a, r.usable, nil, alternativesMax); paths == nil {
+		clear(r.asks)
+	}
+	return paths, why
 }
 
 // alternatives tries with the conditions as they are, and then takes one OR after
@@ -67,10 +70,12 @@ func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, bu
 // path finds one path, if the conditions tie every parameter to the row.
 func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
 	classes := equalities(usable, a.types, a.without)
+	edges := r.edges(usable)
+	near := distances(edges, r.of)
 	found := make([]source, len(a.key))
 	for i, name := range a.key {
 		parameter := slices.Index(a.parameters, name)
-		source, why := r.source(classes, usable, parameter, a.types[parameter])
+		source, why := r.source(classes, usable, near, parameter, a.types[parameter])
 		if source == nil {
 			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
 		}
@@ -80,7 +85,7 @@ func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
 	direct := make([]string, len(found))
 	for i, s := range found {
 		if s.column.item != r.of {
-			return r.lookup(a, usable, found)
+			return r.lookup(a, usable, edges, found)
 		}
 		direct[i] = s.column.name
 	}
@@ -95,8 +100,9 @@ type source struct {
 	of Type // that of the parameter
 }
 
-// source finds that of parameter i: at best a column of the row itself.
-func (r *reach) source(c classes, usable []*conjunct, i int, of Type) (*source, string) {
+// source finds that of parameter i: at best a column of the row itself, else of the
+// nearest table; see settled.
+func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int, of Type) (*source, string) {
 	var best *source
 	why := ""
 	if of.family() == "" && r.without&Families == 0 {
@@ -106,7 +112,10 @@ func (r *reach) source(c classes, usable []*conjunct, i int, of Type) (*source, 
 		if at.item == r.of {
 			return &source{column: column{at.item, at.name}}, ""
 		}
-		if at.item != nil && r.there[at.item] && best == nil {
+		if at.item == nil || !r.there[at.item] {
+			continue
+		}
+		if distance, ok := near[at.item]; best == nil || ok && distance < cmp.Or(near[best.column.item], len(r.there)) {
 			best = &source{column: column{at.item, at.name}, scalar: at.scalar}
 		}
 	}
@@ -275,8 +284,7 @@ func (t term) family(types []Type) string {
 
 // lookup writes the statement that leads from rows of the occurrence to the
 // parameters, through the fewest tables.
-func (r *reach) lookup(a *asked, usable []*conjunct, found []source) (*plan.Path, string) {
-	edges := r.edges(usable)
+func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, found []source) (*plan.Path, string) {
 	with := []*item{}
 	for i, s := range found {
 		wanted := []*item{s.column.item}
@@ -338,6 +346,9 @@ func (r *reach) lookup(a *asked, usable []*conjunct, found []source) (*plan.Path
 	if len(w.arguments) == 0 {
 		return nil, "no column of its rows leads on"
 	}
+	for _, it := range with {
+		r.asks[it] = true
+	}
 	return &plan.Path{Lookup: &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}}, ""
 }
 
@@ -355,6 +366,15 @@ func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 		if _, ok := c.write(func(*item) string { return "t" }); !ok {
 			continue
 		}
+		var items []*item
+		for _, read := range c.reads {
+			if !slices.Contains(items, read.item) {
+				items = append(items, read.item)
+			}
+		}
+		if len(items) != 2 {
+			continue // it says nothing about two of them without the third
+		}
 		for _, a := range c.left.reads {
 			for _, b := range c.right.reads {
 				if a.item == b.item || a.item == r.of && !takeable(column{a.item, a.name}) || b.item == r.of && !takeable(column{b.item, b.name}) {
@@ -366,6 +386,20 @@ func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 		}
 	}
 	return edges
+}
+
+// distances are the lengths of the shortest ways from a table.
+func distances(edges map[*item][]*item, from *item) map[*item]int {
+	near := map[*item]int{from: 0}
+	for open := []*item{from}; len(open) > 0; open = open[1:] {
+		for _, next := range edges[open[0]] {
+			if _, ok := near[next]; !ok {
+				near[next] = near[open[0]] + 1
+				open = append(open, next)
+			}
+		}
+	}
+	return near
 }
 
 // shortest is a shortest way between two tables, both included.

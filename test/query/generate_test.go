@@ -48,8 +48,13 @@ func (w *world) query() generated {
 	}
 	g.sober = w.chance(60)
 	depth := 1 + w.r.IntN(3)
-	sql, _, ordered := g.statement(&scope{}, nil, depth, true)
-	q := generated{sql: sql, ordered: ordered}
+	var q generated
+	if w.chance(35) {
+		g.parametersMax = 1 + w.r.IntN(4)/3
+		q.sql = g.template(&scope{})
+	} else {
+		q.sql, _, q.ordered = g.statement(&scope{}, nil, depth, true)
+	}
 	for class := range g.classes {
 		q.classes = append(q.classes, class)
 	}

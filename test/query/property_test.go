@@ -30,6 +30,7 @@ var (
 	pairs   = flag.Int("pairs", 0, "how many pairs of a query and a transaction are tried; 0: as many as fit into a minute")
 	seed    = flag.Uint64("seed", 0, "of the first world; 0: another one each time")
 	tell    = flag.Int("misses", 5, "how many misses are told, the shortest queries first")
+	sweeps  = flag.Int("sweeps", 0, "how many queries that are swept are told, the shortest first")
 	workers = flag.Int("workers", 2, "how many worlds are tried at once")
 )
 
@@ -271,12 +272,13 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, g generated, number int, report *report) (*subject, error) {
 	q, err := query.Parse(g.sql)
 	if err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, g.sql)
+		report.invalid[err.Error()+": "+g.sql]++
+		return nil, nil
 	}
 	s := &subject{generated: g, Query: q, place: map[string]int{}, without: map[query.Rule][]plan.Dependency{}, function: fmt.Sprintf("f%d", number)}
 	if s.types, err = catalog.Parameters(q); err != nil {
 		if _, ok := errors.AsType[*query.Error](err); ok {
-			report.invalid[err.Error()]++
+			report.invalid[err.Error()+": "+g.sql]++
 			return nil, nil
 		}
 		return nil, err
@@ -358,7 +360,7 @@ func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, 
 	}
 	if _, err := conn.Exec(ctx, fmt.Sprintf("CREATE OR REPLACE FUNCTION %s(%s) RETURNS text LANGUAGE sql STABLE AS $f$ SELECT coalesce(json_agg(the_row%s)::text, '') FROM (\n%s\n) AS the_row $f$",
 		s.function, strings.Join(types, ", "), order, q.SQL)); err != nil {
-		report.invalid[err.Error()]++
+		report.invalid[err.Error()+": "+g.sql]++
 		return nil, nil
 	}
 	return s, nil

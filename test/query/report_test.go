@@ -115,11 +115,12 @@ func (r *report) String() string {
 	for text, sql := range r.refused {
 		fmt.Fprintf(&b, "refused: %s\n    %s\n", text, sql)
 	}
-	n := 0
-	for _, count := range r.invalid {
-		n += count
+	fmt.Fprintf(&b, "%d that PostgreSQL does not take\n", len(r.invalid))
+	for i, text := range slices.Sorted(maps.Keys(r.invalid)) {
+		if i < *sweeps {
+			fmt.Fprintf(&b, "    %s\n", text)
+		}
 	}
-	fmt.Fprintf(&b, "%d invalid\n", n)
 	return b.String()
 }
 
@@ -128,6 +129,12 @@ func (r *report) judge(t *testing.T) {
 	for i, m := range r.misses {
 		if i < *tell {
 			t.Errorf("MISSED\n%s", m.text)
+		}
+	}
+	slices.SortFunc(r.swept, func(a, b miss) int { return cmp.Compare(a.length, b.length) })
+	for i, m := range r.swept {
+		if i < *sweeps {
+			t.Logf("SWEPT %s", m.text)
 		}
 	}
 	if len(r.misses) > 0 {
