@@ -49,10 +49,17 @@ func (w *world) query() generated {
 	g.sober = w.chance(60)
 	depth := 1 + w.r.IntN(3)
 	var q generated
-	if w.chance(35) {
+	kind := w.r.IntN(100)
+	if kind < 20 {
+		g.parametersMax = 1
+		q.sql = g.application()
+	}
+	switch {
+	case q.sql != "":
+	case kind < 60:
 		g.parametersMax = 1 + w.r.IntN(4)/3
 		q.sql = g.template(&scope{})
-	} else {
+	default:
 		q.sql, _, q.ordered = g.statement(&scope{}, nil, depth, true)
 	}
 	for class := range g.classes {
@@ -402,7 +409,8 @@ func (g *generator) using(left []source, right source) string {
 // on is what joins a source with those before it: mostly an equality, at best of a
 // reference with a key.
 func (g *generator) on(left []source, right source, full bool) string {
-	var fine, good, possible []string
+	fine := g.fine(left, right)
+	var good, possible []string
 	for _, s := range left {
 		for _, l := range s.columns {
 			for _, c := range right.columns {
@@ -416,9 +424,6 @@ func (g *generator) on(left []source, right source, full bool) string {
 				possible = append(possible, equal)
 				if c.name == "id" || l.name == "id" {
 					good = append(good, equal)
-				}
-				if right.table != nil && l.name == right.table.name+"_"+c.name || s.table != nil && c.name == s.table.name+"_"+l.name {
-					fine = append(fine, equal)
 				}
 			}
 		}
@@ -436,6 +441,23 @@ func (g *generator) on(left []source, right source, full bool) string {
 		return "true"
 	}
 	return strings.Replace(pick(g.r, possible), " = ", pick(g.r, []string{" < ", " <> ", " >= ", " = ", " IS NOT DISTINCT FROM "}), 1)
+}
+
+// fine are the equalities of a reference with what it refers to.
+func (g *generator) fine(left []source, right source) (fine []string) {
+	for _, s := range left {
+		for _, l := range s.columns {
+			for _, c := range right.columns {
+				if family(l.typ) != family(c.typ) {
+					continue
+				}
+				if right.table != nil && (l.name == right.table.name+"_"+c.name || s.table == right.table && l.name == "up" && c.name == "id") || s.table != nil && c.name == s.table.name+"_"+l.name {
+					fine = append(fine, fmt.Sprintf("%s.%s = %s.%s", s.alias, l.name, right.alias, c.name))
+				}
+			}
+		}
+	}
+	return fine
 }
 
 // source is one thing in FROM.

@@ -21,6 +21,7 @@ type report struct {
 	invalid map[string]int
 	refused map[string]string
 	swept   []miss
+	idle    []miss // drops of results that have not changed
 }
 
 // A class is of queries that have a construct.
@@ -47,6 +48,16 @@ func (r *report) class(name string) *class {
 }
 
 func (r *report) caught(rule query.Rule) bool { return r.rules[rule] > 3 }
+
+// noticed reports whether the test has noticed every rule that was left out.
+func (r *report) noticed() bool {
+	return !slices.ContainsFunc(query.Rules, func(rule struct {
+		query.Rule
+		Name string
+	}) bool {
+		return r.rules[rule.Rule] == 0
+	})
+}
 
 func (r *report) planned(s *subject, mode string) {
 	for _, name := range append([]string{"all"}, s.classes...) {
@@ -85,6 +96,7 @@ func (r *report) add(one *report) {
 	}
 	r.misses = append(r.misses, one.misses...)
 	r.swept = append(r.swept, one.swept...)
+	r.idle = append(r.idle, one.idle...)
 	for rule, n := range one.rules {
 		r.rules[rule] += n
 	}
@@ -135,6 +147,17 @@ func (r *report) judge(t *testing.T) {
 	for i, m := range r.swept {
 		if i < *sweeps {
 			t.Logf("SWEPT %s", m.text)
+		}
+	}
+	for _, rule := range query.Rules {
+		if r.rules[rule.Rule] == 0 {
+			t.Errorf("a planner without the rule for %s has missed nothing that this test would notice", rule.Name)
+		}
+	}
+	slices.SortFunc(r.idle, func(a, b miss) int { return cmp.Compare(a.length, b.length) })
+	for i, m := range r.idle {
+		if i < *sweeps {
+			t.Logf("IDLE %s", m.text)
 		}
 	}
 	if len(r.misses) > 0 {

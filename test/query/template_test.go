@@ -2,8 +2,16 @@ package query
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
+
+func (s source) names() (names []string) {
+	for _, c := range s.columns {
+		names = append(names, c.name)
+	}
+	return names
+}
 
 // template is a query in which one rule of the planner decides, over tables and
 // columns as they come: random queries seldom hit those.
@@ -20,6 +28,17 @@ func (g *generator) template(outer *scope) string {
 	}
 	g.sober = true
 	a, b := table(), table()
+	for range 4 {
+		if len(g.fine([]source{a}, b)) > 0 {
+			break
+		}
+		at.sources = at.sources[:1]
+		b = table()
+	}
+	if g.chance(50) {
+		a, b = b, a
+		at.sources = []source{a, b}
+	}
 	named := func(s source) string { return s.table.name + " " + s.alias }
 	on := g.on([]source{a}, b, false)
 	x, of := g.anyColumn([]source{b})
@@ -64,7 +83,7 @@ func (g *generator) template(outer *scope) string {
 	if g.chance(50) {
 		where = " WHERE " + g.condition(only, 1, false)
 	}
-	switch n := g.r.IntN(17); n {
+	switch pick(g.r, []int{0, 0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 11, 12, 12, 12, 13, 14, 15, 16, 17, 17}) {
 	case 0:
 		g.is("missing side")
 		return "SELECT " + some(a) + " FROM " + named(a) + outerJoin + named(b) + " ON " + on + " WHERE coalesce(" + x + ", " + g.constant(of.typ) + ") = " + p(of.typ) + also()
@@ -88,7 +107,7 @@ func (g *generator) template(outer *scope) string {
 			" WHERE " + pick(g.r, []string{z + " = " + p(third.typ), y + " = " + p(other.typ), x + " = " + p(of.typ)}) + also()
 	case 5:
 		g.is("limit inside")
-		return within("SELECT "+some(a)+", "+y+" AS o9 FROM "+inside+where+" ORDER BY o9, o1 LIMIT 2", "?.o"+pick(g.r, []string{"1", "9"})+" = "+p(other.typ))
+		return within("SELECT "+y+" AS o9, "+some(a)+" FROM "+inside+where+" ORDER BY 1, 2, "+a.alias+"."+strings.Join(a.names(), ", "+a.alias+".")+" LIMIT 2", "?.o"+pick(g.r, []string{"1", "9"})+" = "+p(other.typ))
 	case 6:
 		g.is("window inside")
 		z, _ := g.anyColumn([]source{a})
@@ -149,8 +168,70 @@ func (g *generator) template(outer *scope) string {
 			return "SELECT " + using + ", " + some(a) + " FROM " + named(a) + outerJoin + named(b) + " USING (" + using + ") WHERE " + using + " = " + p(a.table.column(using).typ)
 		}
 		return "SELECT " + some(a) + " FROM " + named(a) + " NATURAL LEFT JOIN " + named(b) + " WHERE " + y + " = " + p(other.typ)
+	case 16:
+		g.is("two rows")
+		g.parametersMax = 2
+		return "SELECT " + some(a) + " FROM " + named(a) + pick(g.r, []string{" JOIN ", outerJoin}) + named(b) + " ON " + on + " WHERE " + y + " = " + p(other.typ) + " AND " + x + " = " + p(of.typ) + also()
 	default:
 		g.is("exists in or")
 		return "SELECT " + some(a) + " FROM " + named(a) + " WHERE (" + y + " = " + p(other.typ) + pick(g.r, []string{" OR ", " AND "}) + pick(g.r, []string{"", "NOT "}) + "EXISTS (SELECT 1 FROM " + named(b) + " WHERE " + on + also() + "))"
 	}
+}
+
+// application is a query as most applications have it: of rows that refer to others,
+// by a key or by a reference. Empty: this world has no such tables.
+func (g *generator) application() string {
+	var from *table
+	var to *table
+	for range 20 {
+		t := pick(g.r, g.tables)
+		for _, other := range g.tables {
+			if len(other.key) == 1 && t.column(other.name+"_id") != nil && slices.ContainsFunc(t.constraints, func(c string) bool { return strings.HasPrefix(c, "FOREIGN KEY ("+other.name+"_id)") }) {
+				from, to = t, other
+			}
+		}
+	}
+	if from == nil {
+		return ""
+	}
+	a, b := source{g.alias(), from.columns, from}, source{g.alias(), to.columns, to}
+	reference := a.alias + "." + to.name + "_id"
+	some := func(s source) string {
+		x, _ := g.anyColumn([]source{s})
+		y, _ := g.anyColumn([]source{s})
+		return x + ", " + y
+	}
+	join := from.name + " " + a.alias + pick(g.r, []string{" JOIN ", " LEFT JOIN "}) + to.name + " " + b.alias + " ON " + b.alias + ".id = " + reference
+	predicate := func(s source) string {
+		c, of := g.anyColumn([]source{s})
+		switch {
+		case of.typ == "bool":
+			return c
+		case of.null && g.chance(30):
+			return c + " IS NOT NULL"
+		case family(of.typ) == "int":
+			return c + pick(g.r, []string{" >= ", " = ", " <> "}) + g.constant("int4")
+		}
+		return c + " = '" + pick(g.r, values[of.typ]) + "'"
+	}
+	key := a.alias + ".id = " + g.parameter(from.column("id").typ)
+	switch g.r.IntN(6) {
+	case 0:
+		g.is("join by key")
+		return "SELECT " + some(a) + ", " + some(b) + " FROM " + join + " WHERE " + key
+	case 1:
+		g.is("list by reference")
+		return "SELECT " + some(a) + " FROM " + from.name + " " + a.alias + " WHERE " + reference + " = @p1"
+	case 2:
+		g.is("join and list")
+		return "SELECT " + some(a) + ", " + some(b) + " FROM " + join + " WHERE " + reference + " = @p1"
+	case 3:
+		g.is("list with predicates")
+		return "SELECT " + some(a) + " FROM " + from.name + " " + a.alias + " WHERE " + reference + " = @p1 AND " + predicate(a) + pick(g.r, []string{"", " AND " + predicate(a)})
+	case 4:
+		g.is("join with predicates")
+		return "SELECT " + some(a) + ", " + some(b) + " FROM " + join + " WHERE " + key + " AND " + predicate(pick(g.r, []source{a, b}))
+	}
+	g.is("count by reference")
+	return "SELECT count(*) FROM " + from.name + " " + a.alias + " WHERE " + reference + " = @p1"
 }

@@ -92,8 +92,8 @@ func newWorld(r *rand.Rand) *world {
 			}
 		}
 		for _, extra := range []column{{"name", "text", true}, {"n", "int4", true}, {"flag", "bool", true}, {"kind", "mood", true}, {"amount", "numeric", true}, {"code", "bpchar", true}, {"label", "varchar", true}} {
-			if w.chance(map[string]int{"name": 60, "n": 70, "flag": 40, "kind": 30, "amount": 20, "code": 12, "label": 12}[extra.name]) {
-				extra.null = w.chance(50)
+			if w.chance(map[string]int{"name": 60, "n": 70, "flag": 60, "kind": 30, "amount": 20, "code": 12, "label": 12}[extra.name]) {
+				extra.null = w.chance(map[bool]int{true: 75, false: 50}[extra.name == "flag"])
 				t.columns = append(t.columns, extra)
 			}
 		}
