@@ -189,6 +189,9 @@ func (b *binder) bindSetOperation(s *pg.SelectStmt, outer *scope) (*block, error
 	for i, shown := range blk.arms[0].outputs {
 		other := blk.arms[1].outputs[i]
 		shown.held = held || shown.held || other.held
+		if shown.value != nil && other.value != nil && !(s.Op == pg.SetOperation_SETOP_UNION && s.All) {
+			shown.held = shown.held || !shown.value.equalAsText() || !other.value.equalAsText()
+		}
 		if shown.value == nil || other.value == nil {
 			shown.held, shown.value = true, nil
 		} else {
@@ -326,6 +329,14 @@ func (b *binder) bindRangeVar(v *pg.RangeVar, inner *scope) (*item, error) {
 	}
 	if wrong, mend := unreadable(relation); wrong != "" {
 		return nil, b.refuse(v.Location, named+" is "+wrong, mend)
+	}
+	for _, child := range relation.Children {
+		if wrong, mend := unreadable(child); wrong != "" && v.Inh {
+			return nil, b.refuse(v.Location, named+" has the child "+child.Name+", which is "+wrong, mend)
+		}
+	}
+	if relation.Unlogged != "" {
+		return nil, b.refuse(v.Location, named+" has the partition "+relation.Unlogged+", whose changes are not in the log", "make it a logged table of this database")
 	}
 	it := &item{kind: itemTable, name: v.Relname, place: b.offset(v.Location), relation: relation, only: !v.Inh, used: map[string]bool{}}
 	if relation.Kind == 'v' {
@@ -646,7 +657,7 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		}
 		for i := range blk.outputs {
 			shown := &blk.outputs[i]
-			if shown.value == nil || !slices.Contains(keys, shown.value.text()) {
+			if shown.value == nil || !slices.Contains(keys, shown.value.text()) || !shown.value.equalAsText() {
 				shown.held = true
 			}
 		}
@@ -675,9 +686,15 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 			return err
 		}
 	}
-	if len(s.DistinctClause) > 0 && s.DistinctClause[0].Node != nil {
+	switch {
+	case len(s.DistinctClause) > 0 && s.DistinctClause[0].Node != nil:
 		if err := kept(s.DistinctClause); err != nil {
 			return err
+		}
+	case len(s.DistinctClause) > 0:
+		for i := range blk.outputs {
+			shown := &blk.outputs[i]
+			shown.held = shown.held || !shown.value.equalAsText()
 		}
 	}
 	if s.LimitCount != nil || s.LimitOffset != nil {

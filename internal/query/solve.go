@@ -122,6 +122,7 @@ func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int,
 	if best != nil {
 		return best, ""
 	}
+	nearest := 0
 	for _, u := range usable {
 		for _, sides := range [][2]*scalar{{u.left, u.right}, {u.right, u.left}} {
 			if sides[0] == nil || sides[1] == nil || !sides[0].isParameter(i) {
@@ -135,10 +136,20 @@ func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int,
 			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) || !by.textual() {
 				continue
 			}
-			return &source{scalar: by}, ""
+			distance := 0
+			for _, read := range by.reads {
+				at, ok := near[read.item]
+				if !ok {
+					at = len(r.there)
+				}
+				distance = max(distance, at)
+			}
+			if best == nil || distance < nearest {
+				best, nearest = &source{scalar: by}, distance
+			}
 		}
 	}
-	return nil, why
+	return best, why
 }
 
 // knows reports whether all that a scalar reads is there.
@@ -160,6 +171,15 @@ func (s *scalar) textual() bool {
 	return fine && !slices.ContainsFunc(s.reads, func(read reference) bool {
 		of := column{read.item, read.name}.typ()
 		return of.Nondeterministic || of.Base == "bpchar" || of.Base == ""
+	})
+}
+
+// equalAsText reports whether values of it that are equal are of equal columns, so
+// that each of a group says what all of it do: 1 and 1.0 are one group, and which of
+// them it shows is not known.
+func (s *scalar) equalAsText() bool {
+	return !slices.ContainsFunc(s.reads, func(read reference) bool {
+		return read.item == nil || read.name == "" || column{read.item, read.name}.typ().family() == ""
 	})
 }
 

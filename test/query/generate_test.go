@@ -687,6 +687,16 @@ func (g *generator) parameter(typ string) string {
 	return name
 }
 
+// retype makes a parameter one of another type.
+func (g *generator) retype(name, typ string) {
+	name, _, _ = strings.Cut(name, "::")
+	for i := range g.parameters {
+		if name == fmt.Sprintf("@p%d", i+1) {
+			g.parameters[i] = typ
+		}
+	}
+}
+
 // condition is a boolean expression. byParameter: rather one with a parameter.
 func (g *generator) condition(at *scope, depth int, byParameter bool) string {
 	sources := at.sources
@@ -713,6 +723,10 @@ func (g *generator) condition(at *scope, depth int, byParameter bool) string {
 				n = 0
 			}
 			switch {
+			case (c.typ == "numeric" || c.typ == "bpchar") && g.chance(60):
+				g.is("expression = parameter")
+				g.retype(p, "text")
+				return name + "::text = " + strings.ReplaceAll(p, "::"+c.typ, "::text")
 			case n < 68:
 				if g.chance(20) {
 					return p + " = " + name
@@ -804,7 +818,19 @@ func (g *generator) condition(at *scope, depth int, byParameter bool) string {
 		inner := &scope{outer: at}
 		from := g.from(inner, depth-1)
 		return name + pick(g.r, []string{" = ", " > ", " <= "}) + "(SELECT " + g.aggregate(inner, c.typ, 0) + from + " WHERE " + g.correlated(inner, at, depth-1) + ")"
+	case n < 87 && depth > 0:
+		g.is("row in")
+		inner := &scope{outer: at}
+		from := g.from(inner, depth-1)
+		other, d := g.anyColumn(sources)
+		return "(" + name + ", " + other + ")" + pick(g.r, []string{" IN ", " IN ", " NOT IN "}) + "(SELECT " + g.expression(inner, c.typ, 0) + ", " + g.expression(inner, d.typ, 0) + from +
+			" WHERE " + g.correlated(inner, at, depth-1) + pick(g.r, []string{"", " ORDER BY 1, 2 LIMIT 1"}) + ")"
 	case n < 88 && depth > 0:
+		g.is("array of a subquery")
+		inner := &scope{outer: at}
+		from := g.from(inner, depth-1)
+		return name + pick(g.r, []string{" = ANY ", " <> ALL "}) + "(ARRAY(SELECT " + g.expression(inner, c.typ, 0) + from + " WHERE " + g.correlated(inner, at, depth-1) + "))"
+	case n < 89 && depth > 0:
 		g.is("quantified")
 		inner := &scope{outer: at}
 		from := g.from(inner, depth-1)
