@@ -69,10 +69,10 @@ func (q *Queries) relation(oid string, argument any) (*query.Relation, error) {
 	var number uint32
 	var kind, persistence string
 	err := q.conn.QueryRow(q.ctx, `
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity, c.relispartition,
        CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persistence, &r.RowSecurity, &r.Definition)
+WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persistence, &r.RowSecurity, &r.Partition, &r.Definition)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

@@ -159,8 +159,13 @@ func (b *binder) bindTail(s *pg.SelectStmt, inner *scope, blk *block) error {
 		if node == nil {
 			continue
 		}
-		if _, err := b.bind(node, inner, blk); err != nil && !shows(blk, node) {
+		bound, err := b.bind(node, inner, blk)
+		if err != nil && !shows(blk, node) {
 			return err
+		}
+		if bound.aggregates && len(s.GroupClause) == 0 {
+			blk.standing = true // ORDER BY count(*)
+			hold(blk)
 		}
 	}
 	return nil
@@ -376,6 +381,8 @@ func unreadable(r *Relation) (what, mend string) {
 		return "a temporary table", "read a permanent one"
 	case r.Persistence == 'u' && r.Kind != 'p':
 		return "unlogged, so its changes are not in the log", "ALTER TABLE ... SET LOGGED"
+	case r.Partition:
+		return "a partition, whose changes the log tells as those of the partitioned table", "read that"
 	case r.RowSecurity:
 		return "under row security, so what a query shows depends on who asks", "read it without row security, or write the entry with depends_on"
 	}

@@ -25,6 +25,9 @@ type Relation struct {
 	// Children are the tables that inherit from it, of every level; none of a
 	// partitioned table.
 	Children []*Relation
+	// Partition: it is one, whose changes the log tells as those of the partitioned
+	// table.
+	Partition bool
 	// Unlogged is the name of a partition whose changes are not in the log; empty:
 	// there is none.
 	Unlogged string

@@ -36,7 +36,7 @@ func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string
 	for i, it := range b.tables {
 		where := reaches[i].predicate()
 		d := plan.Dependency{
-			Schema: it.relation.Schema, Table: it.relation.Name, Place: it.place, Alias: it.name,
+			Schema: it.relation.Schema, Table: it.relation.Name, Partitioned: it.relation.Kind == 'p', Place: it.place, Alias: it.name,
 			Where: where, Paths: paths[i], Why: why[i],
 		}
 		for column := range it.used {

@@ -22,7 +22,7 @@ func (r *reach) predicate() *plan.Predicate {
 			all = append(all, p)
 		}
 	}
-	all = append(all, r.joined()...)
+	all = append(all, r.present()...)
 	switch len(all) {
 	case 0:
 		return nil
@@ -32,9 +32,9 @@ func (r *reach) predicate() *plan.Predicate {
 	return &plan.Predicate{Op: plan.And, Args: all}
 }
 
-// joined says that the columns which must be equal to something of another table
+// present says that the columns which must be equal to something of another table
 // hold a value.
-func (r *reach) joined() (all []plan.Predicate) {
+func (r *reach) present() (all []plan.Predicate) {
 	var names []string
 	for _, c := range r.usable {
 		if c.left == nil || c.right == nil {
