@@ -82,6 +82,37 @@ func ExampleClient_Fetch_change() {
 	// cached: false
 }
 
+// Entries with format: hash are loaded as fields. A column that is NULL has none.
+func ExampleClient_FetchHash() {
+	rdb, stop := exampleRedis()
+	defer stop()
+	ctx := context.Background()
+	client, err := unstale.New(rdb, unstale.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	load := func(context.Context) (fields map[string]string, lsn int64, err error) {
+		fmt.Println("loading")
+		// SELECT (SELECT json_object_agg(key, value) FROM json_each_text(row_to_json(s))
+		//         WHERE value IS NOT NULL), unstale.LSN FROM stock s WHERE id = 101
+		return map[string]string{"id": "101", "amount": "7"}, 0x16B3748, nil
+	}
+	for range 2 {
+		fields, err := client.FetchHash(ctx, "stock:101", load)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(fields["amount"])
+	}
+	fmt.Println(rdb.HGet(ctx, "stock:101", "amount").Val())
+	// Output:
+	// loading
+	// 7
+	// 7
+	// 7
+}
+
 // Characters that mean something in a key are encoded in its values.
 func ExampleKey() {
 	plain, _ := unstale.Key("product:{id}", "101")

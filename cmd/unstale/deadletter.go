@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -524,10 +525,10 @@ func (b *letterBox) retry(ctx context.Context, l deadletter.Letter) (outcome, er
 
 // A retrier reads records again, and drops.
 type retrier struct {
-	decoder  *debezium.Decoder
-	planner  *plan.Planner
-	sink     *redissink.Sink
-	database string
+	decoder *debezium.Decoder
+	planner *plan.Planner
+	sink    *redissink.Sink
+	ours    []string // names of our database; empty: any
 }
 
 func newRetrier(ctx context.Context, c *config.Config, client *redis.Client) (*retrier, error) {
@@ -548,7 +549,7 @@ func newRetrier(ctx context.Context, c *config.Config, client *redis.Client) (*r
 		tables.describe(x.tables, shapes)
 	}
 	sink := redissink.New(client, redissink.Options{Entries: x.entries, SweepRate: c.Sweep.KeysPerSecond})
-	return &retrier{tables.decoder, planner, sink, x.database}, nil
+	return &retrier{tables.decoder, planner, sink, x.names()}, nil
 }
 
 func examineForRetry(ctx context.Context, c *config.Config) (*examination, error) {
@@ -583,17 +584,23 @@ func (r *retrier) retry(ctx context.Context, record *deadletter.Record, o *outco
 		o.Reason = err.Error()
 		return nil
 	}
-	c, ok := kafkasource.Late(&event)
+	c, ok := kafkasource.Late(&event, r.ours...)
 	switch {
 	case ok && c.Op == change.Undecodable:
 		o.Reason = c.Reason
 		return nil
-	case !ok, r.database != "" && event.Source.Database != "" && event.Source.Database != r.database:
+	case !ok:
 		o.Said, o.Removed = "it concerns no entry", true
 		return nil
 	}
 	batch := plan.NewBatch()
 	r.planner.Plan(&c, batch)
+	if slices.ContainsFunc(batch.Sweeps, func(s plan.Sweep) bool { return s.Cause == plan.Reshaped }) {
+		// Letters are of different days: that the table has other columns in this one
+		// than in the last one is no news, and is said once.
+		batch = plan.NewBatch()
+		r.planner.Plan(&c, batch)
+	}
 	if err := r.sink.Drop(bounded, batch); err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}

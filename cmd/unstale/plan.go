@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,7 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 		Args: noArgs,
 	}
 	one := cmd.Flags().String("change", "", "a change as JSON")
+	withSQL := cmd.Flags().Bool("sql", false, "print the statements of lookups")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var asked *askedChange
@@ -76,20 +78,82 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 			}
 			return printEffects(cmd.OutOrStdout(), effects, *asJSON)
 		}
-		return printRules(cmd.OutOrStdout(), planner.Rules(), *asJSON)
+		return printRules(cmd.OutOrStdout(), planner.Rules(), *withSQL, *asJSON)
 	}
 	return cmd
 }
 
-func printRules(w io.Writer, rules []plan.Rule, asJSON bool) error {
+// anyOp is the Op of a rule that follows from a query.
+const anyOp = "any"
+
+// printDerived prints, for each entry over a query, what follows from it: a line for
+// each place where it reads a table, and how a change there finds the keys.
+func printDerived(w io.Writer, rules []plan.Rule, withSQL bool) {
+	entry, place := "", ""
+	for _, r := range rules {
+		if r.Op != anyOp {
+			continue
+		}
+		if r.Entry != entry {
+			entry, place = r.Entry, ""
+			fmt.Fprintf(w, "%s  %s\n", r.Entry, r.Key)
+		}
+		if at := r.Table + " " + r.Alias + " " + r.Where + " " + r.Columns; at != place {
+			place = at
+			_, name, _ := strings.Cut(r.Table, ".")
+			if r.Alias != name {
+				name = r.Table + " " + r.Alias
+			} else {
+				name = r.Table
+			}
+			fmt.Fprintf(w, "  %s: %s\n", name, cmp.Or(r.Columns, "any row"))
+			if r.Where != "" {
+				fmt.Fprintf(w, "    only rows with %s\n", r.Where)
+			}
+		}
+		switch {
+		case r.Why != "":
+			fmt.Fprintf(w, "    sweep every key: %s\n", r.Why)
+		case r.Lookup == nil:
+			fmt.Fprintf(w, "    drop by %s\n", cmp.Or(r.By, "any change: it is the only key"))
+		default:
+			fmt.Fprintf(w, "    look up by %s%s\n", r.By, through(r.Lookup))
+			if withSQL {
+				fmt.Fprintf(w, "      %s\n", strings.ReplaceAll(r.Lookup.SQL, "\n", "\n      "))
+			}
+		}
+	}
+	if entry != "" && slices.ContainsFunc(rules, func(r plan.Rule) bool { return r.Op != anyOp }) {
+		fmt.Fprintln(w)
+	}
+}
+
+func through(lookup *plan.Lookup) string {
+	var tables []string
+	for _, t := range lookup.Through {
+		tables = append(tables, fmt.Sprintf("%s.%s (%s)", t.Schema, t.Table, strings.Join(t.Columns, ", ")))
+	}
+	if len(tables) == 0 {
+		return ", computed by PostgreSQL"
+	}
+	return ", through " + strings.Join(tables, ", ")
+}
+
+func printRules(w io.Writer, rules []plan.Rule, withSQL, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, rules)
 	}
 	table, width := "", 0
 	for _, r := range rules {
-		width = max(width, len(r.Effect))
+		if r.Op != anyOp {
+			width = max(width, len(r.Effect))
+		}
 	}
+	printDerived(w, rules, withSQL)
 	for _, r := range rules {
+		if r.Op == anyOp {
+			continue
+		}
 		if r.Table != table {
 			if table != "" {
 				fmt.Fprintln(w)
@@ -195,12 +259,19 @@ func (a *askedChange) effects(planner *plan.Planner, x *examination) ([]plan.Out
 		slices.Sort(names)
 		return nil, fmt.Errorf("no entry is over table %q; entries are over %s", a.Table, strings.Join(slices.Compact(names), ", "))
 	}
-	relation := relationOf(&x.tables[at], &x.entries[at].Shape)
+	relation := relationOf(&x.tables[at], &x.shapes[at])
 	relation.Wanted = planner.Compile(relation)
 	var keys []string
 	for _, e := range x.entries {
 		if e.Schema == relation.Schema && e.Table == relation.Name {
 			keys = append(keys, e.Key.Columns()...)
+		}
+		for _, d := range e.Dependencies {
+			for _, path := range d.Paths {
+				if d.Schema == relation.Schema && d.Table == relation.Name {
+					keys = append(keys, path.Columns()...)
+				}
+			}
 		}
 	}
 	c := &change.Change{Op: a.Op, Relation: relation, Position: change.Position{LSN: 1}}

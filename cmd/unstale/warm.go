@@ -23,12 +23,14 @@ import (
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/fill"
 	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/kafkasource"
 	"github.com/unstale/unstale/internal/plan"
 	"github.com/unstale/unstale/internal/redissink"
 )
 
 const (
-	// warmLook is how often warm looks how far the stream has been applied.
+	// warmLook is how often warm looks how far a stream has been applied: less
+	// often where there are more.
 	warmLook = 5 * time.Millisecond
 	// warmPause is how long nothing can be done for while all is well, roughly.
 	warmPause = 2 * time.Second
@@ -119,7 +121,7 @@ type warmOptions struct {
 func entriesToWarm(c *config.Config, names []string) ([]string, error) {
 	var can []string
 	for _, e := range c.Entries {
-		if e.OnChange != config.Invalidate {
+		if e.OnChange != config.Invalidate && e.Query == "" {
 			can = append(can, e.Name)
 		}
 	}
@@ -133,6 +135,9 @@ func entriesToWarm(c *config.Config, names []string) ([]string, error) {
 			return nil, config.Problems{c.Problem(c.Entries[i].Path("on_change"),
 				fmt.Sprintf("entry %s is only invalidated: its values are the application's own, so only the application can load them", name),
 				"on_change: refresh (or update, or warm) makes a value the row itself")}.Err()
+		case c.Entries[i].Query != "":
+			return nil, config.Problems{c.Problem(c.Entries[i].Path("query"),
+				fmt.Sprintf("entry %s is over a query, and nobody knows which values its parameters have: readers load its results, and refresh loads again those that changes drop", name), "")}.Err()
 		case !slices.Contains(wanted, name):
 			wanted = append(wanted, name)
 		}
@@ -163,12 +168,13 @@ type warm struct {
 	warmer   *fill.Warmer
 	entries  []plan.Entry
 	numbers  []int // of the entries to load
-	stream   string
+	streams  []warmStream
+	topics   kafkasource.Options // where the streams are partitions
+	home     string              // of what is noted of its progress, as a stream
 	origin   change.Origin
 	today    guard.Fingerprints
 	applied  atomic.Uint64
 	notReady error         // why what is loaded would not stay
-	epoch    int64         // of the watermark when this began
 	role     string        // that loads
 	swept    []atomic.Bool // by entry: a sweep has taken what was loaded, or may have
 	// Of the entry at hand: how far it was, when something was done last, and how
@@ -188,8 +194,8 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		}
 		return a
 	}}))
-	if c.Source.FromKafka {
-		return nil, fmt.Errorf("%s: warm goes by the database's own log, and changes come from source.kafka: there the copy of the rows that the connector begins with fills the entries", c.File())
+	if c.Database.URL == "" {
+		return nil, fmt.Errorf("%s: there is no database to load rows from: give `database` the address of the primary; without one, a copy of the rows that the connector makes fills the entries", c.File())
 	}
 	databaseConfig, err := databaseConfig(c)
 	if err != nil {
@@ -239,21 +245,28 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 	if w.origin, err = gate.Origin(ctx); err != nil {
 		return nil, err
 	}
-	slotName := c.Source.Postgres.Slot
-	w.stream = fmt.Sprintf("%d:%d:%s", w.origin.System, w.origin.Database, slotName)
-	w.leases = redissink.NewLeases(w.client)
-	slot, err := database.Slot(ctx, conn, slotName)
+	w.leases, w.swept = redissink.NewLeases(w.client), make([]atomic.Bool, len(w.entries))
+	idle := ""
+	if c.Source.FromKafka {
+		idle, err = w.findTopics(ctx, c, x)
+	} else {
+		idle, err = w.findSlot(ctx, c, conn)
+	}
 	if err != nil {
 		return nil, err
 	}
-	mark, found, err := w.leases.Watermark(ctx, w.stream)
+	marks, err := w.leases.Watermarks(ctx, w.names())
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	w.epoch, w.swept = mark.Epoch, make([]atomic.Bool, len(w.entries))
-	w.notReady = w.stays(slotName, slot, mark, found)
-	if w.notReady == nil && !slot.Active && !options.dryRun {
-		meter.say(fmt.Sprintf("no unstale run reads slot %s: nothing that is loaded gets lost or old, since the next one begins with the changes from now on; until it runs, readers see what is loaded now", slotName))
+	w.notReady = w.stays(marks)
+	if w.notReady == nil && idle != "" && !options.dryRun {
+		meter.say(fmt.Sprintf("no unstale run reads %s: nothing that is loaded gets lost or old, since the next one begins with the changes from now on; until it runs, readers see what is loaded now", idle))
+	}
+	for i, mark := range marks {
+		if mark != nil {
+			w.streams[i].epoch = mark.Epoch
+		}
 	}
 
 	w.loader = database.NewLoader(databaseConfig, loads(x.entries), database.LoaderOptions{Connections: c.Load.Connections})
@@ -262,7 +275,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		RowsPerSecond: options.rate,
 		Workers:       2 * c.Load.Connections,
 		Applied:       w.applied.Load,
-		Claim:         func() guard.Claim { return guard.Claim{Stream: w.stream, Fingerprints: w.today} },
+		Claim:         w.claim,
 		Observer:      nobody{},
 		Logger:        logger,
 		Save:          w.save,
@@ -271,33 +284,109 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 	return w, nil
 }
 
-// stays returns why the next start of run would drop what is loaded now.
-func (w *warm) stays(slotName string, slot database.SlotState, mark guard.Watermark, found bool) error {
-	problem := ""
-	switch {
-	case !found || mark.Lo.IsZero():
-		problem = fmt.Sprintf("no unstale run has worked with this Redis and slot %s yet: its first start drops every key of the entries", slotName)
-	case !slot.Usable:
-		problem = fmt.Sprintf("slot %s is gone or can no longer be read: changes since are missing, and the next start of unstale run drops every key of the entries", slotName)
-	case mark.Origin != w.origin.String():
-		problem = fmt.Sprintf("the database has restarted, or is another one, since unstale run has worked last: its next start drops every key of the entries (was %s, is %s)", mark.Origin, w.origin)
-	case slot.Confirmed > mark.Lo.LSN:
-		problem = fmt.Sprintf("slot %s has passed what Redis has: changes are missing, and the next start of unstale run drops every key of the entries", slotName)
+// A warmStream is one that run reads.
+type warmStream struct {
+	change.Stream
+	said  string // what people call it
+	epoch int64  // of the watermark when this began
+}
+
+func (w *warm) names() []string {
+	names := make([]string, len(w.streams))
+	for i := range w.streams {
+		names[i] = w.streams[i].Name
 	}
-	for _, i := range w.numbers {
-		e := &w.entries[i]
+	return names
+}
+
+// findSlot looks at the slot that run reads, and returns what it is called if
+// nobody does.
+func (w *warm) findSlot(ctx context.Context, c *config.Config, conn *pgx.Conn) (idle string, err error) {
+	name := c.Source.Postgres.Slot
+	slot, err := database.Slot(ctx, conn, name)
+	if err != nil {
+		return "", err
+	}
+	st := warmStream{said: "slot " + name}
+	st.Name = fmt.Sprintf("%d:%d:%s", w.origin.System, w.origin.Database, name)
+	st.Confirmed = change.Position{Timeline: w.origin.Timeline, LSN: slot.Confirmed}
+	if !slot.Usable {
+		st.Gap = "is gone or can no longer be read"
+	}
+	w.streams, w.home = []warmStream{st}, st.Name
+	if !slot.Active {
+		idle = st.said
+	}
+	return idle, nil
+}
+
+// findTopics looks at the partitions that the instances of run share, and returns
+// what their group is called if there is none.
+func (w *warm) findTopics(ctx context.Context, c *config.Config, x *examination) (idle string, err error) {
+	if w.topics.Client, err = kafkaClient(c.Source.Kafka); err != nil {
+		return "", err
+	}
+	w.topics.Group = c.Source.Kafka.Group
+	w.topics.Topics, w.topics.Pattern = kafkaTopics(c.Source.Kafka, x.tableNames())
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	found, consumed, err := kafkasource.Standings(ctx, w.topics)
+	if err != nil {
+		return "", fmt.Errorf("kafka: %w", err)
+	}
+	if len(found) == 0 {
+		return "", &change.Refusal{Problem: "there is no topic yet, so no unstale run has begun to read", Mend: "start the connector, which makes the topic of a table with its first row; then " + warmMend}
+	}
+	for _, s := range found {
+		st := warmStream{Stream: s.Stream, said: fmt.Sprintf("partition %d of %s", s.Partition, s.Topic)}
+		if st.Gap != "" {
+			st.Gap = "is not what the group has read"
+		}
+		w.streams = append(w.streams, st)
+	}
+	w.home = fmt.Sprintf("kafka:%d:%d:%s", w.origin.System, w.origin.Database, w.topics.Group)
+	if !consumed {
+		idle = "as group " + w.topics.Group
+	}
+	return idle, nil
+}
+
+// claim is what the first stream says of the entries: each owner of a stream sweeps
+// all keys of an entry behind the note that it is another one, so any stream will do.
+func (w *warm) claim() guard.Claim {
+	return guard.Claim{Stream: w.streams[0].Name, Fingerprints: w.today}
+}
+
+// stays returns why the next start of run would drop what is loaded now. marks are
+// those of the streams, read behind them; nil: there is none.
+func (w *warm) stays(marks []*guard.Watermark) error {
+	for i, mark := range marks {
+		st, problem := &w.streams[i], ""
 		switch {
-		case problem != "":
-		case mark.Fingerprints[e.Name] != w.today[e.Name]:
-			problem = fmt.Sprintf("entry %s is not what unstale run has taken up: it drops every key of it when it notices", e.Name)
-		case sweeps(mark, found, mark.Epoch, e.Key.String()):
-			problem = fmt.Sprintf("entry %s is being swept: every key of it is dropped", e.Name)
+		case mark == nil || mark.Lo.IsZero():
+			problem = fmt.Sprintf("no unstale run has worked with this Redis and %s yet: its first start drops every key of the entries", st.said)
+		case st.Gap != "":
+			problem = fmt.Sprintf("%s %s: changes since are missing, and the next start of unstale run drops every key of the entries", st.said, st.Gap)
+		case mark.Origin != w.origin.String():
+			problem = fmt.Sprintf("the database has restarted, or is another one, since unstale run has worked last: its next start drops every key of the entries (was %s, is %s)", mark.Origin, w.origin)
+		case st.Confirmed.Compare(mark.Lo) > 0:
+			problem = fmt.Sprintf("%s has passed what Redis has: changes are missing, and the next start of unstale run drops every key of the entries", st.said)
+		}
+		for _, number := range w.numbers {
+			e := &w.entries[number]
+			switch {
+			case problem != "":
+			case mark.Fingerprints[e.Name] != w.today[e.Name]:
+				problem = fmt.Sprintf("entry %s is not what unstale run has taken up: it drops every key of it when it notices", e.Name)
+			case sweeps(mark, mark.Epoch, e.Key.String()):
+				problem = fmt.Sprintf("entry %s is being swept: every key of it is dropped", e.Name)
+			}
+		}
+		if problem != "" {
+			return &change.Refusal{Problem: problem, Mend: warmMend}
 		}
 	}
-	if problem == "" {
-		return nil
-	}
-	return &change.Refusal{Problem: problem, Mend: warmMend}
+	return nil
 }
 
 func (w *warm) close() {
@@ -381,13 +470,18 @@ func (w *warm) gone(results []warmResult) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
 	w.look(ctx)
+	if w.grown(ctx) {
+		for i := range w.swept {
+			w.swept[i].Store(true)
+		}
+	}
 	var names []string
 	for i := range results {
 		number := w.numbers[i]
 		if results[i].Swept = w.swept[number].Load(); results[i].Swept {
 			names = append(names, results[i].Entry)
 			// Where that does not work, --restart does it.
-			_ = w.leases.SaveProgress(ctx, w.stream, results[i].Entry, "")
+			_ = w.leases.SaveProgress(ctx, w.home, results[i].Entry, "")
 		}
 	}
 	if len(names) == 0 {
@@ -397,6 +491,16 @@ func (w *warm) gone(results []warmResult) error {
 		Problem: fmt.Sprintf("swept meanwhile: %s; what was loaded before is gone", strings.Join(names, ", ")),
 		Mend:    "when unstale status says ready, run the same command with --restart",
 	}
+}
+
+// grown reports whether there are partitions that there were not: whoever has taken
+// them over has swept every entry.
+func (w *warm) grown(ctx context.Context) bool {
+	if len(w.topics.Topics) == 0 {
+		return false
+	}
+	found, _, err := kafkasource.Standings(ctx, w.topics)
+	return err == nil && len(found) > len(w.streams)
 }
 
 // unreadable names the right that an error misses; nil if it is of another kind.
@@ -466,7 +570,7 @@ type note struct {
 }
 
 func (w *warm) progress(ctx context.Context, e *plan.Entry) (fill.Progress, error) {
-	text, err := w.leases.Progress(ctx, w.stream, e.Name)
+	text, err := w.leases.Progress(ctx, w.home, e.Name)
 	if err != nil {
 		return fill.Progress{}, fmt.Errorf("read how far it has come: %w", err)
 	}
@@ -484,13 +588,13 @@ func (w *warm) progress(ctx context.Context, e *plan.Entry) (fill.Progress, erro
 func (w *warm) save(ctx context.Context, number int, p fill.Progress) error {
 	e := &w.entries[number]
 	if p.Done || p.After == nil || w.swept[number].Load() {
-		return w.leases.SaveProgress(ctx, w.stream, e.Name, "")
+		return w.leases.SaveProgress(ctx, w.home, e.Name, "")
 	}
 	text, err := json.Marshal(note{w.today[e.Name], w.origin.String(), p})
 	if err != nil {
 		return err
 	}
-	return w.leases.SaveProgress(ctx, w.stream, e.Name, string(text))
+	return w.leases.SaveProgress(ctx, w.home, e.Name, string(text))
 }
 
 func (w *warm) show(number int, p fill.Progress) {
@@ -509,7 +613,7 @@ func (w *warm) work() time.Duration {
 // follow keeps up with what the stream has applied. While Redis is away that is
 // not known, and every value gets a shield.
 func (w *warm) follow(ctx context.Context) {
-	tick := time.NewTicker(warmLook)
+	tick := time.NewTicker(time.Duration(len(w.streams)) * warmLook)
 	defer tick.Stop()
 	for {
 		w.look(ctx)
@@ -533,21 +637,24 @@ func (w *warm) sample(ctx context.Context, number int, keys [][]string) ([][]str
 	return nil, nil
 }
 
-// look reads how far the stream has been applied, and what is being swept.
+// look reads how far the stream has been applied, and what is being swept. Over
+// topics the first is not known: an offset is no place in the log.
 func (w *warm) look(ctx context.Context) {
-	mark, found, err := w.leases.Watermark(ctx, w.stream)
+	marks, err := w.leases.Watermarks(ctx, w.names())
 	if err != nil {
 		w.applied.Store(0)
 		return
 	}
 	lsn := uint64(0)
-	if mark.Lo.Timeline == w.origin.Timeline {
+	if mark := marks[0]; mark != nil && mark.Lo.Timeline == w.origin.Timeline {
 		lsn = mark.Lo.LSN
 	}
 	w.applied.Store(lsn)
-	for _, number := range w.numbers {
-		if sweeps(mark, found, w.epoch, w.entries[number].Key.String()) {
-			w.swept[number].Store(true)
+	for i, mark := range marks {
+		for _, number := range w.numbers {
+			if sweeps(mark, w.streams[i].epoch, w.entries[number].Key.String()) {
+				w.swept[number].Store(true)
+			}
 		}
 	}
 }
@@ -556,8 +663,8 @@ func (w *warm) look(ctx context.Context) {
 // keys of a template are being swept, or that it is another one: Redis was emptied,
 // or is one that has lost writes, and the entries are swept. A later epoch alone is
 // a service that has started again.
-func sweeps(mark guard.Watermark, found bool, epoch int64, key string) bool {
-	return !found || mark.Epoch < epoch || slices.ContainsFunc(mark.Sweeps, func(s guard.Sweep) bool { return s.Key == key })
+func sweeps(mark *guard.Watermark, epoch int64, key string) bool {
+	return mark == nil || mark.Epoch < epoch || slices.ContainsFunc(mark.Sweeps, func(s guard.Sweep) bool { return s.Key == key })
 }
 
 // A warmEstimate is what a dry run says of one entry.

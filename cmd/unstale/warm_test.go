@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/fill"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
@@ -36,23 +37,63 @@ func TestAWarmNamesTheRightThatIsMissing(t *testing.T) {
 	}
 }
 
+// What the next start of run would drop is not worth loading. Of several streams one
+// is enough for that.
+func TestWhatWouldNotStayIsNotLoaded(t *testing.T) {
+	template, err := guard.ParseTemplate("product:{id}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	offset := func(n uint64) change.Position { return change.Position{Timeline: change.Offsets, LSN: n} }
+	today := guard.Fingerprints{"product": {Key: "product:{id}", Hash: "1"}}
+	for _, test := range []struct {
+		name    string
+		changes func(st *warmStream, mark *guard.Watermark) *guard.Watermark
+		want    string // empty: it stays
+	}{
+		{"all is well", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { return m }, ""},
+		{"nobody has read it", func(*warmStream, *guard.Watermark) *guard.Watermark { return nil }, "no unstale run has worked with this Redis and partition 1 of t yet"},
+		{"records are gone", func(st *warmStream, m *guard.Watermark) *guard.Watermark { st.Confirmed = offset(11); return m }, "partition 1 of t has passed what Redis has"},
+		{"the group knows of others", func(st *warmStream, m *guard.Watermark) *guard.Watermark { st.Gap = "is another one"; return m }, "partition 1 of t is another one: changes since are missing"},
+		{"another primary", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { m.Origin = "x"; return m }, "the database has restarted, or is another one"},
+		{"another entry", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { m.Fingerprints = nil; return m }, "entry product is not what unstale run has taken up"},
+		{"a sweep", func(_ *warmStream, m *guard.Watermark) *guard.Watermark {
+			m.Sweeps = []guard.Sweep{{Key: "product:{id}"}}
+			return m
+		}, "entry product is being swept"},
+	} {
+		w := &warm{entries: []plan.Entry{{Name: "product", Key: template}}, numbers: []int{0}, today: today}
+		var marks []*guard.Watermark
+		for i := range 2 {
+			w.streams = append(w.streams, warmStream{Stream: change.Stream{Confirmed: offset(0)}, said: fmt.Sprintf("partition %d of t", i)})
+			marks = append(marks, &guard.Watermark{Lo: offset(10), Origin: w.origin.String(), Fingerprints: today})
+		}
+		marks[1] = test.changes(&w.streams[1], marks[1])
+		switch err := w.stays(marks); {
+		case test.want == "" && err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
 // What was loaded before a sweep is gone, and only the watermark tells.
 func TestAWatermarkTellsOfASweep(t *testing.T) {
 	const key = "product:{id}"
 	for _, test := range []struct {
-		name  string
-		mark  guard.Watermark
-		found bool
-		want  bool
+		name string
+		mark *guard.Watermark
+		want bool
 	}{
-		{"nothing has happened", guard.Watermark{Epoch: 3}, true, false},
-		{"the service has started again", guard.Watermark{Epoch: 4}, true, false},
-		{"another entry is swept", guard.Watermark{Epoch: 3, Sweeps: []guard.Sweep{{Key: "user:{id}"}}}, true, false},
-		{"the entry is swept", guard.Watermark{Epoch: 3, Sweeps: []guard.Sweep{{Key: key, Letters: "i"}}}, true, true},
-		{"redis was emptied", guard.Watermark{}, false, true},
-		{"redis was emptied, and the service has noticed", guard.Watermark{Epoch: 1}, true, true},
+		{"nothing has happened", &guard.Watermark{Epoch: 3}, false},
+		{"the service has started again", &guard.Watermark{Epoch: 4}, false},
+		{"another entry is swept", &guard.Watermark{Epoch: 3, Sweeps: []guard.Sweep{{Key: "user:{id}"}}}, false},
+		{"the entry is swept", &guard.Watermark{Epoch: 3, Sweeps: []guard.Sweep{{Key: key, Letters: "i"}}}, true},
+		{"redis was emptied", nil, true},
+		{"redis was emptied, and the service has noticed", &guard.Watermark{Epoch: 1}, true},
 	} {
-		if got := sweeps(test.mark, test.found, 3, key); got != test.want {
+		if got := sweeps(test.mark, 3, key); got != test.want {
 			t.Errorf("%s: got %v", test.name, got)
 		}
 	}

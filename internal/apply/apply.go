@@ -60,7 +60,8 @@ type Gate interface {
 // A Catalog tells what the entries' values are made of.
 type Catalog interface {
 	// Look returns what there is today. It returns change.ErrUnpublished if the
-	// source does not send every change of the entries' tables.
+	// source does not send every change of the entries' tables, and change.ErrReplan
+	// if the planner's dependencies are not those of today.
 	Look(ctx context.Context) (Look, error)
 }
 
@@ -140,6 +141,7 @@ type Options struct {
 	Logger   *slog.Logger
 	Observer Observer // required
 	Loader   Loader   // required if the service loads keys of any entry
+	Finder   Finder   // required if the planner has lookups
 	// ShutdownTimeout bounds how long a stopped loop goes on to write what it
 	// has read. What is left is delivered again at the next start. Default 10 s.
 	ShutdownTimeout time.Duration
@@ -151,7 +153,8 @@ const (
 	batchesMax      = queueBatches + 3*groupBatchesMax + 4 // the queue, three groups, one at each stage, one for a note
 	idleWriteEvery  = 10 * time.Millisecond                // at most, while only positions move
 	standbyEvery    = 500 * time.Millisecond
-	probeEvery      = time.Second // is our watermark still there, while nothing is written
+	standbySayAfter = 10 * time.Second // that it is not known which streams are ours
+	probeEvery      = time.Second      // is our watermark still there, while nothing is written
 	catalogEvery    = 5 * time.Second
 	confirmEvery    = 100 * time.Millisecond
 	gateAgainMin    = 200 * time.Microsecond
@@ -184,7 +187,8 @@ type Loop struct {
 	// saidUnapplied has what was logged of changes that could not be applied,
 	// saidUnset of those that could not be SET.
 	saidUnapplied, saidUnset map[unapplied]bool
-	saidPressed              bool
+	saidPressed, saidStandby bool
+	standbySince             time.Time
 }
 
 // New returns a loop. Run starts it.
@@ -206,7 +210,8 @@ func New(source Source, planner *plan.Planner, gate Gate, catalog Catalog, sink 
 
 // Run keeps the cache coherent until ctx ends; then it writes what it has read,
 // acknowledges and returns nil. It returns an error only for what a person must
-// mend before it can begin at all: later outages are held through.
+// mend before it can begin at all, later outages being held through; and
+// change.ErrReplan, when it is to be made anew with another planner.
 func (l *Loop) Run(ctx context.Context) error {
 	outages := &outages{loop: l}
 	again := backoffMin
@@ -219,7 +224,10 @@ func (l *Loop) Run(ctx context.Context) error {
 		if change.IsRefusal(err) && !l.attached {
 			return errors.Join(err, l.close())
 		}
-		if errors.Is(err, change.ErrInUse) {
+		if errors.Is(err, change.ErrReplan) {
+			return errors.Join(err, l.close())
+		}
+		if errors.Is(err, change.ErrInUse) || errors.Is(err, change.ErrUnassigned) {
 			if !l.standBy(ctx, err) {
 				return l.close()
 			}
@@ -247,14 +255,24 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// standBy waits until it is worth asking for the stream again. It is said once,
-// and is no outage: the other instance does the work.
+// standBy waits until it is worth asking for the streams again. It is said once,
+// and is no outage: another instance does the work, or it is about to be known who
+// does.
 func (l *Loop) standBy(ctx context.Context, err error) bool {
 	if l.Status().State != StateStandby {
-		l.logger.Info("standing by: this instance takes over when the other one ends", "reason", err)
+		l.saidStandby, l.standbySince = false, time.Now()
 		if l.options.Loader != nil {
 			l.options.Loader.Forget()
 		}
+	}
+	switch {
+	case l.saidStandby:
+	case errors.Is(err, change.ErrInUse):
+		l.saidStandby = true
+		l.logger.Info("standing by: this instance takes over when another one ends", "reason", err)
+	case time.Since(l.standbySince) > standbySayAfter:
+		l.saidStandby = true
+		l.logger.Warn("standing by: nobody says which streams this instance has", "reason", err)
 	}
 	l.status.set(func(s *Status) { s.State = StateStandby; s.CaughtUp = false })
 	return sleep(ctx, jitter(standbyEvery))

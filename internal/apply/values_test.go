@@ -123,6 +123,28 @@ func TestWhatRedisRefusesIsLoaded(t *testing.T) {
 	})
 }
 
+// What is set only if it is cached is loaded only if it was: the key that Redis
+// says it had.
+func TestOfUpdateOnlyWhatWasCachedIsLoaded(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.sink.set(func(s *sink) {
+			s.refuse = func(batches []*plan.Batch) (int, error) {
+				for _, b := range batches {
+					for i := range b.Len() {
+						if b.Refuse(i); string(b.Key(i)) == "update:2" {
+							b.Cached(i)
+						}
+					}
+				}
+				return len(batches), nil
+			}
+		})
+		r.send(r.rows("update", 700, 200, "1", "2", "3"))
+		r.wantLoads("update:2")
+	})
+}
+
 // What one transaction writes twice was never committed as it was first: it is
 // shown when the transaction has ended, however its changes come.
 func TestATransactionIsSetWhenItHasEnded(t *testing.T) {

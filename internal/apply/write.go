@@ -29,13 +29,15 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first []*plan.
 			}
 			for _, b := range group {
 				st := &s.streams[b.Stream]
-				st.again = st.again && b.End.Compare(st.written) < 0
+				st.again = st.again && (b.Beside || b.End.Compare(st.written) < 0)
 			}
 			if err := s.write(ctx, outages, group); err != nil {
 				return err
 			}
 			for _, b := range group {
-				s.recycle(b)
+				if !b.Beside {
+					s.recycle(b)
+				}
 			}
 		case streams := <-s.ended:
 			if err := s.writeNotes(ctx, outages, streams); err != nil {
@@ -123,8 +125,9 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 		if b.End.Compare(st.written) < 0 {
 			b.End = st.written
 		}
+		st.lookedUp.note(st.written, b.LookedUp)
 		st.written = b.End
-		b.Settled = s.sweeps.settled(b.Stream, b.End)
+		b.Settled = s.settledAt(b.Stream)
 		s.judge(b)
 	}
 
@@ -154,7 +157,7 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 		for _, b := range group {
 			st := &status.Streams[b.Stream]
 			st.Position = s.streams[b.Stream].written
-			st.Settled = s.sweeps.settled(b.Stream, st.Position)
+			st.Settled = b.Settled
 		}
 		status.CaughtUp = s.behind == 0
 		status.Sweeping = pending
@@ -165,6 +168,17 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 		s.sweeps.wake()
 	}
 	return nil
+}
+
+// settledAt is how far a stream is settled, now that everything up to written is
+// applied.
+func (s *session) settledAt(stream int) change.Position {
+	st := &s.streams[stream]
+	settled := s.sweeps.settled(stream, st.written)
+	if before, outstanding := st.lookedUp.outstanding(st.written); outstanding && before.Compare(settled) < 0 {
+		return before
+	}
+	return settled
 }
 
 // judge decides whether the batch may SET. Only what is delivered for the first
@@ -233,6 +247,9 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		}
 		wanted = append(wanted, guard.Sweep{Key: entry.Key.String(), Letters: letters})
 	}
+	// A partition that lags may bring, behind the sweep, a row from before its cause:
+	// nobody would tell that it is gone.
+	s.doubtful = max(s.doubtful, b.SweptTo)
 	s.sweeps.request(wanted, b.Stream, s.streams[b.Stream].written)
 	if b.Sweeps[0].Cause == plan.Restarted {
 		s.sweeps.await()

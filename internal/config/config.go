@@ -103,16 +103,20 @@ type Log struct {
 
 // Entry is a family of cached keys.
 type Entry struct {
-	Name     string
-	Key      string // the key template, as written
-	Schema   string // empty: search_path decides
-	Table    string
-	OnChange OnChange
-	Lease    time.Duration
+	Name   string
+	Key    string // the key template, as written
+	Schema string // empty: search_path decides
+	Table  string // empty: Query
+	Query  string
+	// AllowSweep: changes that concern every key may drop them all.
+	AllowSweep bool
+	OnChange   OnChange
+	Lease      time.Duration
 
 	// What the service writes: of no use to an entry that only invalidates.
 	Columns []string // none: all
 	Format  string   // json, hash
+	Rows    string   // one, many: of a query
 	TTL     time.Duration
 }
 
@@ -129,6 +133,14 @@ const (
 	// Refresh drops the key, and the service loads it again.
 	Refresh OnChange = "refresh"
 )
+
+// over is what the entry is over: table or query.
+func (e *Entry) over() string {
+	if e.Query != "" {
+		return "query"
+	}
+	return "table"
+}
 
 // Path is the path of one of the entry's settings, for [Config.Problem].
 func (e Entry) Path(setting string) string { return join(join("entries", e.Name), setting) }

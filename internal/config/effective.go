@@ -31,6 +31,9 @@ func (c *Config) print(b *strings.Builder, s *setting, e *Entry, depth int) {
 			}
 			continue
 		}
+		if child.of != "" && child.of != e.over() {
+			continue // Parse would not have it
+		}
 		if child.written && e.OnChange == Invalidate {
 			continue // Parse would not have it
 		}

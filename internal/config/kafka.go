@@ -119,7 +119,7 @@ var kafkaSettings = slices.Concat(
 		},
 		{
 			path:    "source.kafka.session_timeout",
-			doc:     "How long an instance may be silent before others take its partitions; it gives a sign three times as often. The broker's own limits (6s to 30m by its defaults) hold as well.",
+			doc:     "How long an instance may be silent before others take its partitions; it gives a sign three times as often. A broker lets nobody into the group with less than its group.min.session.timeout.ms, 6s by default, or more than its group.max.session.timeout.ms.",
 			initial: "10s",
 			min:     int64(time.Second),
 			max:     int64(30 * time.Minute),
@@ -493,6 +493,9 @@ func (r *reader) withoutDatabase() {
 		if e.OnChange == Refresh {
 			r.addAt(e.Path("on_change"), "refresh loads rows from the database, and none is given",
 				"write database: ${DATABASE_URL}; or on_change: warm, update or invalidate")
+		}
+		if e.Query != "" {
+			r.addAt(e.Path("query"), "the database tells what follows from a query, and none is given", "write database: ${DATABASE_URL}; or table")
 		}
 		if e.Schema == "" {
 			e.Schema = "public" // there is no search_path to ask

@@ -282,7 +282,8 @@ func (r *reader) place(path string, node ast.Node) {
 		// The key shows a mapping better than its first brace or colon.
 	case *ast.NullNode:
 	case *ast.LiteralNode:
-		r.document.places[path] = place{start: r.document.spotOf(n.Start)}
+		text, _ := scalar(n)
+		r.document.places[path] = r.document.locate(n.Start, text)
 	default:
 		text, _ := scalar(node)
 		r.document.places[path] = r.document.locate(node.GetToken(), text)
@@ -391,8 +392,35 @@ func (r *reader) pair(path string, s *setting, pair *ast.MappingValueNode, e *En
 	}
 	r.value(full, c, pair.Value, e)
 	if e != nil && c.path == "entries.*" {
+		r.over(full, e)
 		r.unwritten(full, e)
 		r.config.Entries = append(r.config.Entries, *e)
+	}
+}
+
+// over reports an entry that is not over one thing, and settings that have no
+// meaning for what it is over.
+func (r *reader) over(path string, e *Entry) {
+	table, query := join(path, "table"), join(path, "query")
+	kind := "table"
+	switch {
+	case r.has(table) && r.has(query):
+		r.addAt(query, "stands beside table: an entry is over one of them", "take one of them out, or write two entries")
+		return
+	case r.has(query):
+		kind = "query"
+	case !r.has(table):
+		r.addAt(table, "is missing", "write table: products, or a query")
+		return
+	}
+	for i := range settings {
+		at := join(path, settings[i].name())
+		if settings[i].of != "" && settings[i].of != kind && r.has(at) {
+			r.addAt(at, fmt.Sprintf("has no meaning for an entry over a %s", kind), "take it out")
+		}
+	}
+	if onChange := join(path, "on_change"); kind == "query" && e.Sets() && r.has(onChange) {
+		r.addAt(onChange, fmt.Sprintf("is %s, and a change does not show the new result of a query", e.OnChange), "write invalidate, or refresh: the service loads it again")
 	}
 }
 

@@ -93,6 +93,8 @@ func reference(section string) string {
 		switch {
 		case s.unless != "":
 			initial = "required without `" + s.unless + "`"
+		case s.of == s.name():
+			initial = "one of them"
 		case s.required:
 			initial = "required"
 		case s.initial != "":

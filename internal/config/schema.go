@@ -147,6 +147,8 @@ func (s *setting) mappingSchema() *schema {
 			mapping, name, _ := strings.Cut(c.unless, ".")
 			beside := &schema{Required: []string{mapping}, Properties: properties{{mapping, &schema{Required: []string{name}}}}}
 			out.AnyOf = []*schema{{Required: []string{c.name()}}, beside}
+		case c.of == c.name():
+			out.AnyOf = append(out.AnyOf, &schema{Required: []string{c.name()}})
 		case c.required:
 			out.Required = append(out.Required, c.name())
 		}

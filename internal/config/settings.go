@@ -31,6 +31,9 @@ type setting struct {
 	// written: it is about values that the service writes, and has no meaning
 	// for an entry that only invalidates.
 	written bool
+	// of is what an entry must be over for the setting to have a meaning: table or
+	// query. The settings of those names say it, and an entry has one of them.
+	of string
 	// check reads a text that has rules of its own.
 	check func(value string) (string, *fault)
 	// at is the place of the value. The entry is nil outside entries.
@@ -270,9 +273,33 @@ var entrySettings = []setting{
 		path: "entries.*.table",
 		doc: "Table, as in SQL: products, shop.products, or '\"Weird Table\"' with quotes of YAML around those of SQL. " +
 			"Without a schema, the search_path of the connection decides; without database it is public.",
-		example:  "products",
-		required: true,
-		at:       func(_ *Config, e *Entry) any { return tableName{&e.Schema, &e.Table} },
+		example: "products",
+		of:      "table",
+		at:      func(_ *Config, e *Entry) any { return tableName{&e.Schema, &e.Table} },
+	},
+	{
+		path: "entries.*.query",
+		doc: "In place of a table: the SELECT whose result is cached, with one @parameter for each placeholder of the key. " +
+			"What each change does to the keys is derived from it; unstale plan shows it. Tables without a schema are found by the search_path of the connection.",
+		example: "SELECT p.id, p.name, c.name AS category FROM products p JOIN categories c ON c.id = p.category_id WHERE p.id = @id",
+		of:      "query",
+		at:      func(_ *Config, e *Entry) any { return &e.Query },
+	},
+	{
+		path:    "entries.*.rows",
+		doc:     "How many rows the query's result has. one: a value that the service writes is row_to_json of it, and null where there is none. many: a JSON array of those, in the query's order.",
+		initial: "one",
+		enum:    []string{"one", "many"},
+		written: true,
+		of:      "query",
+		at:      func(_ *Config, e *Entry) any { return &e.Rows },
+	},
+	{
+		path:    "entries.*.allow_sweep",
+		doc:     "Take a query of which some changes concern every key: each of those changes drops them all. Without it such a query is refused.",
+		initial: "false",
+		of:      "query",
+		at:      func(_ *Config, e *Entry) any { return &e.AllowSweep },
 	},
 	{
 		path: "entries.*.on_change",
@@ -288,6 +315,7 @@ var entrySettings = []setting{
 		doc:     "The columns that a written value has, as the table has them, in the table's order. Left out: all. Not with on_change: invalidate.",
 		example: "[id, name, price]",
 		written: true,
+		of:      "table",
 		at:      func(_ *Config, e *Entry) any { return &e.Columns },
 	},
 	{
@@ -296,6 +324,7 @@ var entrySettings = []setting{
 		initial: "json",
 		enum:    []string{"json", "hash"},
 		written: true,
+		of:      "table",
 		at:      func(_ *Config, e *Entry) any { return &e.Format },
 	},
 	{
@@ -309,7 +338,7 @@ var entrySettings = []setting{
 	},
 	{
 		path:    "entries.*.lease",
-		doc:     "How long a load by the service itself may take (refresh, warm): until then readers of the key wait for it. Readers have their own, in the client.",
+		doc:     "How long a load by the service itself may take (refresh, warm, update): until then readers of the key wait for it. Readers have their own, in the client.",
 		initial: "3s",
 		min:     int64(100 * time.Millisecond),
 		max:     int64(30 * time.Second),
@@ -329,7 +358,7 @@ var entrySettings = []setting{
 	},
 	{
 		path: "load",
-		doc:  "What the service itself may load from the database, for the entries with on_change: refresh or warm.",
+		doc:  "What the service itself may load from the database, for the entries with on_change: refresh, warm or update.",
 	},
 	{
 		path:    "load.rows_per_second",

@@ -74,6 +74,8 @@ type Problem struct {
 	Entry   string `json:"entry,omitempty"`
 	Setting string `json:"setting,omitempty"`
 	Column  string `json:"column,omitempty"`
+	// Alters: what the reader makes of the log is not what the rows have.
+	Alters bool `json:"-"`
 	// Table is the entry's table whose old rows the log does not carry as it
 	// should; the zero name where it is about something else.
 	Table Name `json:"-"`
@@ -109,7 +111,10 @@ type server struct {
 	MayCreate   bool   `json:"may_create"` // in the database
 
 	Settings map[string]setting `json:"settings"`
-	Senders  int                `json:"senders"`
+	// Sessions has, by their names in small letters, what settings that change a
+	// text are in a session of Role that does not set them; absent if unknown.
+	Sessions map[string]string `json:"sessions"`
+	Senders  int               `json:"senders"`
 	// Standbys are the names of the physical standbys that are connected, as
 	// far as the role may see them; Unnamed counts the others.
 	Standbys []string `json:"standbys"`
@@ -181,6 +186,17 @@ SELECT json_build_object(
     'may_create', has_database_privilege(r.oid, current_database(), 'CREATE'),
     'settings', (SELECT json_object_agg(name, json_build_object('value', setting, 'source', source, 'pending', pending_restart))
         FROM pg_settings WHERE name IN ('wal_level', 'max_wal_senders', 'max_replication_slots', 'max_slot_wal_keep_size', 'synchronous_standby_names')),
+    'sessions', (SELECT json_object_agg(name, value) FROM (
+        SELECT DISTINCT ON (name) name, value
+        FROM (SELECT lower(split_part(c, '=', 1)), substr(c, strpos(c, '=') + 1),
+                     CASE WHEN s.setrole = 0 THEN 2 ELSE 0 END + CASE WHEN s.setdatabase = 0 THEN 1 ELSE 0 END
+              FROM pg_db_role_setting s, unnest(s.setconfig) c
+              WHERE s.setrole IN (0, r.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+              UNION ALL
+              SELECT lower(name), setting, 4 FROM pg_settings
+              WHERE source IN ('default', 'configuration file', 'command line', 'environment variable')) found (name, value, rank)
+        WHERE name IN ('bytea_output', 'extra_float_digits', 'intervalstyle')
+        ORDER BY name, rank) ranked),
     'senders', (SELECT count(*) FROM pg_stat_replication),
     'standbys', (SELECT json_agg(DISTINCT w.application_name) FROM pg_stat_replication w
         WHERE w.application_name <> '' AND w.state <> 'backup'

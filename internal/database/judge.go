@@ -46,6 +46,7 @@ func judge(s *server, needs Needs) []Problem {
 		j.table(t)
 	}
 	stream(j.publicationParts, j.publicationOptions, j.publicationTables)
+	stream(j.sessions)
 	for _, t := range j.tables {
 		for _, need := range t.fromLog {
 			j.values(t, need)
@@ -158,6 +159,60 @@ func (j *judgement) capacity() {
 		p.Text = fmt.Sprintf("all %d WAL senders are taken and %s needs one", most, j.reader())
 		j.add(p)
 	}
+}
+
+// sessionSettings change what Debezium sends, and no record shows it. Its driver
+// sets what dates, times and the encoding depend on itself; the other styles of
+// intervals it understands. All of that was seen with Debezium 3.6.
+var sessionSettings = []struct {
+	name, want string
+	types      []string
+	alters     func(value string) bool
+	harm       string
+}{
+	{"bytea_output", "hex", []string{"bytea"}, func(value string) bool { return value != "hex" }, "other bytes than %s has"},
+	{"extra_float_digits", "1", []string{"float4", "float8", "_float4", "_float8"}, func(value string) bool {
+		n, err := strconv.Atoi(value)
+		return err == nil && n < 1
+	}, "rounded numbers in place of %s"},
+	{"intervalstyle", "postgres", []string{"interval"}, func(value string) bool { return value == "sql_standard" }, "%s without years, months and days"},
+}
+
+// sessions looks at the settings of a reader that does not set them itself.
+func (j *judgement) sessions() {
+	if j.needs.Reader == "" {
+		return
+	}
+	for _, s := range sessionSettings {
+		value := j.Sessions[s.name]
+		if value == "" || !s.alters(value) {
+			continue
+		}
+		var columns []string
+		for _, t := range j.tables {
+			for i := range t.Columns {
+				if c := &t.Columns[i]; c.Base.builtIn(s.types...) && t.reads(c.Name) {
+					columns = append(columns, t.Name.String()+"."+c.Name)
+				}
+			}
+		}
+		if len(columns) == 0 {
+			continue
+		}
+		j.add(Problem{
+			Severity: Wrong, Subject: "role " + j.Role, Alters: true,
+			Text: fmt.Sprintf("its sessions have %s = %s: %s sends "+s.harm, s.name, value, j.reader(), list(columns, "and")),
+			Mend: []string{fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET %s = %s;", quote(j.Role), quote(j.Database), s.name, literal(s.want))},
+			Then: "then unstale connector restart --all, and drop the keys of these tables: what was set before stays wrong until its row changes",
+		})
+	}
+}
+
+// reads reports whether a key or a value is made of what the log has of the column.
+func (t *wanted) reads(column string) bool {
+	return slices.Contains(t.keys, column) || slices.ContainsFunc(t.fromLog, func(n TableNeed) bool {
+		return n.Columns == nil || slices.Contains(n.Columns, column)
+	})
 }
 
 func (j *judgement) keepSize() {
@@ -440,10 +495,10 @@ func (j *judgement) readable(t *wanted) {
 		}
 		j.add(Problem{
 			Severity: Advice, Subject: "role " + j.Asking, Mend: more,
-			Text: fmt.Sprintf("it may not read %s: changes are written all the same, but unstale warm cannot load %s", t.Name, list(names, "and")),
+			Text: fmt.Sprintf("it may not read %s: changes are written all the same, but what they cannot write is dropped and not loaded again, nor can unstale warm load %s", t.Name, list(names, "and")),
 		})
 	}
-	if t.Hidden && len(t.loaded) > 0 {
+	if t.Hidden && len(t.loaded)+len(t.warmed) > 0 {
 		j.add(Problem{
 			Severity: Advice, Subject: "role " + j.Asking,
 			Text: fmt.Sprintf("row security may hide rows of %s from it, and the service does not load what it does not see", t.Name),

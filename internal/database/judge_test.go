@@ -51,7 +51,7 @@ func TestWhatTheOperatorIsToldAboutAServer(t *testing.T) {
 }
 
 // parseStory reads lines of "what field=value ...": server, foreign (somebody else
-// reads the log), setting, slot, publication, table, part (of the table above), name (a table that no entry
+// reads the log), setting, session, slot, publication, table, part (of the table above), name (a table that no entry
 // wants) and entry.
 func parseStory(t *testing.T, input string) (*server, Needs) {
 	s := &server{
@@ -64,7 +64,8 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 			"max_slot_wal_keep_size":    {Value: "10240"},
 			"synchronous_standby_names": {Value: ""},
 		},
-		Tables: map[Name]inspected{},
+		Sessions: map[string]string{"bytea_output": "hex", "extra_float_digits": "1", "intervalstyle": "postgres"},
+		Tables:   map[Name]inspected{},
 	}
 	needs := Needs{Slot: "unstale", Publication: "unstale", ApplicationName: "unstale"}
 	var last Name
@@ -99,6 +100,8 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 				Source:  strings.ReplaceAll(f.text("source", ""), "_", " "),
 				Pending: f.flag("pending", false),
 			}
+		case "session":
+			s.Sessions[f.text("name", "")] = f.text("value", "")
 		case "slot":
 			s.Slots = append(s.Slots, slot{
 				Name: f.text("name", "unstale"), Type: f.text("type", "logical"), Plugin: f.text("plugin", "pgoutput"),
@@ -161,7 +164,8 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 }
 
 // typeOIDs are what values of a story are made of.
-var typeOIDs = map[string]uint32{"int4": 23, "text": 25, "money": 790, "regclass": 2205}
+var typeOIDs = map[string]uint32{"int4": 23, "text": 25, "money": 790, "regclass": 2205,
+	"bytea": 17, "float4": 700, "float8": 701, "interval": 1186}
 
 func parseName(text string) Name {
 	if schema, table, ok := strings.Cut(text, "."); ok {

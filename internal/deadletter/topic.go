@@ -104,20 +104,72 @@ func (t *Topic) create(ctx context.Context) error {
 	if t.known {
 		return nil
 	}
-	details, err := t.admin.ListTopics(ctx, t.name)
+	_, exists, err := t.detail(ctx)
 	if err != nil {
-		return fmt.Errorf("ask for topic %s of dead letters: %w", t.name, err)
+		return err
 	}
-	if errors.Is(details[t.name].Err, kerr.UnknownTopicOrPartition) {
-		compact, bytes := "compact", strconv.Itoa(letterBytesMax)
-		_, err := t.admin.CreateTopic(ctx, 1, -1, map[string]*string{"cleanup.policy": &compact, "max.message.bytes": &bytes}, t.name)
+	if !exists {
+		_, err := t.admin.CreateTopic(ctx, partitions, replication, topicConfigs(), t.name)
 		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 			return t.refusal(fmt.Errorf("create topic %s of dead letters: %w", t.name, err))
 		}
-	} else if err := details[t.name].Err; err != nil {
-		return t.refusal(fmt.Errorf("ask for topic %s of dead letters: %w", t.name, err))
 	}
 	t.known = true
+	return nil
+}
+
+// What the topic is created with; -1: as many replicas as the brokers take by
+// default.
+const partitions, replication = 1, -1
+
+func topicConfigs() map[string]*string {
+	compact, bytes := "compact", strconv.Itoa(letterBytesMax)
+	return map[string]*string{"cleanup.policy": &compact, "max.message.bytes": &bytes}
+}
+
+// detail is what the brokers say of the topic.
+func (t *Topic) detail(ctx context.Context) (detail kadm.TopicDetail, exists bool, err error) {
+	details, err := t.admin.ListTopics(ctx, t.name)
+	if err == nil {
+		detail = details[t.name]
+		err = detail.Err
+	}
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return detail, false, nil
+	case err != nil:
+		return detail, false, t.refusal(fmt.Errorf("ask for topic %s of dead letters: %w", t.name, err))
+	}
+	return detail, true, nil
+}
+
+// Diagnose returns what would keep a letter from being written, as far as the
+// brokers tell: a *change.Refusal is what only a person can mend. It changes
+// nothing. Of a topic that is not there nobody knows who may write into it.
+func (t *Topic) Diagnose(ctx context.Context) error {
+	if err := t.open(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
+	detail, exists, err := t.detail(kadm.WithAuthorizedOps(ctx))
+	if err != nil {
+		return err
+	}
+	if !exists {
+		replies, err := t.admin.ValidateCreateTopics(ctx, partitions, replication, topicConfigs(), t.name)
+		if err == nil {
+			err = replies[t.name].Err
+		}
+		if err != nil {
+			return t.refusal(fmt.Errorf("create topic %s of dead letters: %w", t.name, err))
+		}
+		return nil
+	}
+	// A broker that is old does not say.
+	if may := detail.AuthorizedOperations; len(may) > 0 && !slices.Contains(may, kmsg.ACLOperationWrite) {
+		return t.refusal(fmt.Errorf("write a dead letter into topic %s: %w", t.name, kerr.TopicAuthorizationFailed))
+	}
 	return nil
 }
 
@@ -126,7 +178,7 @@ func (t *Topic) refusal(err error) error {
 	mend := ""
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.InvalidReplicationFactor):
-		mend = fmt.Sprintf("kafka-topics.sh --create --topic %[1]s --partitions 1 --config cleanup.policy=compact, and kafka-acls.sh --add --topic %[1]s --operation read --operation write --operation describe for this user; or name another topic in source.kafka.deadletter_topic", t.name)
+		mend = fmt.Sprintf("kafka-topics.sh --create --topic %[1]s --partitions 1 --config cleanup.policy=compact --config max.message.bytes=%[2]d, and kafka-acls.sh --add --topic %[1]s --operation read --operation write --operation describe for this user; or name another topic in source.kafka.deadletter_topic", t.name, letterBytesMax)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		mend = fmt.Sprintf("kafka-configs.sh --alter --topic %s --add-config max.message.bytes=%d", t.name, letterBytesMax)
 	default:

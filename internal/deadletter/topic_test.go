@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/deadletter"
@@ -180,6 +181,62 @@ func TestATopicThatMayNotBeCreatedIsARefusal(t *testing.T) {
 	err := topic.Append(t.Context(), &l)
 	if !change.IsRefusal(err) || !strings.Contains(err.Error(), "--create --topic "+topicName) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Before there is anything to keep it shows whether that could be kept, and what
+// to do where it could not; nothing is created for it.
+func TestWhatWouldKeepALetterFromBeingWrittenIsFound(t *testing.T) {
+	const otherTopic = "unstale.other"
+	allow := func(topic string, operations ...kmsg.ACLOperation) (acls []kfake.ACL) {
+		for _, o := range operations {
+			acls = append(acls, kfake.ACL{Resource: kmsg.ACLResourceTypeTopic, Name: topic, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: o, Allow: true})
+		}
+		return acls
+	}
+	users := map[string][]kfake.ACL{
+		"reader":   allow(topicName, kmsg.ACLOperationRead, kmsg.ACLOperationDescribe),
+		"writer":   allow(topicName, kmsg.ACLOperationRead, kmsg.ACLOperationWrite),
+		"creator":  allow(otherTopic, kmsg.ACLOperationCreate, kmsg.ACLOperationDescribe),
+		"onlooker": allow(otherTopic, kmsg.ACLOperationDescribe),
+		"nobody":   nil,
+	}
+	options := []kfake.Opt{kfake.NumBrokers(1), kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("PLAIN", "admin", "admin"), kfake.SeedTopics(1, topicName)}
+	for user, acls := range users {
+		options = append(options, kfake.User("PLAIN", user, user, acls...))
+	}
+	cluster, err := kfake.NewCluster(options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	as := func(user string) []kgo.Opt {
+		return []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.SASL(plain.Auth{User: user, Pass: user}.AsMechanism())}
+	}
+	for _, c := range []struct{ user, topic, want string }{
+		{"writer", topicName, ""},
+		{"reader", topicName, "write a dead letter into topic " + topicName},
+		{"nobody", topicName, "ask for topic " + topicName},
+		{"creator", otherTopic, ""},
+		{"onlooker", otherTopic, "create topic " + otherTopic},
+	} {
+		topic := deadletter.NewTopic(as(c.user), c.topic)
+		err := topic.Diagnose(t.Context())
+		topic.Close()
+		if c.want == "" && err != nil {
+			t.Errorf("%s, %s: %v", c.user, c.topic, err)
+		}
+		if c.want != "" && (!change.IsRefusal(err) || !strings.HasPrefix(err.Error(), c.want) || !strings.Contains(err.Error(), "kafka-acls.sh --add --topic "+c.topic)) {
+			t.Errorf("%s, %s: got %v, want %s", c.user, c.topic, err, c.want)
+		}
+	}
+	client, err := kgo.NewClient(as("admin")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if details, err := kadm.NewClient(client).ListTopics(t.Context()); err != nil || details.Has(otherTopic) {
+		t.Errorf("topics %v, %v", details.Names(), err)
 	}
 }
 

@@ -33,15 +33,14 @@ const (
 	ruleNone rule = iota
 	ruleInteger
 	ruleBoolean
-	ruleText      // as it is
-	ruleAnyText   // as it is, of a type that is not known
-	ruleZonedText // a range of timestamptz: as it is, if its times are in UTC
-	ruleBytes     // as \x and hex digits
-	ruleBase64    // bytes that the connector wrote so
-	ruleBase64URL
-	ruleHex
-	ruleNumeric // text, with names of its own for what is no number
-	ruleDecimal // the bytes of an integer, with a scale
+	ruleText         // as it is
+	ruleAnyText      // as it is, of a type that is not known
+	ruleZonedText    // a range of timestamptz: as it is, if its times are in UTC
+	ruleBytes        // as \x and hex digits
+	ruleShownBytes   // bytes that the connector wrote as text, if that shows how
+	ruleNumeric      // text, with names of its own for what is no number
+	ruleShownNumeric // the same, if the message shows that it is text
+	ruleDecimal      // the bytes of an integer, with a scale
 	ruleFloat4
 	ruleFloat8
 	ruleDate        // days
@@ -121,8 +120,8 @@ var markedInArrays = map[uint32]bool{
 // and reckons those by the Julian calendar before 1582.
 func exactInArray(r rule) bool {
 	switch r {
-	case ruleInteger, ruleBoolean, ruleText, ruleZonedText, ruleBytes, ruleBase64, ruleBase64URL, ruleHex,
-		ruleNumeric, ruleFloat4, ruleFloat8, ruleHstore, ruleMap:
+	case ruleInteger, ruleBoolean, ruleText, ruleZonedText, ruleBytes, ruleShownBytes,
+		ruleNumeric, ruleShownNumeric, ruleFloat4, ruleFloat8, ruleHstore, ruleMap:
 		return true
 	}
 	return false
@@ -169,11 +168,8 @@ func (d *Decoder) columnBy(r rule, n int, f *field) *column {
 		return &column{null: change.Missing}
 	case r == ruleDecimal: // NaN is null
 		c.null = change.Missing
-	case r == ruleBase64, r == ruleBase64URL, r == ruleBits && n > bitsInline: // what an update did not touch is null
+	case r == ruleShownBytes, r == ruleBits && n > bitsInline: // what an update did not touch is null
 		c.null = change.Missing
-	}
-	if d.options.Settings.KeepsNulls && f.json {
-		return c
 	}
 	if hasFallback(f) {
 		c.doubtful = true
@@ -186,7 +182,6 @@ func (d *Decoder) columnBy(r rule, n int, f *field) *column {
 // written as Debezium writes the type, nothing is known: the catalog is of
 // another day than the message.
 func (d *Decoder) ruleOf(t *value.Type, typeMod int32, f *field) (r rule, n int) {
-	settings := &d.options.Settings
 	switch t.Kind {
 	case value.Enum:
 		return f.when(ruleText, formText, "", logicalEnum), 0
@@ -211,18 +206,16 @@ func (d *Decoder) ruleOf(t *value.Type, typeMod int32, f *field) (r rule, n int)
 	case oidFloat8:
 		return f.when(ruleFloat8, formDouble, ""), 0
 	case oidNumeric:
-		return f.numeric(typeMod, settings.Decimal)
+		return f.numeric(typeMod)
 	case oidBytea:
-		return f.bytea(settings.Binary), 0
+		return f.bytea(), 0
 	case oidDate:
-		if f.form == formUnknown && !adaptive(settings.TimePrecision) {
-			return ruleNone, 0
-		}
+		// A number is days, whatever the mode: only isostring writes texts.
 		return f.when(ruleDate, formInteger, logicalDate), 0
 	case oidTime:
-		return f.time(typeMod, settings.TimePrecision), 0
+		return f.time(typeMod), 0
 	case oidTimestamp:
-		return f.timestamp(typeMod, settings.TimePrecision), 0
+		return f.timestamp(typeMod), 0
 	case oidTimestamptz:
 		return f.when(ruleTimestamptz, formText, logicalZonedTimestamp), 0
 	case oidInterval:
@@ -254,53 +247,38 @@ func (d *Decoder) ruleOf(t *value.Type, typeMod int32, f *field) (r rule, n int)
 	return ruleNone, 0
 }
 
-// adaptive reports whether time.precision.mode, which messages without schemas
-// do not show, tells how times are written.
-func adaptive(mode string) bool { return mode == "adaptive" || mode == "adaptive_time_microseconds" }
-
-func (f *field) numeric(typeMod int32, mode string) (r rule, n int) {
+func (f *field) numeric(typeMod int32) (r rule, n int) {
 	scale := int(typeMod-4) & 0x7ff
 	if scale >= 0x400 {
 		scale -= 0x800
 	}
-	precise := typeMod >= 4 && scale >= 0
 	switch f.form {
+	case formUnknown:
+		return ruleShownNumeric, 0
 	case formText:
 		return f.when(ruleNumeric, formText, ""), 0
 	case formBytes:
-		if written, ok := f.number(parameterScale); ok && written == scale && precise {
+		if written, ok := f.number(parameterScale); ok && written == scale && typeMod >= 4 && scale >= 0 {
 			return f.when(ruleDecimal, formBytes, logicalDecimal), scale
-		}
-	case formUnknown:
-		switch {
-		case mode == "string":
-			return ruleNumeric, 0
-		case mode == "precise" && precise:
-			return ruleDecimal, scale
 		}
 	}
 	return ruleNone, 0
 }
 
-func (f *field) bytea(mode string) rule {
-	switch {
-	case f.form == formBytes || f.form == formUnknown && mode == "bytes":
+func (f *field) bytea() rule {
+	if f.form == formBytes {
 		return f.when(ruleBytes, formBytes, "")
-	case mode == "base64":
-		return f.when(ruleBase64, formText, "")
-	case mode == "base64-url-safe":
-		return f.when(ruleBase64URL, formText, "")
-	case mode == "hex":
-		return f.when(ruleHex, formText, "")
 	}
-	return ruleNone
+	return f.when(ruleShownBytes, formText, "")
 }
 
 // milliseconds reports whether a time of that precision has no more than
 // milliseconds.
 func milliseconds(typeMod int32) bool { return 0 <= typeMod && typeMod <= 3 }
 
-func (f *field) time(typeMod int32, mode string) rule {
+// time and timestamp need a schema: a number alone may count milliseconds,
+// microseconds or nanoseconds.
+func (f *field) time(typeMod int32) rule {
 	switch {
 	case f.form == formInteger && f.logical == logicalTime && milliseconds(typeMod):
 		return ruleTimeMilli
@@ -308,15 +286,11 @@ func (f *field) time(typeMod int32, mode string) rule {
 		return ruleTimeMicro
 	case f.form == formInteger && f.logical == logicalNanoTime:
 		return ruleTimeNano
-	case f.form != formUnknown || !adaptive(mode):
-		return ruleNone
-	case mode == "adaptive" && milliseconds(typeMod):
-		return ruleTimeMilli
 	}
-	return ruleTimeMicro
+	return ruleNone
 }
 
-func (f *field) timestamp(typeMod int32, mode string) rule {
+func (f *field) timestamp(typeMod int32) rule {
 	switch {
 	case f.form == formInteger && f.logical == logicalTimestamp && milliseconds(typeMod):
 		return ruleMilli
@@ -324,12 +298,8 @@ func (f *field) timestamp(typeMod int32, mode string) rule {
 		return ruleMicro
 	case f.form == formInteger && f.logical == logicalNanoTimestamp:
 		return ruleNano
-	case f.form != formUnknown || !adaptive(mode):
-		return ruleNone
-	case milliseconds(typeMod):
-		return ruleMilli
 	}
-	return ruleMicro
+	return ruleNone
 }
 
 func (f *field) bit(length int32) (r rule, n int) {

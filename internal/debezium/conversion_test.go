@@ -1,6 +1,7 @@
 package debezium_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/debezium"
 	"github.com/unstale/unstale/internal/value"
 )
@@ -24,14 +26,13 @@ func typeMod(precision, scale int32) int32 { return precision<<16 | scale&0x7ff 
 // oneColumn reads one column of a row, from Avro and from JSON with a schema, and
 // both must agree. A case that has no JSON is of Avro alone.
 type oneColumn struct {
-	of       *value.Type
-	typeMod  int32
-	avro     any // the type
-	value    any
-	connect  string // the type as Connect's JSON has it, without braces
-	json     string
-	want     string
-	settings debezium.Settings
+	of      *value.Type
+	typeMod int32
+	avro    any // the type
+	value   any
+	connect string // the type as Connect's JSON has it, without braces
+	json    string
+	want    string
 }
 
 func (c *oneColumn) table() *debezium.Table {
@@ -57,7 +58,7 @@ func (c *oneColumn) fromJSON(t *testing.T) string {
 
 func (c *oneColumn) read(t *testing.T, schemas map[uint32]string, message []byte) string {
 	t.Helper()
-	d := debezium.NewDecoder(optionsOf(schemas, c.table(), c.settings, "c"))
+	d := debezium.NewDecoder(testOptions(schemas, c.table(), "c"))
 	var e debezium.Event
 	if err := d.Decode(t.Context(), nil, message, &e); err != nil {
 		t.Fatalf("%v\n%s", err, message)
@@ -160,11 +161,19 @@ func TestAValueIsPostgresText(t *testing.T) {
 		{"bytes are hex digits", []oneColumn{
 			{of: base(17), typeMod: -1, avro: "bytes", value: []byte{0, 0xff, 'a'}, connect: `"type":"bytes"`, json: `"AP9h"`, want: `\x00ff61`},
 			{of: base(17), typeMod: -1, avro: "bytes", value: []byte{}, connect: `"type":"bytes"`, json: `""`, want: `\x`},
-			{of: base(17), typeMod: -1, avro: "string", value: "AP9h", connect: `"type":"string"`, json: `"AP9h"`, want: missing},
-			{of: base(17), typeMod: -1, avro: "string", value: "AP9h", connect: `"type":"string"`, json: `"AP9h"`, want: `\x00ff61`, settings: debezium.Settings{Binary: "base64"}},
-			{of: base(17), typeMod: -1, avro: "string", value: "-_9h", connect: `"type":"string"`, json: `"-_9h"`, want: `\xfbff61`, settings: debezium.Settings{Binary: "base64-url-safe"}},
-			{of: base(17), typeMod: -1, avro: "string", value: "00ff61", connect: `"type":"string"`, json: `"00ff61"`, want: `\x00ff61`, settings: debezium.Settings{Binary: "hex"}},
-			{of: base(17), typeMod: -1, avro: "string", value: "00ff6", connect: `"type":"string"`, json: `"00ff6"`, want: missing, settings: debezium.Settings{Binary: "hex"}},
+			{of: base(17), typeMod: -1, avro: "string", value: "AP9h", connect: `"type":"string"`, json: `"AP9h"`, want: `\x00ff61`},
+			{of: base(17), typeMod: -1, avro: "string", value: "+/9h", connect: `"type":"string"`, json: `"+/9h"`, want: `\xfbff61`},
+			{of: base(17), typeMod: -1, avro: "string", value: "-_9h", connect: `"type":"string"`, json: `"-_9h"`, want: `\xfbff61`},
+			{of: base(17), typeMod: -1, avro: "string", value: "-/9h", connect: `"type":"string"`, json: `"-/9h"`, want: missing},
+			{of: base(17), typeMod: -1, avro: "string", value: "00ff61", connect: `"type":"string"`, json: `"00ff61"`, want: `\x00ff61`},
+			{of: base(17), typeMod: -1, avro: "string", value: "00ff6", connect: `"type":"string"`, json: `"00ff6"`, want: missing},
+			{of: base(17), typeMod: -1, avro: "string", value: "", connect: `"type":"string"`, json: `""`, want: `\x`},
+			{of: base(17), typeMod: -1, avro: "string", value: placeholder, connect: `"type":"string"`, json: `"` + placeholder + `"`, want: unchanged},
+			{of: base(17), typeMod: -1, avro: optional("string"), value: nil, connect: `"type":"string","optional":true`, json: `null`, want: missing},
+		}},
+		{"bytes as text that could be hex digits or base64 are neither", []oneColumn{
+			{of: base(17), typeMod: -1, avro: "string", value: "00ff", connect: `"type":"string"`, json: `"00ff"`, want: missing},
+			{of: base(17), typeMod: -1, avro: "string", value: "abcdef00", connect: `"type":"string"`, json: `"abcdef00"`, want: missing},
 		}},
 		{"a numeric as text has names for what is no number", []oneColumn{
 			{of: base(1700), typeMod: -1, avro: "string", value: "-1.50", connect: `"type":"string"`, json: `"-1.50"`, want: "-1.50"},
@@ -333,7 +342,6 @@ func TestAValueThatEqualsItsDefaultMayBeANull(t *testing.T) {
 		{"\u0005", `"optional":true,"default":"BQ=="`, oneColumn{of: base(17), typeMod: -1, avro: last("bytes"), value: []byte{6}, connect: `"type":"bytes"`, json: `"Bg=="`, want: `\x06`}},
 		{"1970-01-01T00:00:00.000000Z", `"optional":true,"default":"1970-01-01T00:00:00.000000Z"`, oneColumn{of: base(1184), typeMod: -1,
 			avro: last(named("string", "io.debezium.time.ZonedTimestamp")), value: "1970-01-01T00:00:00.000000Z", connect: `"type":"string","name":"io.debezium.time.ZonedTimestamp"`, json: `"1970-01-01T00:00:00.000000Z"`, want: missing}},
-		{5, `"optional":true,"default":5`, oneColumn{of: base(23), typeMod: -1, connect: `"type":"int32"`, json: `5`, want: "5", settings: debezium.Settings{KeepsNulls: true}}},
 	} {
 		c.oneColumn.connect += "," + c.connect
 		if got := c.fromJSON(t); got != c.want {
@@ -395,48 +403,87 @@ func TestNullsThatAreKeptAreSeen(t *testing.T) {
 	}
 }
 
-// JSON without a schema has the types of the catalog. What else it takes to
-// read a value must have been told.
+// JSON without a schema has the types of the catalog. How the connector is set
+// counts only where the value shows it.
 func TestWithoutASchemaTheTypesAreTheCatalogs(t *testing.T) {
 	const missing = "(missing)"
-	told := debezium.Settings{Binary: "bytes", TimePrecision: "adaptive_time_microseconds", Decimal: "string"}
 	for _, c := range []struct {
-		of             *value.Type
-		typeMod        int32
-		json           string
-		untold, wanted string
+		of      *value.Type
+		typeMod int32
+		json    string
+		want    string
 	}{
-		{base(23), -1, `1`, "1", "1"},
-		{base(23), -1, `"1"`, missing, missing},
-		{base(23), -1, `1.0`, missing, missing},
-		{base(25), -1, `"a\n"`, "a\n", "a\n"},
-		{base(25), -1, `null`, "(null)", "(null)"},
-		{base(16), -1, `true`, "t", "t"},
-		{base(17), -1, `"AP8="`, missing, `\x00ff`},
-		{base(1700), -1, `"1.50"`, missing, "1.50"},
-		{base(1082), -1, `0`, missing, "1970-01-01"},
-		{base(1083), 2, `43200000000`, missing, "12:00:00"},
-		{base(1114), 3, `1709208000250`, missing, "2024-02-29 12:00:00.25"},
-		{base(1114), -1, `1709208000250000`, missing, "2024-02-29 12:00:00.25"},
-		{base(1184), -1, `"2024-02-29T12:00:00Z"`, "2024-02-29 12:00:00+00", "2024-02-29 12:00:00+00"},
-		{base(1186), -1, `"P0Y0M1DT0H0M0S"`, "1 day", "1 day"},
-		{base(1186), -1, `86400000000`, missing, missing},
-		{hstoreType(), -1, `{"a":"1"}`, `"a"=>"1"`, `"a"=>"1"`},
-		{hstoreType(), -1, `"{\"a\":\"1\"}"`, `"a"=>"1"`, `"a"=>"1"`},
-		{arrayOf(23), -1, `[1,2]`, "{1,2}", "{1,2}"},
-		{base(1560), 9, `"BQ=="`, "000000101", "000000101"},
-		{base(600), -1, `{"x":1}`, missing, missing},
+		{base(23), -1, `1`, "1"},
+		{base(23), -1, `"1"`, missing},
+		{base(23), -1, `1.0`, missing},
+		{base(25), -1, `"a\n"`, "a\n"},
+		{base(25), -1, `null`, "(null)"},
+		{base(16), -1, `true`, "t"},
+		{base(17), -1, `"AP8="`, `\x00ff`},
+		{base(17), -1, `"00ff"`, missing},
+		{base(17), -1, `null`, missing},
+		{base(17), -1, `"` + base64.StdEncoding.EncodeToString([]byte(debezium.PlaceholderDefault)) + `"`, "(unchanged)"},
+		{base(1082), -1, `0`, "1970-01-01"},
+		{base(1082), -1, `"1970-01-01Z"`, missing},
+		{base(1083), 2, `43200000000`, missing},
+		{base(1114), 3, `1709208000250`, missing},
+		{base(1114), -1, `1709208000250000`, missing},
+		{base(1184), -1, `"2024-02-29T12:00:00Z"`, "2024-02-29 12:00:00+00"},
+		{base(1186), -1, `"P0Y0M1DT0H0M0S"`, "1 day"},
+		{base(1186), -1, `86400000000`, missing},
+		{hstoreType(), -1, `{"a":"1"}`, `"a"=>"1"`},
+		{hstoreType(), -1, `"{\"a\":\"1\"}"`, `"a"=>"1"`},
+		{arrayOf(23), -1, `[1,2]`, "{1,2}"},
+		{base(1560), 9, `"BQ=="`, "000000101"},
+		{base(600), -1, `{"x":1}`, missing},
 	} {
-		for _, settings := range []debezium.Settings{{}, told} {
-			want := c.untold
-			if settings != (debezium.Settings{}) {
-				want = c.wanted
-			}
-			column := oneColumn{of: c.of, typeMod: c.typeMod, settings: settings}
-			if got := column.read(t, nil, []byte(plainMessage("c", `{"c":`+c.json+`}`))); got != want {
-				t.Errorf("type %d: %s, told %v: got %q, want %q", c.of.OID, c.json, settings, got, want)
-			}
+		column := oneColumn{of: c.of, typeMod: c.typeMod}
+		if got := column.read(t, nil, []byte(plainMessage("c", `{"c":`+c.json+`}`))); got != c.want {
+			t.Errorf("type %d: %s: got %q, want %q", c.of.OID, c.json, got, c.want)
 		}
+	}
+}
+
+// Without a schema the digits of a numeric may be the base64 of its bytes, and a
+// null NaN. One numeric that can only be text shows that none of its message is.
+func TestANumericOfAMessageShowsHowTheOthersAreWritten(t *testing.T) {
+	table := &debezium.Table{Key: []string{"n"}}
+	for _, name := range []string{"n", "m"} {
+		table.Shape.Columns = append(table.Shape.Columns, value.Column{Name: name, TypeOID: 1700, TypeMod: -1, Type: base(1700)})
+	}
+	table.Shape.Columns = append(table.Shape.Columns, value.Column{Name: "a", TypeOID: 1231, TypeMod: -1, Type: arrayOf(1700)})
+	// One decoder reads them all: what one message shows is nothing to the next.
+	d := debezium.NewDecoder(testOptions(nil, table, "n", "m", "a"))
+	for _, c := range []struct{ row, want string }{
+		{`{"n":"1234","m":null,"a":["1000"]}`, "n=(missing) m=(missing) a=(missing)"},
+		{`{"n":"1234","m":"1.50","a":["1000"]}`, "n=1234 m=1.50 a={1000}"},
+		{`{"n":"1234","m":null,"a":["1000","7"]}`, "n=1234 m=(null) a={1000,7}"},
+		{`{"n":"1234","m":"1000","a":[]}`, "n=(missing) m=(missing) a={}"},
+		{`{"n":"12","m":null,"a":[]}`, "n=12 m=(null) a={}"},
+		{`{"n":"-123","m":null,"a":[]}`, "n=-123 m=(null) a={}"},
+		{`{"n":"NAN","m":"NEGATIVE_INFINITY","a":[]}`, "n=NaN m=-Infinity a={}"},
+		{`{"n":"BNI=","m":"1234","a":[]}`, "n=(missing) m=(missing) a={}"},       // precise
+		{`{"n":1.5,"m":"NaN","a":[]}`, "n=(missing) m=(missing) a={}"},           // double
+		{`{"n":{"scale":1,"value":"Dw=="},"m":null}`, "n=(missing) m=(missing)"}, // precise, of no scale
+	} {
+		var e debezium.Event
+		if err := d.Decode(t.Context(), nil, []byte(plainMessage("c", c.row)), &e); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(show(e.Relation, e.New), " "); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.row, got, c.want)
+		}
+	}
+	// A tombstone's key shows no more than itself.
+	var e debezium.Event
+	if err := d.Decode(t.Context(), []byte(`{"n":"1234"}`), []byte(plainMessage("c", `{"n":"1234","m":"1.50","a":[]}`)), &e); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Decode(t.Context(), []byte(`{"n":"1234"}`), nil, &e); err != nil {
+		t.Fatal(err)
+	}
+	if e.Relation != nil && e.Old.Values[0].State != change.Missing {
+		t.Errorf("the tombstone has %q", e.Old.Values[0].Text)
 	}
 }
 
@@ -445,22 +492,20 @@ func plainMessage(op, after string) string {
 	return `{"before":null,"after":` + after + `,"source":{"version":"3.6.3.Final","connector":"postgresql","name":"shop","ts_ms":1763800000123,"snapshot":"false","db":"shopdb","sequence":"[\"24023128\",\"24023192\"]","ts_us":1763800000123456,"ts_ns":1763800000123456000,"schema":"public","table":"orders","txId":771,"lsn":24023192,"xmin":null},"transaction":null,"op":"` + op + `","ts_ms":1763800000456}`
 }
 
-// A column that may be NULL and has a default is not certain, unless NULLs are
-// known to be kept.
+// A column that may be NULL and has a default is not certain where nothing shows
+// that NULLs are kept.
 func TestWithoutASchemaADefaultIsDoubtful(t *testing.T) {
 	column := oneColumn{of: base(23), typeMod: -1}
-	for _, c := range []struct {
-		settings debezium.Settings
-		want     string
-	}{{debezium.Settings{}, "(missing)"}, {debezium.Settings{KeepsNulls: true}, "5"}} {
+	kept := strings.Replace(plainMessage("c", `{"c":5}`), `"snapshot":"false"`, `"snapshot":null`, 1)
+	for message, want := range map[string]string{plainMessage("c", `{"c":5}`): "(missing)", kept: "5"} {
 		table := column.table()
 		table.Defaulted = []string{"c"}
-		d := debezium.NewDecoder(optionsOf(nil, table, c.settings, "c"))
+		d := debezium.NewDecoder(testOptions(nil, table, "c"))
 		var e debezium.Event
-		if err := d.Decode(t.Context(), nil, []byte(plainMessage("c", `{"c":5}`)), &e); err != nil {
+		if err := d.Decode(t.Context(), nil, []byte(message), &e); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"c=" + c.want}, show(e.Relation, e.New)); diff != "" {
+		if diff := cmp.Diff([]string{"c=" + want}, show(e.Relation, e.New)); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -468,7 +513,7 @@ func TestWithoutASchemaADefaultIsDoubtful(t *testing.T) {
 
 // A snapshot takes the era off a date: 44 BC is 44 there.
 func TestADateOfASnapshotIsNotCertain(t *testing.T) {
-	column := oneColumn{of: base(1082), typeMod: -1, settings: debezium.Settings{TimePrecision: "adaptive"}}
+	column := oneColumn{of: base(1082), typeMod: -1}
 	for op, want := range map[string]string{"c": "2024-02-29", "r": "(missing)"} {
 		if got := column.read(t, nil, []byte(plainMessage(op, `{"c":19782}`))); got != want {
 			t.Errorf("op %s: got %s, want %s", op, got, want)
@@ -477,10 +522,4 @@ func TestADateOfASnapshotIsNotCertain(t *testing.T) {
 	if got := column.read(t, nil, []byte(plainMessage("r", `{"c":null}`))); got != "(null)" {
 		t.Errorf("got %s for a NULL", got)
 	}
-}
-
-func optionsOf(schemas map[uint32]string, table *debezium.Table, settings debezium.Settings, columns ...string) debezium.Options {
-	options := testOptions(schemas, table, columns...)
-	options.Settings = settings
-	return options
 }

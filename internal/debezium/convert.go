@@ -44,6 +44,12 @@ func (d *Decoder) set(v *change.Value, c *column, r raw) {
 	case ruleNumeric:
 		v.Text, ok = numericText(r.b)
 		v.State = change.Text
+	case ruleShownNumeric:
+		v.Text, ok = numericText(r.b)
+		v.State = change.Text
+		if ok {
+			d.decimals.met(v, r.b)
+		}
 	case ruleDecimal:
 		if ok = len(r.b) <= decimalBytesMax; ok {
 			d.text = appendDecimal(d.text, r.b, c.n)
@@ -82,15 +88,13 @@ func (d *Decoder) set(v *change.Value, c *column, r raw) {
 			d.setPairs(v, c)
 			return
 		}
-	case ruleBase64:
-		ok = d.decoded(base64.StdEncoding, r.b)
-	case ruleBase64URL:
-		ok = d.decoded(base64.URLEncoding, r.b)
-	case ruleHex:
-		var scratch []byte
-		if scratch, ok = d.unhex(r.b); ok {
+	case ruleShownBytes:
+		if string(r.b) == d.placeholder.text {
+			break
+		}
+		if r.b, ok = d.shownBytes(r.b); ok {
 			d.text = append(d.text, `\x`...)
-			d.text = hex.AppendEncode(d.text, scratch)
+			d.text = hex.AppendEncode(d.text, r.b)
 		}
 	default:
 		ok = false
@@ -117,29 +121,72 @@ func (d *Decoder) doubt(v *change.Value, c *column) {
 	}
 }
 
-// resolve makes what was noted missing, unless NULLs were kept.
+// begin forgets what was noted of the values of another message.
+func (d *Decoder) begin() {
+	d.text, d.doubted = d.text[:0], d.doubted[:0]
+	d.decimals.assumed, d.decimals.shown = d.decimals.assumed[:0], false
+}
+
+// resolve makes what was noted missing: what may stand for a NULL, unless NULLs
+// were kept, and numerics that may be something else, unless one of them shows
+// how they are written.
 func (d *Decoder) resolve(kept bool) {
-	if kept {
-		return
+	if !kept {
+		miss(d.doubted)
 	}
-	for _, v := range d.doubted {
+	if !d.decimals.shown {
+		miss(d.decimals.assumed)
+	}
+}
+
+func miss(values []*change.Value) {
+	for _, v := range values {
 		v.State, v.Text = change.Missing, nil
 	}
 }
 
-// decoded appends bytes that the connector wrote as text.
-func (d *Decoder) decoded(encoding *base64.Encoding, text []byte) bool {
-	scratch, err := encoding.AppendDecode(d.scratch[:0], text)
-	d.scratch = scratch
-	d.text = append(d.text, `\x`...)
-	d.text = hex.AppendEncode(d.text, scratch)
-	return err == nil
+// decimals are the numerics of a message without a schema. Its
+// decimal.handling.mode is string where one of them shows it. Else digits may be
+// the base64 of bytes, and a null NaN: precise writes both so.
+type decimals struct {
+	shown   bool
+	assumed []*change.Value // right if it is shown
 }
 
-func (d *Decoder) unhex(text []byte) (decoded []byte, ok bool) {
-	scratch, err := hex.AppendDecode(d.scratch[:0], text)
-	d.scratch = scratch
-	return scratch, err == nil
+// met notes a numeric that v has of a text.
+func (s *decimals) met(v *change.Value, text []byte) {
+	// In base64 there is no sign, no point and no underscore, and characters come
+	// by fours.
+	if len(text)%4 != 0 || bytes.ContainsAny(text, "-._") {
+		s.shown = true
+		return
+	}
+	s.assumed = append(s.assumed, v)
+}
+
+// within makes of what was noted of the elements of v, behind the first n, one
+// note of v itself.
+func (s *decimals) within(v *change.Value, n int) {
+	if len(s.assumed) > n {
+		s.assumed = append(s.assumed[:n], v)
+	}
+}
+
+// shownBytes reads bytes that were written as a text in base64, for URLs or not,
+// or in hex digits, where only one of them can be meant.
+func (d *Decoder) shownBytes(text []byte) (decoded []byte, ok bool) {
+	encoding := base64.StdEncoding
+	if bytes.ContainsAny(text, "-_") {
+		encoding = base64.URLEncoding
+	}
+	var err error
+	d.scratch, err = hex.AppendDecode(d.scratch[:0], text)
+	digits := err == nil
+	if len(text)%4 == 0 && (!digits || len(text) == 0) {
+		d.scratch, err = encoding.AppendDecode(d.scratch[:0], text)
+		return d.scratch, err == nil
+	}
+	return d.scratch, digits && len(text)%4 != 0
 }
 
 // numericNames are what Debezium calls numerics that are no numbers.

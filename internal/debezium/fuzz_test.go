@@ -132,13 +132,11 @@ func FuzzJSON(f *testing.F) {
 	f.Add([]byte(`{"ts_ms":1}`), false)
 	f.Add([]byte(`{"a":`+strings.Repeat(`[`, 5000)), false)
 	f.Add([]byte(strings.ReplaceAll(payload, `"op":"c"`, `"op":"d"`)), false)
-	settings := debezium.Settings{Binary: "bytes", TimePrecision: "adaptive", Decimal: "precise", KeepsNulls: true}
 	f.Fuzz(func(t *testing.T, message []byte, asKey bool) {
 		d := debezium.NewDecoder(debezium.Options{
-			Table:    func(_, _ string) *debezium.Table { return everyTable() },
-			Wanted:   func(_, _ string) bool { return true },
-			Compile:  func(r *change.Relation) []int { return indexes(r, everyColumn) },
-			Settings: settings,
+			Table:   func(_, _ string) *debezium.Table { return everyTable() },
+			Wanted:  func(_, _ string) bool { return true },
+			Compile: func(r *change.Relation) []int { return indexes(r, everyColumn) },
 		})
 		var e debezium.Event
 		key := []byte(`{"id":1}`)

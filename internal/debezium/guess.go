@@ -66,7 +66,7 @@ func (d *Decoder) guess(f *field) (oid uint32, how *column) {
 		return oidFloat4, d.columnBy(ruleFloat4, 0, f)
 	case f.form == formText && f.logical == logicalEnum:
 		return 0, d.columnBy(ruleAnyText, 0, f)
-	case f.form == formText && f.logical == "" && (!named || name == "CITEXT") && (d.options.Settings.Binary == "" || d.options.Settings.Binary == "bytes"):
+	case f.form == formText && f.logical == "" && (!named || name == "CITEXT"):
 		return 0, d.columnBy(ruleAnyText, 0, f)
 	case f.form == formText && f.logical == logicalUUID:
 		oid = oidUUID

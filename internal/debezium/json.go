@@ -315,7 +315,7 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 		}
 		if row == nil {
 			// A TRUNCATE: of the table as it was last, if it is known.
-			if last := d.readers[tableName{string(d.capturedText(captureSchema)), string(d.capturedText(captureTable))}]; last != nil && last.forgets == d.forgets.Load() {
+			if last := d.readers[TableName{string(d.capturedText(captureSchema)), string(d.capturedText(captureTable))}]; last != nil && last.forgets == d.forgets.Load() {
 				return d.finish(last, e)
 			}
 			row = []byte("{}")
@@ -324,8 +324,10 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 			return &Undecodable{Reason: reasonJSON, Source: d.source(nil)}
 		}
 	}
-	r = d.jsonTable(s, k)
-	d.text, d.doubted = d.text[:0], d.doubted[:0]
+	if r, err = d.jsonTable(ctx, s, k); err != nil {
+		return err
+	}
+	d.begin()
 	for _, row := range [...]struct {
 		role role
 		text []byte
@@ -352,7 +354,7 @@ type jsonPayload struct {
 // If it has no op there is nothing to apply.
 func (d *Decoder) readPayload(payload []byte, s *jsonSchema, r *reader, e *Event) (p jsonPayload) {
 	d.captured, d.message, d.unescaped = [capturedCount]captured{}, payload, d.unescaped[:0]
-	d.text, d.doubted = d.text[:0], d.doubted[:0]
+	d.begin()
 	p.inOrder = true
 	in := scanner{b: payload}
 	some, ok := in.open('{', '}')
@@ -495,26 +497,29 @@ func (d *Decoder) captureJSON(slot int, o op, t token) {
 }
 
 // jsonTable returns what reads the table that was captured.
-func (d *Decoder) jsonTable(s *jsonSchema, k *keySchema) *reader {
+func (d *Decoder) jsonTable(ctx context.Context, s *jsonSchema, k *keySchema) (*reader, error) {
 	for _, r := range s.tables {
 		if r.reads(d, k) {
 			s.last = r
-			return r
+			return r, nil
 		}
 	}
-	r := d.newReader(s.fields, k)
+	r, err := d.newReader(ctx, s.fields, k)
+	if err != nil {
+		return nil, err
+	}
 	s.last = r
 	for i, old := range s.tables {
 		if old.name == r.name {
 			s.tables[i] = r
-			return r
+			return r, nil
 		}
 	}
 	if len(s.tables) >= programsKept {
 		s.tables = nil
 	}
 	s.tables = append(s.tables, r)
-	return r
+	return r, nil
 }
 
 // readRow reads the wanted members of a row, for table r of schema s. inOrder
@@ -575,7 +580,9 @@ func integer(text []byte) (n int64, ok bool) {
 func (d *Decoder) setJSON(v *change.Value, c *column, t token) {
 	v.State, v.Text = change.Missing, nil
 	if t.kind == tokenNull {
-		v.State = c.null
+		if v.State = c.null; c.rule == ruleShownNumeric {
+			d.decimals.assumed = append(d.decimals.assumed, v)
+		}
 		return
 	}
 	var r raw
@@ -682,6 +689,7 @@ func floatBits(t token, r rule) (n int64, ok bool) {
 // setElements delivers an array.
 func (d *Decoder) setElements(v *change.Value, c *column, text []byte) {
 	d.array.begin()
+	assumed := len(d.decimals.assumed)
 	s := scanner{b: text}
 	some, ok := s.open('[', ']')
 	for some && ok {
@@ -695,6 +703,7 @@ func (d *Decoder) setElements(v *change.Value, c *column, text []byte) {
 		d.text = d.text[:mark]
 		some, ok = s.more(']')
 	}
+	d.decimals.within(v, assumed)
 	if ok {
 		d.setArray(v, c)
 	}

@@ -76,7 +76,6 @@ func TestStories(t *testing.T) {
 				}
 				return all
 			}
-			options.Settings = debezium.Settings{Binary: "bytes", TimePrecision: "adaptive_time_microseconds", Decimal: "string"}
 			s.decoder = debezium.NewDecoder(options)
 			var got strings.Builder
 			for block := range strings.SplitSeq(strings.TrimRight(string(text), "\n"), "\n\n") {

@@ -18,7 +18,7 @@ func (d *Decoder) tombstone(ctx context.Context, key []byte, e *Event) error {
 		return nil
 	}
 	r := k.of
-	e.Source = Source{r.connector, r.database, r.name.schema, r.name.table}
+	e.Source = Source{r.connector, r.database, r.name.Schema, r.name.Table}
 	if r.relation == nil {
 		return nil
 	}
@@ -26,7 +26,7 @@ func (d *Decoder) tombstone(ctx context.Context, key []byte, e *Event) error {
 		d.compileKey(k, r)
 	}
 	values := d.values(roleBefore, len(r.relation.Wanted))
-	d.doubted = d.doubted[:0]
+	d.begin()
 	if _, ok := avroID(key); ok {
 		if d.run(&k.program, key, avroHeader, values, 0) != len(key) {
 			return &Undecodable{Reason: reasonShort}

@@ -108,7 +108,7 @@ const (
 	chunkKeysMin  = 16      // of an entry whose rows nobody has seen yet
 	chunkBytesMax = 4 << 20 // of values, as far as earlier rows tell
 	chunksCalm    = 8       // loaded behind one that was too much, before the next is larger
-	looksMax      = 3       // at the lease of another
+	looksMax      = 3       // at the lease of another, or at a key whose load was refused
 	// shieldWait is how long a fill waits for the stream to pass what its load
 	// may have seen. Beyond, the key gets a shield: one more key in Redis, for
 	// guard.Shield.
@@ -380,8 +380,12 @@ func (f *filler) divide(ctx context.Context, entry int, keys []string, refusal e
 	return append(first, second...), nil
 }
 
-// passed waits a moment for the stream to pass a position of the log.
+// passed waits a moment for the stream to pass a position of the log. Where nobody
+// knows how far it is, there is nothing to wait for.
 func (f *filler) passed(ctx context.Context, insert uint64) bool {
+	if f.applied() == 0 {
+		return false
+	}
 	for began := time.Now(); f.applied() < insert; {
 		if time.Since(began) >= shieldWait || ctx.Err() != nil {
 			return false
@@ -389,6 +393,13 @@ func (f *filler) passed(ctx context.Context, insert uint64) bool {
 		sleep(ctx, shieldLook)
 	}
 	return true
+}
+
+// again reports whether a key is worth another look, after r.left: whoever has its
+// lease may not fill. Or a change of an update entry came in between; it has found
+// no value, since that was being loaded, and so asks for none.
+func (f *filler) again(entry int, r result) bool {
+	return r.outcome == busy || r.outcome == refused && f.entries[entry].OnChange == plan.Update
 }
 
 // release gives leases back, also when ctx has ended. Where that does not work

@@ -34,7 +34,8 @@ type Options struct {
 	// Workers is how many chunks may be on their way at once. Part of that they
 	// spend with Redis, so twice the number of connections keeps those busy.
 	Workers int
-	// Applied is the LSN that the stream has applied to Redis. Required.
+	// Applied is the LSN that the stream has applied to Redis, zero where that is not
+	// known, as over topics: then each value gets a shield. Required.
 	Applied func() uint64
 	// Claim is that of the owner for whom the queue loads. Required.
 	Claim func() guard.Claim
@@ -67,7 +68,7 @@ type request struct {
 	entry int
 	key   string
 	due   time.Time
-	looks int  // at the lease of another
+	looks int  // at the lease of another, or at a key whose load was refused
 	place int  // in due; -1 while a worker has it
 	again bool // asked for once more since then
 }
@@ -291,7 +292,7 @@ func (q *Queue) load(ctx context.Context, chunk []*request) {
 		case r.again:
 			r.looks = 0
 			q.putBack(r, now)
-		case results[i].outcome == busy && r.looks < looksMax:
+		case q.filler.again(entry, results[i]) && r.looks < looksMax:
 			// Whoever has the lease usually fills long before it ends.
 			r.looks++
 			q.putBack(r, now.Add(results[i].left+rand.N(10*time.Millisecond)))

@@ -482,7 +482,7 @@ func TestAShieldIsLeftOnlyWhereTheStreamIsBehind(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(3)
-				w.log = 100
+				w.log, w.applied = 100, 1
 				time.AfterFunc(test.behind, func() {
 					w.mu.Lock()
 					defer w.mu.Unlock()
@@ -496,6 +496,49 @@ func TestAShieldIsLeftOnlyWhereTheStreamIsBehind(t *testing.T) {
 					t.Errorf("filled %v, with a shield %v", filled, shield)
 				}
 			})
+		})
+	}
+}
+
+// Over topics nobody knows what of the log is applied: a wait would be for nothing,
+// and readers would wait as long.
+func TestNobodyWaitsForAStreamWhosePlaceIsNotKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(3)
+		w.log = 100
+		q := running(t, w, plan.Warm, fill.Options{})
+		q.Request(0, "product:1")
+		synctest.Wait()
+		if shield, filled := w.shields["product:1"]; !shield || !filled {
+			t.Errorf("filled %v, with a shield %v", filled, shield)
+		}
+	})
+}
+
+// A change of an update entry asks for no load of a key that is not cached, and
+// while it is being loaded it is not. A row that never rests is left to readers.
+func TestAnUpdateDuringALoadLoadsAgain(t *testing.T) {
+	for _, test := range []struct {
+		changes int
+		want    fill.Tally
+	}{{2, fill.Tally{Stored: 1}}, {100, fill.Tally{Refused: 1}}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(3)
+			n := 0
+			w.afterLoad = func() {
+				if n++; n <= test.changes {
+					w.change("1", fmt.Sprint("changed ", n))
+				}
+			}
+			q := running(t, w, plan.Update, fill.Options{})
+			q.Request(0, "product:1")
+			settle(time.Second)
+			if diff := cmp.Diff(test.want, w.tally); diff != "" {
+				t.Errorf("tally (-want +got):\n%s", diff)
+			}
+			if wrong, cached := w.wrong(); len(wrong) > 0 || cached != test.want.Stored || q.Pending() != 0 {
+				t.Errorf("%d cached, wrong %v, %d pending", cached, wrong, q.Pending())
+			}
 		})
 	}
 }

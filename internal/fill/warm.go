@@ -40,7 +40,7 @@ type WarmOptions struct {
 	RowsPerSecond int
 	// Workers is how many chunks may be on their way at once.
 	Workers int
-	// Applied is the LSN that the stream has applied to Redis. Required.
+	// Applied is that of Options. Required.
 	Applied func() uint64
 	// Claim is what the entries are for who warms. Required.
 	Claim func() guard.Claim
@@ -220,7 +220,7 @@ func (w *Warmer) load(stop, work context.Context, entry int, s *stretch) error {
 				return err
 			}
 			for i, r := range results {
-				if r.outcome == busy && looks < looksMax {
+				if w.filler.again(entry, r) && looks < looksMax {
 					left, wait = append(left, keys[i]), max(wait, r.left)
 					continue
 				}

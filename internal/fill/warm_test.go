@@ -110,6 +110,28 @@ func TestAWarmLeavesNoOldValue(t *testing.T) {
 	})
 }
 
+// A change of an update entry that comes in between finds no value to set, and asks
+// for none: the warm loads the row again.
+func TestAWarmOfAnUpdateEntryLoadsWhatHasChangedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(100)
+		changes := 0
+		w.afterLoad = func() {
+			if changes++; changes <= 3 {
+				w.change("7", fmt.Sprint("changed ", changes))
+			}
+		}
+		options := fill.WarmOptions{Applied: w.Applied, Claim: claim, Observer: w, Save: w.save, Workers: 1}
+		p, err := fill.NewWarmer(entries(t, plan.Update), w, w, w, options).Run(t.Context(), 0, fill.Progress{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wrong, cached := w.wrong(); len(wrong) > 0 || cached != 100 || p.Stored != 100 {
+			t.Errorf("%d cached, %+v, wrong %v", cached, p, wrong)
+		}
+	})
+}
+
 // What a full Redis refuses has not changed meanwhile: nobody writes it later.
 func TestAWarmCountsWhatAFullRedisRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/unstale/unstale/internal/change"
 )
@@ -31,7 +32,10 @@ type Watermark struct {
 	// included.
 	Settled change.Position
 	// Origin is change.Origin.String() of the server that Lo speaks of.
-	Origin       string
+	Origin string
+	// Ungated is an offset: what the topic holds up to there may be of a server
+	// before Origin. Zero: nothing.
+	Ungated      change.Position
 	Fingerprints Fingerprints
 	// Sweeps are those that have not ended.
 	Sweeps []Sweep
@@ -105,7 +109,7 @@ func ParseOwn(reply any) (Watermark, error) {
 	if !ok {
 		return Watermark{}, fmt.Errorf("time of script own: %v", fields[7])
 	}
-	w := Watermark{Epoch: epoch, Origin: texts[2], Now: now}
+	w := Watermark{Epoch: epoch, Now: now}
 	if err := w.read(texts); err != nil {
 		return Watermark{}, &change.Refusal{
 			Problem: fmt.Sprintf("the watermark in Redis is not what this service writes: %v", err),
@@ -115,7 +119,7 @@ func ParseOwn(reply any) (Watermark, error) {
 	return w, nil
 }
 
-// read decodes lo, settled, plan, sweeps and seen: all of the texts but the origin.
+// read decodes lo, settled, origin, plan, sweeps and seen.
 func (w *Watermark) read(texts []string) error {
 	var err error
 	if w.Lo, err = change.DecodePosition([]byte(texts[0])); err != nil {
@@ -123,6 +127,14 @@ func (w *Watermark) read(texts []string) error {
 	}
 	if w.Settled, err = change.DecodePosition([]byte(texts[1])); err != nil {
 		return fmt.Errorf("settled: %w", err)
+	}
+	var until string
+	var ungated bool
+	if w.Origin, until, ungated = strings.Cut(texts[2], ungatedUntil); ungated {
+		w.Ungated.Timeline = change.Offsets
+		if w.Ungated.LSN, err = strconv.ParseUint(until, 10, 64); err != nil {
+			return fmt.Errorf("origin: %w", err)
+		}
 	}
 	if texts[3] != "" {
 		if err := json.Unmarshal([]byte(texts[3]), &w.Fingerprints); err != nil {
@@ -157,22 +169,30 @@ type ApplyHeader struct {
 	// more.
 	Until int64
 	// Drops is the number of names to drop, Forgets, Strings, Restores and Hashes
-	// those of keys.
-	Drops, Forgets, Strings, Restores, Hashes int
+	// those of keys. Reloads are the last of Forgets: those that are to be loaded
+	// again if they are cached.
+	Drops, Forgets, Strings, Restores, Hashes, Reloads int
 }
 
 // Note is the part of a watermark that seldom changes.
 type Note struct {
 	Origin       string
+	Ungated      change.Position
 	Fingerprints Fingerprints
 	Sweeps       []Sweep
 }
+
+// ungatedUntil stands between origin and offset in the field that has both.
+const ungatedUntil = " ungated until offset "
 
 // AppendArguments appends Apply's arguments before those of the keys.
 func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 	var origin, plan, sweeps, seen string
 	if h.Note != nil {
 		origin, plan, sweeps = h.Note.Origin, encode(h.Note.Fingerprints), encode(h.Note.Sweeps)
+		if !h.Note.Ungated.IsZero() {
+			origin += ungatedUntil + strconv.FormatUint(h.Note.Ungated.LSN, 10)
+		}
 	}
 	if h.Seen != (change.Sequence{}) {
 		seen = string(h.Seen.Append(nil))
@@ -185,7 +205,7 @@ func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 		h.Owner, strconv.FormatInt(h.Epoch, 10), strconv.FormatInt(h.N, 10),
 		string(h.Lo.Append(nil)), string(h.Settled.Append(nil)),
 		origin, plan, sweeps, cluster, strconv.FormatInt(h.Until, 10),
-		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Restores), strconv.Itoa(h.Hashes), seen)
+		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Restores), strconv.Itoa(h.Hashes), seen, strconv.Itoa(h.Reloads))
 }
 
 // Applied is the reply of Apply.
@@ -193,9 +213,18 @@ type Applied struct {
 	Status string // OK, Done, Lost or Fenced
 	// Now is the master's TIME in milliseconds; zero if nothing was to be SET.
 	Now int64
-	// Refused are the numbers of the sets that became drops: strings first, in
-	// their order, from zero. Done does not tell them.
-	Refused []int
+	// Dropped are the sets that became drops, and the keys to be loaded again that
+	// were cached. Done does not tell them.
+	Dropped []Dropped
+}
+
+// Dropped is a key that was dropped.
+type Dropped struct {
+	// Number counts the keys to set, strings first and hashes behind them, and then
+	// those to be loaded again, each in their order, from zero.
+	Number int
+	// Cached: it was cached until then.
+	Cached bool
 }
 
 // ParseApply reads the reply of Apply and of ApplyValues.
@@ -214,12 +243,12 @@ func ParseApply(reply any) (a Applied, err error) {
 	for i, field := range fields[1:] {
 		n, ok := field.(int64)
 		switch {
-		case !ok || i > 0 && n < 1:
+		case !ok || i > 0 && n == 0:
 			return a, fmt.Errorf("reply of script apply: %v", reply)
 		case i == 0:
 			a.Now = n
 		default:
-			a.Refused = append(a.Refused, int(n)-1)
+			a.Dropped = append(a.Dropped, Dropped{Number: int(max(n, -n)) - 1, Cached: n < 0})
 		}
 	}
 	return a, nil

@@ -67,7 +67,8 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 			Owner: "owner", Epoch: 4, N: 9,
 			Lo: positions().Draw(t, "lo"), Settled: positions().Draw(t, "settled"),
 			Note: &guard.Note{
-				Origin: rapid.StringMatching(`[0-9/]{1,20}`).Draw(t, "origin"),
+				Origin:  rapid.StringMatching(`[0-9/]{1,20}`).Draw(t, "origin"),
+				Ungated: rapid.SampledFrom([]change.Position{{}, {Timeline: change.Offsets}, {Timeline: change.Offsets, LSN: 1<<63 - 1}}).Draw(t, "ungated"),
 				Fingerprints: rapid.MapOf(rapid.StringMatching(`[a-z<>&"é]{1,5}`), rapid.Custom(func(t *rapid.T) guard.Fingerprint {
 					return guard.Fingerprint{Key: rapid.String().Draw(t, "key"), Hash: rapid.String().Draw(t, "fingerprint")}
 				})).Draw(t, "plan"),
@@ -82,7 +83,7 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps, Seen: header.Seen, Now: 1700000000000}
+		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Ungated: header.Note.Ungated, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps, Seen: header.Seen, Now: 1700000000000}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
@@ -92,9 +93,9 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 // Without a note the script must see empty texts, which leave the fields as
 // they are; with a note that has no sweeps it must not.
 func TestANoteWithoutSweepsOverwritesThem(t *testing.T) {
-	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Restores: 5, Hashes: 4}
+	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Restores: 5, Hashes: 4, Reloads: 6}
 	lo := string(header.Lo.Append(nil))
-	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "5", "4", ""}
+	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "5", "4", "", "6"}
 	if diff := cmp.Diff(want, header.AppendArguments(nil)); diff != "" {
 		t.Errorf("without a note (-want +got):\n%s", diff)
 	}
@@ -134,6 +135,7 @@ func FuzzParseOwn(f *testing.F) {
 	f.Add(arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], "", 8)
 	f.Add("short", "", "", "null", "[]", "short", 7)
 	f.Add("", "", "", "[", "{}", "", 7)
+	f.Add("", "", "1/2/3/4 ungated until offset x", "", "", "", 8)
 	f.Add("FORMAT", "9", "", "", "", "", 2)
 	f.Fuzz(func(t *testing.T, lo, settled, origin, plan, sweeps, seen string, n int) {
 		reply := []any{int64(1), lo, settled, origin, plan, sweeps, seen, int64(n), []any{lo}}
@@ -161,7 +163,7 @@ func TestRepliesOfApply(t *testing.T) {
 		wrong bool
 	}{
 		{reply: []any{"OK", int64(0)}, want: guard.Applied{Status: guard.OK}},
-		{reply: []any{"OK", int64(17), int64(1), int64(4)}, want: guard.Applied{Status: guard.OK, Now: 17, Refused: []int{0, 3}}},
+		{reply: []any{"OK", int64(17), int64(1), int64(-4)}, want: guard.Applied{Status: guard.OK, Now: 17, Dropped: []guard.Dropped{{Number: 0}, {Number: 3, Cached: true}}}},
 		{reply: []any{"DONE"}, want: guard.Applied{Status: guard.Done}},
 		{reply: []any{"LOST"}, want: guard.Applied{Status: guard.Lost}},
 		{reply: []any{"FENCED"}, want: guard.Applied{Status: guard.Fenced}},

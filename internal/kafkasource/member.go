@@ -1,10 +1,10 @@
 package kafkasource
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/unstale/unstale/internal/change"
 )
 
 const (
@@ -36,12 +38,6 @@ const (
 // it was set by a person or by another tool.
 const committedByUs = "unstale"
 
-// A place is one partition of one topic.
-type place struct {
-	topic  string
-	number int32
-}
-
 // A member takes part in the consumer group. It fetches nothing: which partitions
 // are ours is the group's matter, where they are read from is Redis'.
 type member struct {
@@ -64,6 +60,8 @@ type member struct {
 	letGo chan struct{}
 	// due are the offsets to be committed.
 	due map[place]int64
+	// refused is what the brokers have said last in place of giving us something.
+	refused error
 	// ids are those of the topics, as they were when they were first looked at.
 	ids map[string]kadm.TopicID
 
@@ -119,7 +117,7 @@ func (m *member) add(_ context.Context, client *kgo.Client, added map[string][]i
 			m.assigned[place{topic, number}] = true
 		}
 	}
-	m.joined = true
+	m.joined, m.refused = true, nil
 	// Also if nothing is new for us: the group may have come together because a topic
 	// has another partition, and then no key of it is where it was.
 	m.change()
@@ -144,6 +142,7 @@ func (m *member) revoke(ctx context.Context, _ *kgo.Client, revoked map[string][
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.leaving)
+	m.forget()
 }
 
 // lose takes partitions away that another instance may have already. What the group
@@ -153,6 +152,12 @@ func (m *member) lose(_ context.Context, _ *kgo.Client, lost map[string][]int32)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.joined = false
+	m.forget()
+}
+
+// forget has no offset committed of what is not ours: whoever has it now is further.
+func (m *member) forget() {
+	maps.DeleteFunc(m.due, func(p place, _ int64) bool { return !m.assigned[p] && !m.leaving[p] })
 }
 
 func (m *member) remove(removed map[string][]int32, leaving bool) (letGo chan struct{}) {
@@ -193,12 +198,7 @@ func (m *member) take() (ours []place, changed <-chan struct{}, joined bool) {
 	for p := range m.assigned {
 		ours = append(ours, p)
 	}
-	slices.SortFunc(ours, func(a, b place) int {
-		if a.topic != b.topic {
-			return cmp.Compare(a.topic, b.topic)
-		}
-		return cmp.Compare(a.number, b.number)
-	})
+	slices.SortFunc(ours, place.compare)
 	if len(ours) > 0 {
 		m.letGo = make(chan struct{})
 	}
@@ -273,8 +273,44 @@ func (m *member) commitAll(ctx context.Context) {
 			return
 		case <-tick.C:
 			m.commit(ctx)
+			m.listen()
 		}
 	}
+}
+
+// listen takes what the client has to say beside records, of which it fetches none. It
+// keeps it until somebody asks.
+func (m *member) listen() {
+	var atHand context.Context // none: it waits for nothing
+	for _, failed := range m.client.PollFetches(atHand).Errors() {
+		err := failed.Err
+		if failed.Topic != "" {
+			err = fmt.Errorf("topic %s: %w", failed.Topic, err)
+		}
+		m.mu.Lock()
+		m.refused = err
+		m.mu.Unlock()
+	}
+}
+
+// refusal is what the brokers have said last in place of giving us something, nil if
+// nothing. What only a person can mend is a *change.Refusal.
+func (m *member) refusal() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case errors.Is(m.refused, kerr.GroupAuthorizationFailed):
+		return &change.Refusal{
+			Problem: fmt.Sprintf("this user may not join group %s: %v", m.group, m.refused),
+			Mend:    allowGroup(m.group),
+		}
+	case errors.Is(m.refused, kerr.InvalidSessionTimeout):
+		return &change.Refusal{
+			Problem: fmt.Sprintf("the brokers do not accept the session timeout of group %s: %v", m.group, m.refused),
+			Mend:    "set source.kafka.session_timeout between group.min.session.timeout.ms and group.max.session.timeout.ms of the brokers",
+		}
+	}
+	return m.refused
 }
 
 // commit tells the group what is due. What it cannot take now is due still.
@@ -331,73 +367,21 @@ func (m *member) remind(due map[place]int64) {
 	}
 }
 
-// A standing is where one partition begins and ends, and what the group has
-// committed.
-type standing struct {
-	place
-	topicID    [16]byte
-	partitions int // of the topic
-	start, end int64
-	committed  int64 // -1: nothing
-	byUs       bool
-}
-
 // errMadeAnew says that a topic is another one under its name. A client holds on to
 // the one that it knew, and commits nothing of the new one.
 var errMadeAnew = errors.New("a topic was deleted and made anew")
 
 // look asks the brokers about partitions.
 func (m *member) look(ctx context.Context, places []place) ([]standing, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestMax)
-	defer cancel()
-	var topics []string
-	for _, p := range places {
-		if !slices.Contains(topics, p.topic) {
-			topics = append(topics, p.topic)
-		}
-	}
-	details, err := m.admin.ListTopics(ctx, topics...)
+	standings, err := look(ctx, m.admin, m.group, places)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the topics: %w", err)
+		return nil, err
 	}
-	starts, err := m.admin.ListStartOffsets(ctx, topics...)
-	if err != nil {
-		return nil, fmt.Errorf("ask where the topics begin: %w", err)
-	}
-	ends, err := m.admin.ListEndOffsets(ctx, topics...)
-	if err != nil {
-		return nil, fmt.Errorf("ask where the topics end: %w", err)
-	}
-	committed, err := m.admin.FetchOffsets(ctx, m.group)
-	if err != nil {
-		return nil, fmt.Errorf("ask for the offsets of group %s: %w", m.group, err)
-	}
-	standings := make([]standing, len(places))
-	for i, p := range places {
-		s := standing{place: p, committed: -1}
-		detail := details[p.topic]
-		start, known := starts.Lookup(p.topic, p.number)
-		end, ends := ends.Lookup(p.topic, p.number)
-		switch {
-		case detail.Err != nil:
-			return nil, fmt.Errorf("ask for topic %s: %w", p.topic, detail.Err)
-		case !known || !ends:
-			return nil, fmt.Errorf("ask for partition %d of %s: %w", p.number, p.topic, kerr.UnknownTopicOrPartition)
-		case start.Err != nil:
-			return nil, fmt.Errorf("ask where partition %d of %s begins: %w", p.number, p.topic, start.Err)
-		case end.Err != nil:
-			return nil, fmt.Errorf("ask where partition %d of %s ends: %w", p.number, p.topic, end.Err)
-		}
-		if known, ok := m.ids[p.topic]; ok && known != detail.ID {
+	for _, s := range standings {
+		if known, ok := m.ids[s.topic]; ok && known != s.topicID {
 			return nil, errMadeAnew
 		}
-		m.ids[p.topic] = detail.ID
-		s.topicID, s.partitions = [16]byte(detail.ID), len(detail.Partitions)
-		s.start, s.end = start.Offset, end.Offset
-		if at, ok := committed.Lookup(p.topic, p.number); ok && at.Err == nil && at.At >= 0 {
-			s.committed, s.byUs = at.At, at.Metadata == committedByUs
-		}
-		standings[i] = s
+		m.ids[s.topic] = s.topicID
 	}
 	return standings, nil
 }

@@ -38,6 +38,11 @@ type Batch struct {
 	Until time.Time
 	// Pressed: a full Redis has refused the values.
 	Pressed bool
+	// Beside: it holds keys that lookups have found, and moves nothing.
+	Beside bool
+	// LookedUp is a position of the log behind all that the lookups of the batch have
+	// seen; zero: it has asked none.
+	LookedUp uint64
 	// XIDs are the transactions that must be visible before the batch may be
 	// applied.
 	XIDs []uint32
@@ -47,8 +52,10 @@ type Batch struct {
 	// CommittedAt has, for each transaction that ends in the batch, the time of
 	// its commit in microseconds since the Unix epoch.
 	CommittedAt []int64
-	// Sweeps lists each entry to be swept once.
-	Sweeps []Sweep
+	// Sweeps lists each entry to be swept once. SweptTo is the greatest LSN of the
+	// changes that ask for that.
+	Sweeps  []Sweep
+	SweptTo uint64
 	// Incomplete lists, once each, why rows could not be SET.
 	Incomplete []Incomplete
 	// Questions are to be answered by lookups, once the batch is visible: see
@@ -96,6 +103,9 @@ const (
 	// Forget unlinks the key and ends a lease; the shield that a reader has left
 	// stays.
 	Forget
+	// Reload does that too, and asks whether the key was cached: what was, the
+	// service loads again. A SetCached that may not set becomes one.
+	Reload
 	// Compare forgets a key that holds another value than the row that was read.
 	Compare
 	// Restore does that too, and writes the value where there is neither key nor
@@ -162,9 +172,9 @@ func NewBatch() *Batch {
 // Reset empties the batch.
 func (b *Batch) Reset() {
 	b.Seen = change.Sequence{}
-	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
+	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed, b.LookedUp = 0, change.Position{}, change.Position{}, nil, time.Time{}, false, 0
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete, b.Questions = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0], b.Questions[:0]
-	b.Changes, b.Effects = 0, 0
+	b.Changes, b.Effects, b.SweptTo = 0, 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
 	b.doubted, b.restores, b.open, b.openSets = 0, 0, 0, false
 	if b.values = b.values[:0]; cap(b.values) > 2*BatchBytesMax {
@@ -220,14 +230,15 @@ func (b *Batch) Effect(i int) Effect { return b.items[i].effect }
 func (b *Batch) Entry(i int) int { return b.items[i].entry }
 
 // Value returns what key i is SET to, as its entry's format has it, and the LSN
-// of the commit that did so.
+// of the change that did so (change.Change.LSN).
 func (b *Batch) Value(i int) (value []byte, lsn uint64) {
 	it := &b.items[i]
 	return b.values[it.valueStart:it.valueEnd], it.lsn
 }
 
-// Loads reports whether the service is to load key i behind the batch.
-func (b *Batch) Loads(i int) bool { return b.items[i].loads && !b.items[i].effect.sets() }
+// Loads reports whether the service is to load key i behind the batch. Of one to
+// Reload that is known when the batch is written: see Cached.
+func (b *Batch) Loads(i int) bool { return b.items[i].loads && b.items[i].effect < Reload }
 
 // Open reports whether the batch SETs for a transaction whose end it does not
 // have.
@@ -258,6 +269,11 @@ func (b *Batch) Doubt() {
 // Press makes the batch one that a full Redis takes: it writes no value.
 func (b *Batch) Press() {
 	b.Pressed = true
+	b.Disown()
+}
+
+// Disown lets the batch write no value at all, not even the rows of a snapshot.
+func (b *Batch) Disown() {
 	b.Doubt()
 	for i := range b.items {
 		if b.items[i].effect == Restore {
@@ -272,10 +288,25 @@ func (b *Batch) Writes() bool { return b.sets > 0 || b.restores > 0 }
 
 // Refuse makes the set of key i a drop, or notes that Redis did.
 func (b *Batch) Refuse(i int) {
-	if b.items[i].effect.sets() {
+	it := &b.items[i]
+	if !it.effect.sets() {
+		return
+	}
+	if it.effect == SetCached && it.loads {
+		it.effect = Reload
+	} else {
+		it.effect = Forget
+	}
+	b.sets--
+	b.doubted++
+}
+
+// Cached notes that Redis had key i, which it was to set or to reload, and has
+// dropped it.
+func (b *Batch) Cached(i int) {
+	b.Refuse(i)
+	if b.items[i].effect == Reload {
 		b.items[i].effect = Forget
-		b.sets--
-		b.doubted++
 	}
 }
 
@@ -314,8 +345,8 @@ func (b *Batch) incomplete(entry int, reason string) {
 	b.Incomplete = append(b.Incomplete, Incomplete{entry, reason})
 }
 
-// Add adds the effect on one key. value and lsn, the commit's, are for those
-// that SET.
+// Add adds the effect on one key. value and lsn, the change's, are for those that
+// SET.
 func (b *Batch) Add(key []byte, effect Effect, entry int, value []byte, lsn uint64) {
 	b.begin()
 	b.keys = append(b.keys, key...)

@@ -38,18 +38,41 @@ type Path struct {
 	Lookup *Lookup  // nil: Key
 }
 
+// Columns are those of the changed row that the path begins with.
+func (p *Path) Columns() []string {
+	if p.Lookup == nil {
+		return p.Key
+	}
+	columns := make([]string, len(p.Lookup.Arguments))
+	for i, argument := range p.Lookup.Arguments {
+		columns[i] = argument.Column
+	}
+	return columns
+}
+
 // A Lookup is a statement that finds key values for many rows at once. Its
 // parameters are text arrays of equal length, one for each argument; its rows are
 // texts, one for each placeholder.
 type Lookup struct {
-	SQL       string
-	Arguments []Argument
+	SQL       string     `json:"sql"`
+	Arguments []Argument `json:"arguments"`
+	// Through are the tables that it reads, in the order of the statement.
+	Through []Through `json:"through"`
+}
+
+// Through is a table on the way of a lookup.
+type Through struct {
+	Schema string `json:"schema"`
+	Table  string `json:"table"`
+	// Columns are those that an equality ties to the row or to another table: one
+	// of them had better be indexed.
+	Columns []string `json:"columns"`
 }
 
 // An Argument is a column of the changed row.
 type Argument struct {
-	Column string
-	Type   string // as PostgreSQL spells it
+	Column string `json:"column"`
+	Type   string `json:"type"` // as PostgreSQL spells it
 }
 
 // Op of a Predicate.

@@ -28,8 +28,10 @@ type EntryLookup struct {
 // Lookups returns those of all entries. Batches name one by its index.
 func (p *Planner) Lookups() []EntryLookup { return p.lookups }
 
-// Found adds the drop of the key that a lookup has found for these values.
-func (p *Planner) Found(b *Batch, lookup int, values [][]byte) {
+// Found adds the drop of the key that a lookup has found for these values; loads: the
+// service is to load it again, if its entry is refreshed. It may be called beside the
+// other methods.
+func (p *Planner) Found(b *Batch, lookup int, values [][]byte, loads bool) {
 	number := p.lookups[lookup].Entry
 	e := &p.entries[number]
 	b.begin()
@@ -41,7 +43,7 @@ func (p *Planner) Found(b *Batch, lookup int, values [][]byte) {
 		b.keys = e.Key.AppendValue(e.Key.AppendLiteral(b.keys, i), value)
 	}
 	b.keys = e.Key.AppendLiteral(b.keys, len(values))
-	b.end(item{entry: number, effect: Drop, loads: e.Loads()})
+	b.end(item{entry: number, effect: Drop, loads: loads && e.Loads()})
 }
 
 // dependencyProgram is a Dependency compiled for one description of its table.
@@ -81,16 +83,11 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 		path := &d.Paths[i]
 		compiled := pathProgram{asks: path.Lookup}
 		compiled.keyProgram = keyProgram{number: number, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: d.Partitioned}
-		names := path.Key
 		if path.Lookup != nil {
 			compiled.lookup = slices.IndexFunc(p.lookups, func(l EntryLookup) bool { return l.Lookup == path.Lookup })
-			names = nil
-			for _, argument := range path.Lookup.Arguments {
-				names = append(names, argument.Column)
-			}
 		}
 		var places []int
-		for _, name := range names {
+		for _, name := range path.Columns() {
 			at := column(name)
 			places = append(places, at)
 			compiled.identified = compiled.identified && at >= 0 && r.Columns[at].Identifies

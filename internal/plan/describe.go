@@ -12,9 +12,11 @@ import (
 const (
 	drop      = "drop"
 	load      = "drop, then load"
+	reload    = "drop, then load if it was cached"
 	set       = "set"
 	setCached = "set if cached"
 	sweep     = "sweep"
+	lookup    = "look up, then drop"
 )
 
 // Rule says what one kind of change to a table does to the keys of one entry.
@@ -28,6 +30,15 @@ type Rule struct {
 	Key    string `json:"key"`          // template of the keys
 	Of     string `json:"of,omitempty"` // which version of the row gives the key
 	Entry  string `json:"entry"`
+
+	// What else there is to say where the key follows from a query. Op is any then:
+	// insert, update of Columns, and delete do the same, for the old row and the new;
+	// a truncate sweeps.
+	Alias  string  `json:"alias,omitempty"`  // what the query calls the table
+	Where  string  `json:"where,omitempty"`  // rows that do not pass are spared
+	By     string  `json:"by,omitempty"`     // the columns of the row that the key follows from
+	Why    string  `json:"why,omitempty"`    // of a sweep
+	Lookup *Lookup `json:"lookup,omitempty"` // else the columns are the key
 }
 
 // Rules lists what changes do, by table in the order of the entries.
@@ -35,8 +46,11 @@ func (p *Planner) Rules() []Rule {
 	var rules []Rule
 	described := map[tableName]bool{}
 	for i := range p.entries {
+		for j := range p.entries[i].Dependencies {
+			rules = append(rules, p.entries[i].dependencyRules(&p.entries[i].Dependencies[j])...)
+		}
 		name := tableName{p.entries[i].Schema, p.entries[i].Table}
-		if described[name] {
+		if described[name] || name == (tableName{}) {
 			continue
 		}
 		described[name] = true
@@ -45,6 +59,29 @@ func (p *Planner) Rules() []Rule {
 				rules = append(rules, e.rules()...)
 			}
 		}
+	}
+	return rules
+}
+
+func (e *Entry) dependencyRules(d *Dependency) []Rule {
+	rule := Rule{
+		Table: d.Schema + "." + d.Table, Op: "any", Columns: strings.Join(d.Columns, ", "), Effect: sweep,
+		Key: e.Key.String(), Entry: e.Name, Alias: d.Alias, Why: d.Why,
+	}
+	if d.Where != nil {
+		rule.Where = d.Where.String()
+	}
+	if len(d.Paths) == 0 {
+		return []Rule{rule}
+	}
+	var rules []Rule
+	for i := range d.Paths {
+		path := &d.Paths[i]
+		rule.Effect, rule.Lookup, rule.By = drop, path.Lookup, strings.Join(path.Columns(), ", ")
+		if path.Lookup != nil {
+			rule.Effect = lookup
+		}
+		rules = append(rules, rule)
 	}
 	return rules
 }
@@ -73,7 +110,7 @@ func (e *Entry) rules() []Rule {
 
 // Outcome of one change, for people.
 type Outcome struct {
-	Effect string `json:"effect"` // as that of a Rule
+	Effect string `json:"effect"` // as that of a Rule, or drop, then load if it was cached
 	Key    string `json:"key"`    // the key, or the template of the keys
 	// What is set: a text, or the fields of a hash.
 	Value  string  `json:"value,omitempty"`
@@ -95,6 +132,18 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 	for i := range b.Len() {
 		effects = append(effects, p.outcome(b, i))
 	}
+	for _, q := range b.Questions {
+		found := p.lookups[q.Lookup]
+		var by []string
+		for i, argument := range found.Arguments {
+			text := "NULL"
+			if q.Arguments[i].Valid {
+				text = q.Arguments[i].Text
+			}
+			by = append(by, argument.Column+" = "+text)
+		}
+		effects = append(effects, Outcome{Effect: lookup, Key: p.entries[found.Entry].Key.String(), Reason: strings.Join(by, ", ")})
+	}
 	for _, s := range b.Sweeps {
 		reason := s.Reason
 		if reason == "" {
@@ -108,8 +157,11 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 // outcome describes key i of a batch that holds one change.
 func (p *Planner) outcome(b *Batch, i int) Outcome {
 	o := Outcome{Effect: drop, Key: string(b.Key(i))}
-	if b.Loads(i) {
+	switch {
+	case b.Loads(i):
 		o.Effect = load
+	case b.Effect(i) == Reload:
+		o.Effect = reload
 	}
 	if !b.Effect(i).sets() {
 		// The key of the old row stands before that of the new, which is the one

@@ -25,8 +25,11 @@ type Entry struct {
 	Key    *guard.Template
 	Schema string
 	Table  string
-	// Dependencies are those of a query's results; Schema and Table are empty then.
+	// Dependencies are those of the results of Query; Schema and Table are empty then.
 	Dependencies []Dependency
+	Query        string
+	Load         string // Query, as a database.Load has it
+	Many         bool   // its result has any number of rows; else one at most
 	// Partitioned: changes to the rows of partitions arrive under this table's
 	// name, each with the replica identity of its partition.
 	Partitioned bool
@@ -55,7 +58,8 @@ type OnChange uint8
 const (
 	// Invalidate drops it: the next reader loads.
 	Invalidate OnChange = iota
-	// Update SETs it from the change if it is cached.
+	// Update SETs it from the change if it is cached. Where a change may not SET
+	// the service loads it again.
 	Update
 	// Warm SETs it from the change, cached or not.
 	Warm
@@ -67,8 +71,9 @@ const (
 // shields then, and its drops keep them.
 func (e *Entry) Sets() bool { return e.OnChange == Update || e.OnChange == Warm }
 
-// Loads reports whether the service loads what a change has dropped.
-func (e *Entry) Loads() bool { return e.OnChange == Warm || e.OnChange == Refresh }
+// Loads reports whether the service loads what a change has dropped; of Update,
+// what was cached until then. Without a database it can load nothing.
+func (e *Entry) Loads() bool { return e.OnChange != Invalidate && !e.Undescribed }
 
 // Shapes are those of the tables of the entries, in their order.
 type Shapes []value.Shape
@@ -116,6 +121,9 @@ type keyProgram struct {
 	// always shows its old row: one without comes from a partition with another
 	// identity.
 	identified bool
+	// ordered: the changes that concern one key are in one stream, also where those
+	// of the table are spread over several.
+	ordered bool
 	// nullsUnknown: a NULL in an old row may stand for a value that the
 	// partition's identity did not give.
 	nullsUnknown bool
@@ -176,7 +184,7 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
-		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: e.Partitioned}
+		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
 		var alphabets []guard.Alphabet
 		for _, name := range e.Key.Columns() {
 			at := columnOf(r, name)
@@ -292,6 +300,18 @@ func columnOf(r *change.Relation, name string) int {
 	return slices.IndexFunc(r.Columns, func(c change.Column) bool { return c.Name == name })
 }
 
+// ordered reports whether rows with the same key have the same Keyed columns.
+func ordered(r *change.Relation, key []string) bool {
+	keyed := false
+	for _, c := range r.Columns {
+		if c.Keyed && !slices.Contains(key, c.Name) {
+			return false
+		}
+		keyed = keyed || c.Keyed
+	}
+	return keyed
+}
+
 // sameShape reports whether a cached row looks the same under both.
 func sameShape(a, b *change.Relation) bool {
 	return a.OID == b.OID && slices.EqualFunc(a.Columns, b.Columns, func(x, y change.Column) bool {
@@ -302,6 +322,15 @@ func sameShape(a, b *change.Relation) bool {
 // Plan adds the effects of c to b, and moves b's end to c's position.
 func (p *Planner) Plan(c *change.Change, b *Batch) {
 	p.learn()
+	sweeps := len(b.Sweeps)
+	p.plan(c, b)
+	// Of an entry that is swept already a second TRUNCATE shows in nothing else.
+	if len(b.Sweeps) > sweeps || c.Op == change.Truncate {
+		b.SweptTo = max(b.SweptTo, c.LSN)
+	}
+}
+
+func (p *Planner) plan(c *change.Change, b *Batch) {
 	b.moveTo(c)
 	if c.Relation == nil {
 		p.planAll(c, b)
@@ -377,7 +406,7 @@ func (k *keyProgram) put(c *change.Change, b *Batch) {
 	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads() && c.Scan == change.Streamed, lsn: c.LSN, xid: c.XID, committedAt: c.CommittedAt, valueStart: len(b.values)}
 	switch {
 	case !k.entry.Sets():
-	case c.Again, c.Scan != change.Streamed && k.entry.Hash:
+	case c.Again, c.Spread && !k.ordered, c.Scan != change.Streamed && k.entry.Hash:
 		b.doubted++
 	default:
 		reason := k.render(&c.New, b)
@@ -395,6 +424,9 @@ func (k *keyProgram) put(c *change.Change, b *Batch) {
 		default:
 			it.effect = Set
 		}
+	}
+	if it.effect == Forget && it.loads && k.entry.OnChange == Update {
+		it.effect = Reload
 	}
 	b.end(it)
 }

@@ -134,7 +134,7 @@ func (s *story) flush() {
 	for i := range s.batch.Len() {
 		said := "drop"
 		switch s.batch.Effect(i) {
-		case plan.Forget:
+		case plan.Forget, plan.Reload:
 			said = "forget"
 		case plan.Set:
 			said = "set"
@@ -146,6 +146,8 @@ func (s *story) flush() {
 		switch {
 		case s.batch.Loads(i):
 			s.output.WriteString(", load it again")
+		case s.batch.Effect(i) == plan.Reload:
+			s.output.WriteString(", load it again if it was cached")
 		case !strings.HasPrefix(said, "set"):
 		case s.entries[s.batch.Entry(i)].Hash:
 			fmt.Fprintf(&s.output, " at %d =", lsn)
@@ -185,6 +187,8 @@ func (s *story) entry(words []string) {
 			e.Columns = list(value)
 		case "format":
 			e.Hash = value == "hash"
+		case "database":
+			e.Undescribed = value == "none"
 		default:
 			s.t.Fatalf("unknown option %q", option)
 		}

@@ -110,13 +110,19 @@ func (q *Query) At(character int, text, mend string) *Error {
 // WithoutParameters is the SQL with a NULL of its type for each parameter: what reads
 // the same columns, and may be a view.
 func (q *Query) WithoutParameters(types []Type) string {
+	return q.With(func(i int) string { return "(NULL::" + types[i].Name + ")" })
+}
+
+// With is the SQL with an expression in place of each parameter. Neither sees names of
+// the other if those of the expressions have a table that the query does not name.
+func (q *Query) With(expression func(parameter int) string) string {
 	var places []*pg.ParamRef
 	q.eachParameter(func(ref *pg.ParamRef) { places = append(places, ref) })
 	slices.SortFunc(places, func(a, b *pg.ParamRef) int { return cmp.Compare(a.Location, b.Location) })
 	var sql strings.Builder
 	at := 0
 	for _, ref := range places {
-		fmt.Fprintf(&sql, "%s(NULL::%s)", q.SQL[at:ref.Location], types[ref.Number-1].Name)
+		sql.WriteString(q.SQL[at:ref.Location] + expression(int(ref.Number)-1))
 		at = int(ref.Location) + len(fmt.Sprintf("$%d", ref.Number))
 	}
 	return sql.String() + q.SQL[at:]

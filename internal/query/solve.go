@@ -366,10 +366,29 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 	if len(w.arguments) == 0 {
 		return nil, "no column of its rows leads on"
 	}
+	lookup := &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}
 	for _, it := range with {
 		r.asks[it] = true
+		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
 	}
-	return &plan.Path{Lookup: &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}}, ""
+	return &plan.Path{Lookup: lookup}, ""
+}
+
+// joined are the columns of a table that equalities tie to others of the tables.
+func joined(usable []*conjunct, of *item, with []*item) []string {
+	var columns []string
+	for _, c := range usable {
+		for _, sides := range [][2]*scalar{{c.left, c.right}, {c.right, c.left}} {
+			if sides[0] == nil || sides[1] == nil {
+				continue
+			}
+			at, other := sides[0].column(), sides[1].column()
+			if at != nil && other != nil && at.item == of && other.item != of && slices.Contains(with, other.item) && !slices.Contains(columns, at.name) {
+				columns = append(columns, at.name)
+			}
+		}
+	}
+	return columns
 }
 
 // takeable reports whether the column's values can be given to a statement in an

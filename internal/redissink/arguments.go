@@ -20,7 +20,7 @@ type arguments struct {
 	values  []any
 
 	// The items of the batch at hand, by what happens to them.
-	drop, forget, set, restore, setHash []int
+	drop, forget, reload, set, restore, setHash []int
 }
 
 func (a *arguments) reset() {
@@ -28,14 +28,16 @@ func (a *arguments) reset() {
 }
 
 // apply returns the EVALSHA of one batch, and leaves the sets in a.set and
-// a.setHash, in the order in which the script counts them.
+// a.setHash, in the order in which the script counts them, and those behind them
+// in a.reload.
 func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Batch, entries []plan.Entry) []any {
 	a.sort(b, entries)
 	script := guard.Apply
 	if b.Writes() {
 		script = guard.ApplyValues
 	}
-	header.Forgets, header.Strings, header.Restores, header.Hashes = len(a.forget), len(a.set), len(a.restore), len(a.setHash)
+	header.Forgets, header.Reloads = len(a.forget)+len(a.reload), len(a.reload)
+	header.Strings, header.Restores, header.Hashes = len(a.set), len(a.restore), len(a.setHash)
 
 	first := len(a.strings)
 	a.strings = append(a.strings, "EVALSHA", script.SHA, "1", watermark)
@@ -46,7 +48,9 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 	header.Drops = len(a.ends)
 	header.AppendArguments(a.strings[:head]) // in place: now the number is known
 	a.addKeys(b, a.forget)
+	a.addKeys(b, a.reload)
 	a.addSideKeys(b, a.forget)
+	a.addSideKeys(b, a.reload)
 	a.addSets(b, a.set, entries)
 	a.addOrders(b, a.set)
 	a.addValues(b, a.set)
@@ -86,13 +90,16 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 // sort finds what happens to each key. A key that can have no side key has no
 // lease and no shield, so it is only ever dropped.
 func (a *arguments) sort(b *plan.Batch, entries []plan.Entry) {
-	a.drop, a.forget, a.set, a.restore, a.setHash = a.drop[:0], a.forget[:0], a.set[:0], a.restore[:0], a.setHash[:0]
+	a.drop, a.forget, a.reload = a.drop[:0], a.forget[:0], a.reload[:0]
+	a.set, a.restore, a.setHash = a.set[:0], a.restore[:0], a.setHash[:0]
 	for i := range b.Len() {
 		list := &a.drop
 		switch effect := b.Effect(i); {
 		case effect == plan.Drop || !a.hasSideKey(b.Key(i)):
 		case effect == plan.Forget:
 			list = &a.forget
+		case effect == plan.Reload:
+			list = &a.reload
 		case effect == plan.Compare, effect == plan.Restore:
 			list = &a.restore
 		case entries[b.Entry(i)].Hash:

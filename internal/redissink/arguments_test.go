@@ -64,18 +64,20 @@ func TestEachEffectHasItsPlace(t *testing.T) {
 	b.Add([]byte("a}b"), plan.Set, 1, []byte("{}"), 4) // can have no shield
 	b.Add([]byte("s1"), plan.Set, 1, []byte("{2}"), 5)
 	b.Add([]byte("r1"), plan.Restore, 1, []byte("{3}"), 6)
+	b.Add([]byte("l"), plan.Reload, 1, nil, 0)
+	b.Add([]byte("f2"), plan.Forget, 1, nil, 0)
 	b.Add([]byte("r2"), plan.Compare, 1, []byte("{4}"), 7)
 	var a arguments
 	command := a.apply("mark", guard.ApplyHeader{}, b, entries)
 	var got []string
-	for _, argument := range command[4+headerFields-6:] {
+	for _, argument := range command[4+headerFields-7:] {
 		got = append(got, *argument.(*string))
 	}
 	ttl := func(key string) string { return fmt.Sprint(guard.SpreadTTL(key, time.Second).Milliseconds()) }
 	want := []string{
-		"3", "1", "2", "2", "1", "",
+		"3", "3", "2", "2", "1", "", "1",
 		"d", "a}b", "{d}:l",
-		"f", "{f}:l",
+		"f", "f2", "l", "{f}:l", "{f2}:l", "{l}:l",
 		"s1", "s2", "{s1}:l", "{s2}:l", ttl("s1"), "-" + ttl("s2"), "\x00\x00\x00\x00\x00\x00\x00\x05", "\x00\x00\x00\x00\x00\x00\x00\x03", "{2}", "{1}",
 		"r1", "r2", "{r1}:l", "{r2}:l", ttl("r1"), "-" + ttl("r2"), "{3}", "{4}",
 		"h", "{h}:l", "-" + ttl("h"), "\x00\x00\x00\x00\x00\x00\x00\x02", "2", "a", "xy", "b", "",

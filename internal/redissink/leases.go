@@ -156,18 +156,27 @@ func (l *Leases) run(ctx context.Context, script guard.Script, keys []string, ca
 	}
 }
 
-// Watermark reads that of a stream, without owning it. ok is false if there is
-// none.
-func (l *Leases) Watermark(ctx context.Context, stream string) (mark guard.Watermark, ok bool, err error) {
-	key := guard.WatermarkKey(0, stream)
-	values, err := l.client.HMGet(ctx, key, guard.WatermarkFields...).Result()
-	if err == nil {
-		mark, ok, err = guard.ParseWatermark(values)
+// Watermarks reads those of streams, without owning them; nil: there is none.
+func (l *Leases) Watermarks(ctx context.Context, streams []string) ([]*guard.Watermark, error) {
+	pipe := l.client.Pipeline()
+	replies := make([]*redis.SliceCmd, len(streams))
+	for i, stream := range streams {
+		replies[i] = pipe.HMGet(ctx, guard.WatermarkKey(0, stream), guard.WatermarkFields...)
 	}
-	if err != nil {
-		return mark, false, fmt.Errorf("read watermark %s: %w", key, err)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("read the watermarks: %w", err)
 	}
-	return mark, ok, nil
+	marks := make([]*guard.Watermark, len(streams))
+	for i, reply := range replies {
+		mark, ok, err := guard.ParseWatermark(reply.Val())
+		if err != nil {
+			return nil, fmt.Errorf("read watermark %s: %w", guard.WatermarkKey(0, streams[i]), err)
+		}
+		if ok {
+			marks[i] = &mark
+		}
+	}
+	return marks, nil
 }
 
 // progressTTL is how long the progress of a warm that was interrupted is kept.

@@ -168,7 +168,8 @@ func (s *Sink) load(ctx context.Context) error {
 // Write sends batches in one round trip. The batches of a stream behind a failed
 // one have failed too: Redis refuses a batch whose number does not follow. Those of
 // other streams may be in; when they are sent again, under the same numbers, nothing
-// happens. The sets that Redis made drops, or may have, are noted in their batch.
+// happens. The sets that Redis made drops, or may have, are noted in their batch, and
+// which of the keys that it dropped were cached.
 func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
 	for loaded := false; ; {
 		n, err := s.write(ctx, batches[written:])
@@ -198,7 +199,7 @@ func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, e
 func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
 	s.arguments.reset()
 	pipe := s.client.Pipeline()
-	sets := make([][]int, len(batches))
+	told := make([][]int, len(batches))
 	clear(s.sent)
 	for i, b := range batches {
 		st := &s.streams[b.Stream]
@@ -207,9 +208,7 @@ func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, e
 			Owner: s.owner, Epoch: st.epoch, N: st.n + s.sent[b.Stream],
 			Lo: b.End, Settled: b.Settled, Note: b.Note, Seen: b.Seen, Until: s.clock.when(b.Until),
 		}, b, s.options.Entries)...)
-		if b.Sets() > 0 {
-			sets[i] = slices.Concat(s.arguments.set, s.arguments.setHash)
-		}
+		told[i] = slices.Concat(s.arguments.set, s.arguments.setHash, s.arguments.reload)
 	}
 	sent := time.Now()
 	// The commands hold their own errors, and each is looked at.
@@ -220,7 +219,7 @@ func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, e
 	}
 	var drifted error
 	for i, reply := range replies {
-		if err := s.confirm(reply.(*redis.Cmd), batches[i], sets[i], sent, received); errors.Is(err, guard.ErrClock) {
+		if err := s.confirm(reply.(*redis.Cmd), batches[i], told[i], sent, received); errors.Is(err, guard.ErrClock) {
 			drifted = err // the batch is in
 		} else if err != nil {
 			if drifted == nil {
@@ -234,9 +233,9 @@ func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, e
 	return len(batches), drifted
 }
 
-// confirm reads the reply to one batch, which came in between. sets are its items
-// that were to be SET, as the script counts them.
-func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, sets []int, sent, received time.Time) error {
+// confirm reads the reply to one batch, which came in between. told are its items
+// of which it tells something, as the script counts them.
+func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, told []int, sent, received time.Time) error {
 	answer, err := reply.Result()
 	if err != nil {
 		return err
@@ -254,11 +253,15 @@ func (s *Sink) confirm(reply *redis.Cmd, b *plan.Batch, sets []int, sent, receiv
 		b.Doubt() // what became of its sets was in the reply that was lost
 	}
 	s.streams[b.Stream].n++
-	for _, i := range applied.Refused {
-		if i >= len(sets) {
-			return fmt.Errorf("reply of script apply: set %d of %d was refused", i+1, len(sets))
+	for _, dropped := range applied.Dropped {
+		switch {
+		case dropped.Number >= len(told):
+			return fmt.Errorf("reply of script apply: it tells of key %d of %d", dropped.Number+1, len(told))
+		case dropped.Cached:
+			b.Cached(told[dropped.Number])
+		default:
+			b.Refuse(told[dropped.Number])
 		}
-		b.Refuse(sets[i])
 	}
 	if applied.Now > 0 {
 		return s.clock.set(applied.Now, sent, received)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // A connectorFixture has a connector that the configuration makes.
@@ -178,4 +180,103 @@ func TestConnectorThatSomebodyHasChangedIsMended(t *testing.T) {
 	}
 	i.eventually("what was never sent is not in the cache", func() bool { return len(f.different("warm")) == 0 })
 	i.stop()
+}
+
+// A publication that is there already may send a partitioned table under the names
+// of its partitions, which the connector's list of tables leaves out. The setting of
+// the connector changes nothing of that.
+func TestAPublicationThatTearsATableIsSaid(t *testing.T) {
+	t.Parallel()
+	f := newConnectorFixture(t, jsonWithSchemas)
+	f.exec("CREATE TABLE orders (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)")
+	f.exec("CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (100)")
+	f.exec("CREATE PUBLICATION " + f.slot + " FOR TABLE orders")
+	text := strings.Replace(f.text, "table: products", "table: orders", 1)
+	f.path, _ = writeConfig(t, text)
+	alone := regexp.MustCompile(`(?m)^    connect: .*\n`).ReplaceAllString(text, "")
+	unnamed, _ := writeConfig(t, alone)
+
+	const torn = "the changes of public.orders come under the names of their partitions, and the connector's lists leave out public.orders_1"
+	f.says("connector apply", 1, "created", "left: publication.name is "+f.slot, torn, "SET (publish_via_partition_root = true);", "RUNNING")
+	f.says("check", 1, "error: publication "+f.slot+": it publishes the changes of", "publish_via_partition_root = true")
+	if out, _, _ := unstaleCommand(t, "check", "--config", unnamed); !strings.Contains(out, "advice: publication "+f.slot+": it publishes the changes of public.orders under the names of its partitions") {
+		t.Errorf("check does not say it where nobody has named the connector:\n%s", out)
+	}
+
+	f.exec("ALTER PUBLICATION " + f.slot + " SET (publish_via_partition_root = true)")
+	f.says("connector apply", 0, "nothing to change", "RUNNING")
+	f.reset(map[string]string{"publish.via.partition.root": "false"})
+	f.says("check", 0, "advice: connector "+f.slot+": publish.via.partition.root is false", "makes anew", "publish.via.partition.root=true")
+	for _, path := range []string{f.path, unnamed} {
+		if out, _, _ := unstaleCommand(t, "check", "--config", path); strings.Contains(out, "names of its partitions") {
+			t.Errorf("check says it all the same:\n%s", out)
+		}
+	}
+}
+
+// What a database or a role sets for its sessions changes what Debezium sends, and
+// no record shows it: check does, and what it prints mends it.
+func TestSettingsOfTheConnectorsSessionsAreFound(t *testing.T) {
+	t.Parallel()
+	f := newConnectorFixture(t, jsonWithSchemas)
+	f.exec("ALTER TABLE products ADD raw bytea, ADD ratio float8, ADD span interval, ADD day date, ADD at timestamptz")
+	in := "IN DATABASE " + f.slot
+	f.exec("ALTER DATABASE " + f.slot + " SET bytea_output = escape")
+	f.exec("ALTER ROLE CURRENT_USER " + in + " SET extra_float_digits = 0")
+	f.exec("ALTER ROLE CURRENT_USER " + in + " SET IntervalStyle = sql_standard")
+	// Those that the connector's driver sets itself.
+	f.exec("ALTER ROLE CURRENT_USER " + in + " SET DateStyle = 'German, DMY'")
+	f.exec("ALTER ROLE CURRENT_USER " + in + " SET TimeZone = 'Asia/Tokyo'")
+	f.says("connector apply", 0, "created", "RUNNING")
+	topic := f.slot + ".public.products"
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.kafka.Brokers()), kgo.ConsumeTopics(topic), kgo.UnknownTopicRetries(-1), kgo.MetadataMinAge(50*time.Millisecond))
+	check(t, err)
+	t.Cleanup(client.Close)
+	sent := func(id int) (row struct {
+		ID    int
+		Raw   string
+		Ratio float64
+		Span  string
+		Day   int
+		At    string
+	}) {
+		f.exec(`INSERT INTO products VALUES ($1, 'a', 1, '\x00ff6162', 0.1::float8 + 0.2::float8, '1 year 2 days 03:00:00', '2024-02-03', '2024-02-03 04:05:06+00')`, id)
+		for ctx := within(t, time.Minute); ; {
+			for _, record := range client.PollFetches(ctx).Records() {
+				var message struct {
+					Payload struct{ After json.RawMessage }
+				}
+				check(t, json.Unmarshal(record.Value, &message))
+				if check(t, json.Unmarshal(message.Payload.After, &row)); row.ID == id {
+					return row
+				}
+			}
+			check(t, ctx.Err())
+		}
+	}
+	want := sent(100)
+	if want.Raw == "AP9hYg==" || want.Ratio != 0.3 || want.Span != "P0Y0M0DT3H0M0S" || want.Day != 19756 || want.At != "2024-02-03T04:05:06.000000Z" {
+		t.Errorf("it sends %+v, which is not what the settings are known to do", want)
+	}
+
+	said := f.says("check", 1,
+		"bytea_output = escape: connector "+f.slot+" sends other bytes than public.products.raw has",
+		"extra_float_digits = 0: connector "+f.slot+" sends rounded numbers in place of public.products.ratio",
+		"intervalstyle = sql_standard: connector "+f.slot+" sends public.products.span without")
+	statements := regexp.MustCompile(`(?m)^ +(ALTER ROLE .*;)$`).FindAllStringSubmatch(said, -1)
+	if len(statements) != 3 {
+		t.Fatalf("check has %d statements:\n%s", len(statements), said)
+	}
+	f.says("run", 1, "bytea_output = escape", statements[0][1])
+	for _, s := range statements {
+		f.exec(s[1])
+	}
+	f.says("connector restart --all", 0, "RUNNING", "RUNNING")
+	want.ID, want.Raw, want.Ratio, want.Span = 101, "AP9hYg==", 0.30000000000000004, "P1Y0M2DT3H0M0S"
+	if got := sent(101); got != want {
+		t.Errorf("it sends %+v, want %+v", got, want)
+	}
+	if out, _, _ := unstaleCommand(t, "check", "--config", f.path); strings.Contains(out, "its sessions have") || strings.Contains(out, "dead letters") {
+		t.Errorf("check still has something to say:\n%s", out)
+	}
 }

@@ -62,7 +62,6 @@ var (
 type conversion struct {
 	name     string
 	settings map[string]string // of the connector
-	decoder  debezium.Settings // what the messages do not show
 	inexact  []string          // what is not exact this way
 }
 
@@ -79,12 +78,12 @@ func conversions(registry *stack.Registry) []conversion {
 		{name: "avro2", settings: with(registry.AvroConverters(),
 			"decimal.handling.mode", "precise", "hstore.handling.mode", "map", "binary.handling.mode", "base64", "time.precision.mode", "adaptive",
 			"field.name.adjustment.mode", "avro_unicode", "unavailable.value.placeholder", "(not touched)"),
-			decoder: debezium.Settings{Binary: "base64"},
 			inexact: []string{"numeric", "numeric[]", "numeric(12,3)[]"}},
 		// A NULL shows as the default.
 		{name: "json", settings: with(stack.JSONConverters(true), "key.converter.replace.null.with.default", "true", "value.converter.replace.null.with.default", "true")},
-		{name: "plain", settings: with(stack.JSONConverters(false), "binary.handling.mode", "hex", "time.precision.mode", "adaptive"),
-			decoder: debezium.Settings{Binary: "hex", TimePrecision: "adaptive", Decimal: "string"}},
+		// Nothing in a message says what the connector was told.
+		{name: "plain", settings: with(stack.JSONConverters(false), "binary.handling.mode", "base64-url-safe", "time.precision.mode", "connect"),
+			inexact: []string{"time", "time(2)", "timestamp", "timestamp(3)", "information_schema.time_stamp"}},
 	}
 }
 
@@ -251,7 +250,6 @@ func (d *debeziumValues) start() {
 				return wanted
 			},
 			Placeholder: settings["unavailable.value.placeholder"],
-			Settings:    c.decoder,
 		})
 		d.readers = append(d.readers, reader)
 	}

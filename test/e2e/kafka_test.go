@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -304,6 +305,66 @@ func TestChangesComeThroughDebeziumAndKafka(t *testing.T) {
 	f.exec("DELETE FROM products WHERE id = 2")
 	f.exec("INSERT INTO products VALUES (22, NULL, NULL)")
 	i.eventually("every row is cached, and no other", func() bool { return len(f.different("warm")) == 0 })
+	i.stop()
+}
+
+// A URL without the name of a database leads to that of the user's name. Which it
+// is, the database says: records of another one with the same table concern nobody.
+func TestTheDatabaseSaysItselfWhichItIs(t *testing.T) {
+	f := newLetterFixture(t)
+	f.exec(fmt.Sprintf("CREATE ROLE %[1]s SUPERUSER LOGIN", f.slot))
+	defer f.exec(fmt.Sprintf("DROP ROLE %s", f.slot))
+	server, err := url.Parse(as(f.slot, f.url))
+	check(t, err)
+	server.Path = ""
+	i := startInstance(t, strings.Replace(f.config(10), f.url, server.String(), 1))
+	i.waitReady()
+	f.cache("product:1")
+	f.cache("product:2")
+	key, value := f.updated(1)
+	f.produce(key, strings.Replace(value, fmt.Sprintf(`"db":%q`, f.slot), `"db":"other"`, 1))
+	f.produce(f.updated(2))
+	i.eventually("ours is dropped", func() bool { return !f.cached("product:2") })
+	if !f.cached("product:1") || i.said("records of another database are passed over") != 1 {
+		t.Errorf("the record of another database has dropped a key, or was not said:\n%s", i.log)
+	}
+	i.stop()
+}
+
+// A change that comes alone is the last in its partition, and sets nothing: its
+// transaction may go on. What was cached is there again all the same, before
+// anybody asks; what nobody has cached stays away.
+func TestAnUpdateThatComesAloneIsLoadedAgain(t *testing.T) {
+	f := newTopicFixture(t, 15, avro)
+	f.exec("CREATE TABLE products (id int PRIMARY KEY, name text, price numeric(10,2))")
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, 20) i")
+	f.connectDebezium()
+	i := startInstance(t, f.config("  update: {key: 'update:{id}', table: products, on_change: update}\n  hash: {key: 'hash:{id}', table: products, on_change: update, format: hash}\n  dropped: {key: 'dropped:{id}', table: products}\n"))
+	i.waitReady()
+	const loaded, loadedHash = `unstale_loads_total{entry="update",result="stored"}`, `unstale_loads_total{entry="hash",result="stored"}`
+	f.fetchKept("update:7", product, 7)
+	f.rdb.HSet(t.Context(), "hash:7", "id", 7)
+	const changes = 10
+	for n := range changes {
+		f.exec("UPDATE products SET price = $1 WHERE id = 7", 100+n)
+		i.eventually("it is loaded again", func() bool {
+			return f.value("update:7") == fmt.Sprintf(`{"id":7,"name":"product 7","price":%d.00}`, 100+n) &&
+				f.rdb.HGet(t.Context(), "hash:7", "price").Val() == fmt.Sprintf("%d.00", 100+n)
+		})
+	}
+	before, beforeHash := i.metric(loaded), i.metric(loadedHash)
+	if before < changes || beforeHash < changes {
+		t.Errorf("%v and %v loads, want one for each of %d changes", before, beforeHash, changes)
+	}
+	for range changes {
+		f.fetch("dropped:8", product, 8)
+		f.exec("UPDATE products SET price = price + 1 WHERE id = 8")
+		i.eventually("the change was applied", func() bool { return !f.cached("dropped:8") })
+	}
+	i.eventually("nothing is left to load", func() bool { return i.metric("unstale_loads_pending") == 0 })
+	if f.cached("update:8") || f.cached("hash:8") || i.metric(loaded) != before || i.metric(loadedHash) != beforeHash {
+		t.Errorf("what nobody has cached was loaded: %v and %v loads, were %v and %v", i.metric(loaded), i.metric(loadedHash), before, beforeHash)
+	}
 	i.stop()
 }
 

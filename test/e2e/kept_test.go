@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/unstale/unstale/internal/guard"
@@ -96,6 +97,29 @@ func TestApplyValues(t *testing.T) {
 			m.want("h", fmt.Sprint(m.client.HGetAll(m.t.Context(), "h").Val()), "map[a:1]")
 			m.wantKeys("s", "h", scriptMark)
 		},
+		// What was cached and is dropped in place of being set is to be loaded again;
+		// the reply names it by a negative number.
+		"a drop tells whether its key was cached": func(m *master) {
+			o := m.own()
+			m.set("a", "b", "s1", "f")
+			m.do("HSET", "h1", "f", "v")
+			m.want("begin", m.begin("c", "t", time.Second), "LEASE")
+			sets := func(keys ...string) (sets []keptSet) {
+				for _, key := range keys {
+					sets = append(sets, keptSet{key: key, order: 7, fields: []string{"f", "v"}, cached: true})
+				}
+				return sets
+			}
+			m.want("late", o.keep(1, keptBatch{
+				until: 1, forgets: []string{"f"}, reloads: []string{"a", "c", "b"}, sets: sets("s1", "s2"), hashes: sets("h1", "h2"),
+			}), "OK -5 -7 -1 2 -3 4")
+			m.want("fill", m.fill("c", "t", "old"), guard.Refused)
+			m.wantKeys(scriptMark)
+			m.set("a")
+			m.want("in time", o.keep(2, keptBatch{reloads: []string{"a", "b"}, sets: sets("s1")}), "OK -2")
+			m.want("again", o.keep(2, keptBatch{reloads: []string{"a", "b"}, sets: sets("s1")}), guard.Done)
+			m.wantKeys(scriptMark)
+		},
 		// The load may have seen a commit that the stream brings only later: until
 		// then nothing older may come back.
 		"a shield holds off what is not newer": func(m *master) {
@@ -105,10 +129,10 @@ func TestApplyValues(t *testing.T) {
 				reply string
 				value string
 			}{
-				{1 << 40, "OK 1", ""},
-				{1<<40 + 1<<32, "OK 1", ""},
-				{1<<41 - 1, "OK 1", ""},
-				{1 << 41, "OK 1", ""}, // it may be the one that was seen
+				{1 << 40, "OK -1", ""},
+				{1<<40 + 1<<32, "OK -1", ""},
+				{1<<41 - 1, "OK -1", ""},
+				{1 << 41, "OK -1", ""}, // it may be the one that was seen
 				{1<<41 + 1, "OK", "new"},
 				{1<<41 + 1<<32, "OK", "new"},
 			} {
@@ -161,7 +185,7 @@ func TestApplyValues(t *testing.T) {
 			m.set("a", "h", "b")
 			now := m.client.Time(m.t.Context()).Val().UnixMilli()
 			s := keptBatch{until: now - 1, sets: []keptSet{{key: "a", order: 7, fields: []string{"x"}}}, hashes: []keptSet{{key: "h", order: 7, fields: []string{"f", "x"}}}}
-			m.want("keep", o.keep(1, s), "OK 1 2")
+			m.want("keep", o.keep(1, s), "OK -1 -2")
 			m.wantKeys("b", scriptMark)
 		},
 		"a batch that is sent again sets nothing twice": func(m *master) {
@@ -286,6 +310,28 @@ func TestSinkTellsWhatWasNotSet(t *testing.T) {
 		t.Errorf("%d of 2 sets were too late", late.Doubted())
 	}
 	m.wantKeys(m.side("b"), m.side("h2"), scriptMark)
+}
+
+// And which of the keys that it has dropped were cached: of an update entry the
+// service loads those, and no other.
+func TestSinkTellsWhatWasCached(t *testing.T) {
+	t.Parallel()
+	m := masterOn(t, startRedis(t, stack.RedisOptions{}), false)
+	sink := keepingSink(t, m)
+	m.set("a", "set")
+	b := keeping(100, time.Now().Add(time.Minute), "set")
+	for _, key := range []string{"a", "b", "a}b"} {
+		b.Add([]byte(key), plan.Reload, 0, nil, 0)
+	}
+	wantWritten(t, sink, []*plan.Batch{b}, 1, nil)
+	var got []plan.Effect
+	for i := range b.Len() {
+		got = append(got, b.Effect(i))
+	}
+	if diff := cmp.Diff([]plan.Effect{plan.Set, plan.Forget, plan.Reload, plan.Reload}, got); diff != "" {
+		t.Errorf("effects behind the batch (-want +got):\n%s", diff)
+	}
+	m.wantKeys("set", scriptMark)
 }
 
 // A full Redis takes the drops of a batch whose values it refuses, and those of

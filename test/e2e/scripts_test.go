@@ -181,6 +181,7 @@ func (o *owner) ok(script guard.Script, arguments []any) string {
 type keptBatch struct {
 	until   int64 // ms of Redis' time; 0: no limit
 	forgets []string
+	reloads []string // are forgotten too
 	sets    []keptSet
 	hashes  []keptSet
 }
@@ -196,16 +197,17 @@ type keptSet struct {
 // keep runs batch n and returns its reply without the time.
 func (o *owner) keep(n int64, s keptBatch) string {
 	o.m.t.Helper()
+	forgets := slices.Concat(s.forgets, s.reloads)
 	header := guard.ApplyHeader{
 		Owner: o.id, Epoch: o.epoch, N: n, Lo: position(n), Settled: position(n), Cluster: o.m.cluster, Until: s.until,
-		Forgets: len(s.forgets), Strings: len(s.sets), Hashes: len(s.hashes),
+		Forgets: len(forgets), Reloads: len(s.reloads), Strings: len(s.sets), Hashes: len(s.hashes),
 	}
 	if s.until == 0 {
 		header.Until = 1 << 50
 	}
 	texts := header.AppendArguments(nil)
-	texts = append(texts, s.forgets...)
-	for _, key := range s.forgets {
+	texts = append(texts, forgets...)
+	for _, key := range forgets {
 		texts = append(texts, o.m.side(key))
 	}
 	for i, sets := range [][]keptSet{s.sets, s.hashes} {

@@ -272,6 +272,72 @@ func TestAWarmThatIsKilledGoesOnAndLeavesNothingOld(t *testing.T) {
 	i.stop()
 }
 
+// Over Kafka too, where offsets tell nothing of the log: each value gets a shield.
+// Who has no database has nothing to load from, and is told so.
+func TestAWarmOverKafkaThatIsKilledGoesOnAndLeavesNothingOld(t *testing.T) {
+	const rows = 20_000
+	f := newTopicFixture(t, 15, avro)
+	f.followed, f.told = []string{"products"}, map[string]string{"snapshot.mode": "no_data"}
+	f.exec(warmTable)
+	f.exec("INSERT INTO products SELECT i, 'product ' || i, i FROM generate_series(1, $1) i", rows)
+	f.connectDebezium()
+	f.eventually("there is a topic", func() bool {
+		f.exec("UPDATE products SET price = price WHERE id = 1")
+		_, err := f.ends(within(t, 10*time.Second))
+		return err == nil
+	})
+	text := f.config("  product: {key: 'product:{id}', table: products, on_change: warm}\n  seldom: {key: 'seldom:{id}', table: products, on_change: update}\n")
+	path, _ := writeConfig(t, text)
+	alone, _ := writeConfig(t, strings.TrimPrefix(text, "database: "+f.url+"\n"))
+	for path, want := range map[string]string{path: "no unstale run has worked with this Redis and partition 0 of " + f.slot + ".public.products yet", alone: "give `database` the address of the primary"} {
+		if _, said, exit := unstaleCommand(t, "warm", "-c", path); exit != 1 || !strings.Contains(said, want) {
+			t.Errorf("exit %d, want 1 with %q:\n%s", exit, want, said)
+		}
+	}
+	i := startInstance(t, text)
+	i.waitReady()
+
+	stop := f.change(rows)
+	first := startCommand(t, "warm", "product", "--rate", "8000", "-c", i.config)
+	i.eventually("it has come some way", func() bool {
+		select {
+		case <-first.ended:
+			t.Fatalf("exit %d:\n%s", first.exit, first.log)
+		default:
+		}
+		return f.warmProgress("product") > 0
+	})
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	first.wait()
+	second := startCommand(t, "warm", "-c", i.config)
+	if exit := second.wait(); exit != 0 || !strings.Contains(second.log.String(), "product: going on behind product:") {
+		t.Fatalf("exit %d:\n%s", exit, second.log)
+	}
+	t.Log(second.out)
+	changes := stop()
+	f.barrier()
+	for _, prefix := range []string{"product", "seldom"} {
+		// What changes have dropped last is still being loaded.
+		i.eventually("nearly every row is cached", func() bool {
+			cached, wrong := f.compare(prefix, false)
+			if len(wrong) > 0 {
+				t.Fatalf("%s: %d of %d are not their row, such as %s", prefix, len(wrong), cached, wrong[0])
+			}
+			t.Logf("%s: %d cached of %d, after %d changes", prefix, cached, rows, changes)
+			return cached >= rows*99/100
+		})
+	}
+	if n := f.warmProgress("product") + f.warmProgress("seldom"); n != 0 {
+		t.Errorf("progress of %d rows is left", n)
+	}
+	i.stop()
+	if _, said, exit := unstaleCommand(t, "warm", "product", "-c", path); exit != 0 || !strings.Contains(said, "no unstale run reads as group "+f.slot) {
+		t.Errorf("exit %d:\n%s", exit, said)
+	}
+}
+
 // Somebody types it for the first time: what is wrong is said with what to do,
 // and a dry run writes nothing.
 func TestWarmSaysWhatStandsInTheWay(t *testing.T) {

@@ -153,9 +153,9 @@ func (p *pair) apply() {
 	if rapid.IntRange(0, 3).Draw(p.t, "seen") == 0 {
 		header.Seen = change.Sequence{Commit: 7, LSN: uint64(small.Draw(p.t, "sequence"))}
 	}
-	var drops, forgets, strings, restores, hashes []string
+	var drops, forgets, reloads, strings, restores, hashes []string
 	for _, key := range pairData {
-		switch rapid.IntRange(0, 5).Draw(p.t, "does") {
+		switch rapid.IntRange(0, 6).Draw(p.t, "does") {
 		case 1:
 			drops = append(drops, key, pairSide(key))
 		case 2:
@@ -166,8 +166,11 @@ func (p *pair) apply() {
 			hashes = append(hashes, key)
 		case 5:
 			restores = append(restores, key)
+		case 6:
+			reloads = append(reloads, key)
 		}
 	}
+	forgets, header.Reloads = append(forgets, reloads...), len(reloads)
 	header.Drops, header.Forgets, header.Strings, header.Restores, header.Hashes = len(drops), len(forgets), len(strings), len(restores), len(hashes)
 	args := append(header.AppendArguments(nil), drops...)
 	sides := func(keys []string) {

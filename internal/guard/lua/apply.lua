@@ -7,17 +7,20 @@
 --       9 cluster ('1': one key a command),
 --       10 until (ms of this master's TIME), 11 the numbers of names to drop,
 --       12 keys to forget, 13 strings to set, 14 strings to restore, 15 hashes to
---       set, 16 seen (empty = as it is); then
+--       set, 16 seen (empty = as it is), 17 how many of those to forget, the
+--       last, are to be loaded again if they are cached; then
 --       names to drop, data keys and side keys alike;
 --       keys to forget, then their side keys;
 --       of strings: keys, side keys, ttls, orders, values;
 --       of those to restore: keys, side keys, ttls, values;
 --       of hashes: keys, side keys, ttls, orders, numbers of fields, and then
 --       each one's fields, name and value by turns.
---   ttl: ms; negative: only if the key is cached (to restore: never). order: LSN of the commit, eight
---   bytes big-endian.
+--   ttl: ms; negative: only if the key is cached (to restore: never). order: LSN of the commit,
+--   or one below it (over Kafka the row's own), eight bytes big-endian.
 -- Returns {'OK', now (ms of TIME; 0 if nothing was to be set), i...}: i are the
--- numbers of the sets (from 1, strings first) that became drops;
+-- numbers (from 1: strings to set, hashes, keys to be loaded again) of the sets
+-- that became drops, and of the keys to be loaded again; negative where the key
+-- was cached until then. Those to be loaded again are told only if they were;
 -- {'DONE'}: this very batch was applied before (a retry after lost replies);
 -- {'LOST'}: the watermark is not where this owner left it, so writes were lost;
 -- {'FENCED'}: another owner has taken over.
@@ -35,7 +38,8 @@ if tonumber(w[3]) < n - 1 then return {'LOST'} end
 
 local cluster = ARGV[9] == '1'
 local drops, forgets, strings, restores, hashes = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
-local forgetAt = 16 + drops
+local reloads = tonumber(ARGV[17])
+local forgetAt = 17 + drops
 local stringAt = forgetAt + 2 * forgets
 local restoreAt = stringAt + 5 * strings
 local hashAt = restoreAt + 4 * restores
@@ -84,17 +88,21 @@ end
 
 if cluster then
   -- A key whose slot has moved away fails here, before the first write.
-  for i = 17, stringAt + 2 * strings do redis.call('EXISTS', ARGV[i]) end
+  for i = 18, stringAt + 2 * strings do redis.call('EXISTS', ARGV[i]) end
   for i = restoreAt + 1, restoreAt + 2 * restores do redis.call('EXISTS', ARGV[i]) end
   for i = hashAt + 1, hashAt + 2 * hashes do redis.call('EXISTS', ARGV[i]) end
 end
 
-unlink(17, forgetAt)
-unlink(forgetAt + 1, forgetAt + forgets)
+local reply = {'OK', 0}
+unlink(18, forgetAt)
+unlink(forgetAt + 1, forgetAt + forgets - reloads)
+for i = 1, reloads do
+  -- UNLINK says whether it was cached.
+  if redis.call('UNLINK', ARGV[forgetAt + forgets - reloads + i]) == 1 then reply[#reply + 1] = -strings - hashes - i end
+end
 local side = read(forgetAt + forgets + 1, stringAt)
 for i = 1, forgets do unlease(ARGV[forgetAt + forgets + i], side[i]) end
 
-local reply = {'OK', 0}
 if strings + hashes > 0 then
   local t = redis.call('TIME')
   reply[2] = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -112,8 +120,7 @@ if strings + hashes > 0 then
     local key, ttl = ARGV[stringAt + i], ARGV[stringAt + 2 * strings + i]
     local h = unlease(ARGV[stringAt + strings + i], side[i])
     if late or not newer(ARGV[stringAt + 3 * strings + i], h) then
-      redis.call('UNLINK', key)
-      reply[#reply + 1] = i
+      reply[#reply + 1] = redis.call('UNLINK', key) == 1 and -i or i
     elseif string.sub(ttl, 1, 1) == '-' then
       redis.call('SET', key, ARGV[stringAt + 4 * strings + i], 'XX', 'PX', string.sub(ttl, 2))
     else
@@ -125,10 +132,9 @@ if strings + hashes > 0 then
   for i = 1, hashes do
     local key, ttl, fields = ARGV[hashAt + i], ARGV[hashAt + 2 * hashes + i], tonumber(ARGV[hashAt + 4 * hashes + i])
     local h = unlease(ARGV[hashAt + hashes + i], side[i])
-    -- UNLINK says whether it was cached.
     local cached = redis.call('UNLINK', key) == 1
     if late or not newer(ARGV[hashAt + 3 * hashes + i], h) then
-      reply[#reply + 1] = strings + i
+      reply[#reply + 1] = cached and -strings - i or strings + i
     elseif fields > 0 and (cached or string.sub(ttl, 1, 1) ~= '-') then
       redis.call('HSET', key, unpack(ARGV, field, field + 2 * fields - 1))
       redis.call('PEXPIRE', key, (string.gsub(ttl, '-', '')))

@@ -65,6 +65,9 @@ type Bounds struct {
 	// sent again under new offsets.
 	Kafka   bool
 	Resends uint8
+	// Cuts: a transaction that is the last at hand may go on, so it is dropped, and
+	// loaded again if it was cached.
+	Cuts bool
 	// Snapshot: the topic begins with the row as the initial snapshot found it.
 	Snapshot bool
 	// Keeps: values neither expire nor are they evicted.

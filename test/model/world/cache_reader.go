@@ -65,8 +65,8 @@ func (w *Cache) reader(s *State, i int, step func(*State)) {
 func (w *Cache) tryFill(s *State, i int, who string, full bool, step func(*State)) {
 	r := s.readers[i]
 	h, shield := r.h, w.bounds.Sets && !w.off(Shield)
-	if w.bounds.Loader && i == w.bounds.Readers-1 && (w.off(LoaderWaits) || s.sessions[0].phase == running && s.sessions[0].lo >= h) {
-		// No change that the load has seen can SET any more.
+	if w.bounds.Loader && i == w.bounds.Readers-1 && (w.off(LoaderWaits) || !w.bounds.Kafka && s.sessions[0].phase == running && s.sessions[0].lo >= h) {
+		// No change that the load has seen can SET any more. An offset does not tell.
 		shield = false
 	}
 	if !shield {

@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/unstale/unstale/internal/guard"
@@ -211,15 +212,25 @@ func (w *Cache) send(s *State, i int, who string, step func(*State)) {
 	}
 	n := *s
 	w.sendNext(&n, &n.sessions[i])
+	cut := n
+	w.sends(&n, i, who, c, step)
+	if p := &cut.sessions[i].window[cut.sessions[i].sent-1]; w.bounds.Cuts && p.does == set {
+		p.does, p.until = forget, 0
+		w.sends(&cut, i, who, c, step)
+	}
+}
+
+// sends tells what session i has sent of commit c.
+func (w *Cache) sends(n *State, i int, who string, c uint8, step func(*State)) {
 	if w.listen != nil {
 		what := map[uint8]string{nothing: "nothing for this row", drop: "drop", forget: "drop, h stays", set: "SET v" + strconv.Itoa(int(c)), restore: "SET v0 if nothing is there"}
 		p := n.sessions[i].window[n.sessions[i].sent-1]
 		if p.note == pending {
 			what[nothing] = "a sweep is pending"
 		}
-		w.say(&n, "%s: sends commit %d: %s", who, c, what[p.does])
+		w.say(n, "%s: sends commit %d: %s", who, c, what[p.does])
 	}
-	step(&n)
+	step(n)
 }
 
 func (w *Cache) sendNext(n *State, at *session) {
@@ -365,6 +376,7 @@ func (w *Cache) confirm(n *State, at *session) {
 func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
 	p := at.window[j]
 	number := at.n + 1 + uint8(j)
+	wasCached := n.redis.cells[cellData] != 0
 	id := callID{'a', at.owner, at.epoch, number, p.lo, p.settled, p.does, p.note, p.version, uint8(p.until)}
 	reply := w.lab.run(id, n.redis.cells[:], full, func() (guard.Script, []string, []string) {
 		return w.batch(at, number, p)
@@ -375,6 +387,12 @@ func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
 	applied, err := guard.ParseApply(reply)
 	if err != nil {
 		panic(err)
+	}
+	// The service loads again what was cached and is not, and nothing else. Which of
+	// its loads come when is up to the reader that stands for it.
+	dropped := wasCached && n.redis.cells[cellData] == 0 && (p.does == set || p.does == forget)
+	if told := slices.Contains(applied.Dropped, guard.Dropped{Cached: true}); w.bounds.Cached && told != (applied.Status == guard.OK && dropped) {
+		w.broken = fmt.Sprintf("the reply says %v of a key that was dropped, and cached: %v", applied.Dropped, dropped)
 	}
 	if applied.Status == guard.OK && w.bounds.Kafka {
 		n.redis.seen = max(n.redis.seen, p.version)
@@ -404,6 +422,9 @@ func (w *Cache) batch(at *session, number uint8, p packet) (guard.Script, []stri
 		}
 	case forget:
 		header.Forgets, keys = 1, []string{dataKey, sideKey}
+		if w.bounds.Cached {
+			header.Reloads = 1
+		}
 	case restore:
 		script = guard.ApplyValues
 		header.Restores, keys = 1, []string{dataKey, sideKey, strconv.Itoa(ttl), value(0)}

@@ -95,6 +95,7 @@ func (b Bounds) String() string {
 	add(true, "%s", count(b.Readers, "reader"))
 	add(b.Kafka, "over Kafka")
 	add(b.Resends > 0, "%s that sends again", count(int(b.Resends), "connector"))
+	add(b.Cuts, "transactions that may go on")
 	add(b.Snapshot, "an initial snapshot")
 	add(b.Keeps, "values that stay")
 	add(b.Loader, "the last one is the service")

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/query"
+)
+
+// A derived is what follows from the query of an entry; zero for another entry.
+type derived struct {
+	query        *query.Query
+	types        []query.Type // of its parameters
+	dependencies []plan.Dependency
+}
+
+// derive derives the dependencies of every entry over a query.
+func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*guard.Template) ([]derived, config.Problems, error) {
+	found := make([]derived, len(c.Entries))
+	queries := database.NewQueries(ctx, conn)
+	var problems config.Problems
+	for i := range c.Entries {
+		entry := &c.Entries[i]
+		if entry.Query == "" || templates[i] == nil {
+			continue
+		}
+		err := found[i].derive(queries, entry, templates[i].Columns())
+		if wrong, ok := errors.AsType[*query.Error](err); ok {
+			problems = append(problems, c.ProblemAt(entry.Path("query"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
+		} else if err != nil {
+			return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
+		}
+	}
+	return found, problems, nil
+}
+
+func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []string) (err error) {
+	if d.query, err = query.Parse(entry.Query); err != nil {
+		return err
+	}
+	for _, name := range d.query.Parameters {
+		if !slices.Contains(key, name) {
+			return &query.Error{Offset: strings.Index(entry.Query, "@"+name), Text: "the key has no placeholder for @" + name, Mend: fmt.Sprintf("add {%s} to the key %s", name, entry.Key)}
+		}
+	}
+	for _, name := range key {
+		if !slices.Contains(d.query.Parameters, name) {
+			return &query.Error{Text: fmt.Sprintf("the key has {%s}, and the query no @%s", name, name), Mend: fmt.Sprintf("compare a column with @%s, or take it out of the key", name)}
+		}
+	}
+	if d.types, err = queries.Parameters(d.query); err != nil {
+		return err
+	}
+	if d.dependencies, err = d.query.Derive(queries, d.types, key); err != nil {
+		return err
+	}
+	for _, of := range d.dependencies {
+		if len(of.Paths) == 0 && !entry.AllowSweep {
+			return &query.Error{
+				Offset: of.Place,
+				Text:   fmt.Sprintf("a change of %s.%s concerns every key: %s", of.Schema, of.Table, of.Why),
+				Mend:   "tie it to the parameters by an equality; or write allow_sweep: true, and each such change drops every key of the entry",
+			}
+		}
+	}
+	if err := queries.Verify(d.query, d.types, d.dependencies); err != nil && !errors.Is(err, database.ErrUnverified) {
+		return err
+	}
+	return nil
+}
+
+// tablesOf are the tables whose changes concern an entry, each once.
+func tablesOf(e *plan.Entry) []database.Name {
+	if len(e.Dependencies) == 0 {
+		return []database.Name{{Schema: e.Schema, Table: e.Table}}
+	}
+	var names []database.Name
+	for _, d := range e.Dependencies {
+		if name := (database.Name{Schema: d.Schema, Table: d.Table}); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// needs are what the entry asks of each of its tables: the old values of the columns
+// that lead to keys.
+func (d *derived) needs(entry string) []database.TableNeed {
+	var needs []database.TableNeed
+	for _, of := range d.dependencies {
+		need := database.TableNeed{Entry: entry, Name: database.Name{Schema: of.Schema, Table: of.Table}}
+		for _, path := range of.Paths {
+			for _, column := range path.Columns() {
+				if !slices.Contains(need.KeyColumns, column) {
+					need.KeyColumns = append(need.KeyColumns, column)
+				}
+			}
+		}
+		needs = append(needs, need)
+	}
+	return needs
+}
+
+// lookups are the statements of a planner's lookups.
+func lookups(planner *plan.Planner) []string {
+	var statements []string
+	for _, lookup := range planner.Lookups() {
+		statements = append(statements, lookup.SQL)
+	}
+	return statements
+}
+
+// alphabet says which characters a parameter's values can hold.
+func (d *derived) alphabet(parameter string) guard.Alphabet {
+	switch d.types[slices.Index(d.query.Parameters, parameter)].Base {
+	case "int2", "int4", "int8", "oid":
+		return guard.Integer
+	case "uuid":
+		return guard.UUID
+	case "bool":
+		return guard.Boolean
+	}
+	return guard.AnyText
+}
+
+// load is the query with the values of the key's placeholders in place of its
+// parameters.
+func (d *derived) load(key []string) string {
+	if d.query == nil {
+		return ""
+	}
+	return d.query.With(func(i int) string {
+		return database.AskedFor(slices.Index(key, d.query.Parameters[i]), d.types[i].Name)
+	})
+}

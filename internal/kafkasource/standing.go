@@ -1,0 +1,189 @@
+package kafkasource
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/unstale/unstale/internal/change"
+)
+
+// A Standing is a partition as it stands, for who looks on and reads nothing.
+type Standing struct {
+	change.Stream
+	Topic     string
+	Partition int32
+}
+
+// Standings looks at every partition of the topics of options, in a fixed order, and
+// tells whether any instance of the group is there. A topic that is not there yet
+// has none. It changes nothing.
+func Standings(ctx context.Context, options Options) (found []Standing, consumed bool, err error) {
+	client, err := kgo.NewClient(options.Client...)
+	if err != nil {
+		return nil, false, err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	// One that is away would be asked again for as long as ctx lasts.
+	if err := client.Ping(ctx); err != nil {
+		return nil, false, fmt.Errorf("reach the brokers: %w", err)
+	}
+	topics := options.Topics
+	if options.Pattern {
+		if topics, _, err = matching(ctx, admin, topics); err != nil || len(topics) == 0 {
+			return nil, false, err
+		}
+	}
+	details, err := admin.ListTopics(ctx, topics...)
+	if err != nil {
+		return nil, false, fmt.Errorf("ask for the topics: %w", err)
+	}
+	var places []place
+	for _, topic := range topics {
+		for number := range details[topic].Partitions {
+			places = append(places, place{topic, number})
+		}
+	}
+	slices.SortFunc(places, place.compare)
+	standings, err := look(ctx, admin, options.Group, places)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, s := range standings {
+		found = append(found, Standing{s.stream(options.Group), s.topic, s.number})
+	}
+	groups, err := admin.DescribeGroups(ctx, options.Group)
+	if err != nil {
+		return nil, false, fmt.Errorf("ask for group %s: %w", options.Group, err)
+	}
+	return found, len(groups[options.Group].Members) > 0, nil
+}
+
+// matching returns the topics that a pattern means, and how many there are of any
+// name.
+func matching(ctx context.Context, admin *kadm.Client, patterns []string) (found []string, all int, err error) {
+	topics, err := admin.ListTopics(ctx)
+	if err != nil {
+		return nil, 0, fmt.Errorf("ask for the topics: %w", err)
+	}
+	pattern, err := regexp.Compile(strings.Join(patterns, "|"))
+	if err != nil {
+		return nil, 0, err
+	}
+	return slices.DeleteFunc(topics.Names(), func(topic string) bool { return !pattern.MatchString(topic) }), len(topics), nil
+}
+
+// A place is one partition of one topic.
+type place struct {
+	topic  string
+	number int32
+}
+
+func (p place) compare(q place) int {
+	return cmp.Or(cmp.Compare(p.topic, q.topic), cmp.Compare(p.number, q.number))
+}
+
+// A standing is where one partition begins and ends, and what the group has
+// committed.
+type standing struct {
+	place
+	topicID    [16]byte
+	partitions int // of the topic
+	start, end int64
+	committed  int64 // -1: nothing
+	byUs       bool
+}
+
+// look asks the brokers about partitions.
+func look(ctx context.Context, admin *kadm.Client, group string, places []place) ([]standing, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
+	var topics []string
+	for _, p := range places {
+		if !slices.Contains(topics, p.topic) {
+			topics = append(topics, p.topic)
+		}
+	}
+	if len(topics) == 0 {
+		return nil, nil // of all topics, a broker would think
+	}
+	details, err := admin.ListTopics(ctx, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the topics: %w", err)
+	}
+	// Before the ends: who looks on must not find committed what came in between.
+	committed, err := admin.FetchOffsets(ctx, group)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, fmt.Errorf("ask for the offsets of group %s: %w", group, err)
+	}
+	starts, err := admin.ListStartOffsets(ctx, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("ask where the topics begin: %w", err)
+	}
+	ends, err := admin.ListEndOffsets(ctx, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("ask where the topics end: %w", err)
+	}
+	standings := make([]standing, len(places))
+	for i, p := range places {
+		s := standing{place: p, committed: -1}
+		detail := details[p.topic]
+		start, known := starts.Lookup(p.topic, p.number)
+		end, ends := ends.Lookup(p.topic, p.number)
+		switch {
+		case detail.Err != nil:
+			return nil, fmt.Errorf("ask for topic %s: %w", p.topic, detail.Err)
+		case !known || !ends:
+			return nil, fmt.Errorf("ask for partition %d of %s: %w", p.number, p.topic, kerr.UnknownTopicOrPartition)
+		case start.Err != nil:
+			return nil, fmt.Errorf("ask where partition %d of %s begins: %w", p.number, p.topic, start.Err)
+		case end.Err != nil:
+			return nil, fmt.Errorf("ask where partition %d of %s ends: %w", p.number, p.topic, end.Err)
+		}
+		s.topicID, s.partitions = [16]byte(detail.ID), len(detail.Partitions)
+		s.start, s.end = start.Offset, end.Offset
+		switch at, ok := committed.Lookup(p.topic, p.number); {
+		case ok && at.Err != nil:
+			return nil, fmt.Errorf("ask what group %s has committed of partition %d of %s: %w", group, p.number, p.topic, at.Err)
+		case ok && at.At >= 0:
+			s.committed, s.byUs = at.At, at.Metadata == committedByUs
+		}
+		standings[i] = s
+	}
+	return standings, nil
+}
+
+// stream says what the brokers know of a partition.
+func (s *standing) stream(group string) change.Stream {
+	st := change.Stream{
+		// The topic's id, not its name: one that was made anew is another stream.
+		Name:      fmt.Sprintf("kafka:%s:%d:%s", hex.EncodeToString(s.topicID[:]), s.number, group),
+		Confirmed: offset(s.start),
+		End:       offset(s.end),
+	}
+	switch {
+	case s.committed < 0:
+		st.Begin = st.Confirmed
+	case s.committed > s.end:
+		st.Begin = st.End
+		st.Gap = fmt.Sprintf("the group has committed offset %d of partition %d of %s, which ends at %d", s.committed, s.number, s.topic, s.end)
+	default:
+		st.Begin = offset(max(s.start, s.committed))
+		if !s.byUs {
+			// Somebody has set it. Forward, what lies between is skipped as they want,
+			// and the sink is ahead or swept; back, it is given again.
+			st.Confirmed, st.Rewound = st.Begin, true
+		}
+	}
+	return st
+}
