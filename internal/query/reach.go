@@ -365,6 +365,11 @@ func (r *reach) special(s *scalar) *scalar {
 	for _, to := range references {
 		if to.value != nil {
 			copied.reads = append(copied.reads, to.value.reads...)
+			for _, parameter := range to.value.parameters {
+				if !slices.Contains(copied.parameters, parameter) {
+					copied.parameters = append(slices.Clip(copied.parameters), parameter)
+				}
+			}
 		} else {
 			copied.reads = append(copied.reads, to.reference)
 		}

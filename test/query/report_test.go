@@ -143,6 +143,20 @@ func (r *report) judge(t *testing.T) {
 			t.Errorf("MISSED\n%s", m.text)
 		}
 	}
+	for _, floor := range floors {
+		c := r.classes[floor.class]
+		if c == nil {
+			c = &class{modes: map[string]int{}}
+		}
+		planned := c.modes["direct"] + c.modes["lookup"]
+		n := planned + c.modes["sweep"] + c.modes["refused"]
+		if n >= few && 100*planned < floor.planned*n {
+			t.Errorf("%s: %d of %d queries are planned without a sweep, and at least %d%% should be", floor.class, planned, n, floor.planned)
+		}
+		if floor.idle > 0 && c.dropped >= 4*few && 100*c.unchanged > floor.idle*c.dropped {
+			t.Errorf("%s: of %d keys that were dropped %d had not changed, and at most %d%% should be so", floor.class, c.dropped, c.unchanged, floor.idle)
+		}
+	}
 	slices.SortFunc(r.swept, func(a, b miss) int { return cmp.Compare(a.length, b.length) })
 	for i, m := range r.swept {
 		if i < *sweeps {
@@ -163,6 +177,27 @@ func (r *report) judge(t *testing.T) {
 	if len(r.misses) > 0 {
 		t.Errorf("%d misses", len(r.misses))
 	}
+}
+
+// few queries of a class say nothing about the planner.
+const few = 40
+
+// floors are what a planner must reach that does not sweep where it need not: of the
+// queries of a class the percentage that it plans without a sweep, and of the keys
+// that those drop the percentage whose results have not changed; 0: whatever it is.
+var floors = []struct {
+	class         string
+	planned, idle int
+}{
+	{"join by key", 100, 7}, {"list by reference", 100, 7}, {"count by reference", 100, 10}, {"join and list", 100, 50},
+	{"list with predicates", 100, 20}, {"join with predicates", 100, 20}, {"join with predicates on the joined", 100, 0},
+	{"plain", 60, 10}, {"inner join", 12, 0}, {"outer join", 12, 0}, {"full join", 3, 0}, {"using", 15, 0}, {"self join", 15, 0},
+	{"exists", 10, 0}, {"NOT exists", 8, 0}, {"in", 8, 0}, {"not in", 12, 0}, {"exists in or", 20, 0}, {"scalar subquery", 8, 0},
+	{"aggregate", 10, 0}, {"aggregate inside", 25, 0}, {"having", 8, 0}, {"grouping sets", 5, 0}, {"window", 8, 0}, {"window inside", 12, 0},
+	{"distinct", 10, 0}, {"distinct on", 6, 0}, {"distinct inside", 20, 0}, {"limit", 8, 0}, {"order by", 10, 0}, {"or", 8, 0},
+	{"subquery in from", 3, 0}, {"cte", 5, 0}, {"view", 5, 0}, {"lateral", 2, 0}, {"set operation", 2, 0}, {"set operation inside", 40, 0},
+	{"expression = parameter", 15, 0}, {"predicate on null", 60, 0}, {"predicate", 15, 0}, {"missing side", 25, 0},
+	{"partitioned", 12, 0}, {"inherited", 12, 0}, {"all", 25, 0},
 }
 
 // told is a plan for people.

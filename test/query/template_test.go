@@ -83,7 +83,7 @@ func (g *generator) template(outer *scope) string {
 	if g.chance(50) {
 		where = " WHERE " + g.condition(only, 1, false)
 	}
-	switch pick(g.r, []int{0, 0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 11, 12, 12, 12, 13, 14, 15, 16, 17, 17}) {
+	switch pick(g.r, []int{0, 0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 11, 12, 12, 12, 12, 13, 14, 15, 16, 16, 16, 17, 17}) {
 	case 0:
 		g.is("missing side")
 		return "SELECT " + some(a) + " FROM " + named(a) + outerJoin + named(b) + " ON " + on + " WHERE coalesce(" + x + ", " + g.constant(of.typ) + ") = " + p(of.typ) + also()
@@ -143,12 +143,21 @@ func (g *generator) template(outer *scope) string {
 		if !ok {
 			w, z = x, g.constant(of.typ)
 		}
+		for range 20 {
+			// Rather one that may be NULL.
+			l, left := g.anyColumn([]source{in})
+			r, right := g.anyColumn([]source{b})
+			if right.null && left.typ == right.typ {
+				z, w = l, r
+				break
+			}
+		}
 		correlated := ""
 		if g.chance(30) {
 			correlated = " WHERE " + g.on([]source{in}, b, false)
 		}
 		v, fourth := g.anyColumn([]source{in})
-		return "SELECT " + some(in) + " FROM " + named(in) + " WHERE " + v + " = " + p(fourth.typ) + " AND " + z + pick(g.r, []string{" NOT IN ", " <> ALL ", " IN "}) + "(SELECT " + w + " FROM " + named(b) + correlated + ")"
+		return "SELECT " + some(in) + " FROM " + named(in) + " WHERE " + v + " = " + p(fourth.typ) + " AND " + z + pick(g.r, []string{" NOT IN ", " NOT IN ", " NOT IN ", " <> ALL ", " IN "}) + "(SELECT " + w + " FROM " + named(b) + correlated + ")"
 	case 13:
 		g.is("set operation inside")
 		w, ok := g.columnOf([]source{b}, other.typ)
@@ -171,6 +180,15 @@ func (g *generator) template(outer *scope) string {
 	case 16:
 		g.is("two rows")
 		g.parametersMax = 2
+		for range 10 {
+			// Columns that change while the rows stay joined.
+			if strings.HasSuffix(x, "id") {
+				x, of = g.anyColumn([]source{b})
+			}
+			if strings.HasSuffix(y, "id") {
+				y, other = g.anyColumn([]source{a})
+			}
+		}
 		return "SELECT " + some(a) + " FROM " + named(a) + pick(g.r, []string{" JOIN ", outerJoin}) + named(b) + " ON " + on + " WHERE " + y + " = " + p(other.typ) + " AND " + x + " = " + p(of.typ) + also()
 	default:
 		g.is("exists in or")

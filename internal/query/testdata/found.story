@@ -106,3 +106,15 @@ WITH seen AS (SELECT shop_id FROM visits) SELECT city FROM shops WHERE id = @id
      ^
 nothing reads WITH seen
 leave it out
+
+---
+# What an arm of a set operation shows may be made of a parameter: no lookup computes
+# that.
+-- types: int4 int4
+SELECT u.city FROM (SELECT city, CASE WHEN id = @id THEN city ELSE id END AS which FROM shops UNION ALL SELECT shop_id, shop_id FROM stock) u
+WHERE u.which = @which AND u.city = @id
+==>
+shops shops (city id)
+  sweep: nothing ties its rows to @which by an equality
+stock stock (shop_id)
+  direct: shop_id, shop_id
