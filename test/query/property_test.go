@@ -1,3 +1,6 @@
+// Package query tries what internal/query derives on a real PostgreSQL: worlds of
+// tables, queries over them and transactions are invented, and every key whose
+// result changes must be dropped.
 package query
 
 import (

@@ -164,7 +164,7 @@ func (r *report) judge(t *testing.T) {
 		}
 	}
 	for _, rule := range query.Rules {
-		if r.rules[rule.Rule] == 0 {
+		if r.rules[rule.Rule] == 0 && r.pairs >= pairsMin {
 			t.Errorf("a planner without the rule for %s has missed nothing that this test would notice", rule.Name)
 		}
 	}
@@ -178,6 +178,9 @@ func (r *report) judge(t *testing.T) {
 		t.Errorf("%d misses", len(r.misses))
 	}
 }
+
+// pairsMin is how many pairs it takes to notice every rule that is left out.
+const pairsMin = 10_000
 
 // few queries of a class say nothing about the planner.
 const few = 40

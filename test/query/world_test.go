@@ -61,9 +61,6 @@ func newWorld(r *rand.Rand) *world {
 				t.columns = slices.Clone(parent.columns)
 				t.options = " INHERITS (" + parent.name + ")"
 				t.child = true
-				for n := range t.columns {
-					t.columns[n].null = t.columns[n].null && true
-				}
 				t.key = parent.key
 				add("more", "int4", true)
 				w.tables = append(w.tables, t)
