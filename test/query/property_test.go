@@ -133,7 +133,6 @@ type subject struct {
 	keys         [][]string // every combination of values of the parameters
 	place        map[string]int
 	function     string
-	results      []string
 }
 
 // try makes a world, queries and transactions of a seed.
