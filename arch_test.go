@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"cmd/unstale": {
 		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/connect", "internal/database", "internal/deadletter",
 		"internal/debezium", "internal/demo", "internal/fill", "internal/guard", "internal/kafkasource", "internal/pgsource", "internal/plan",
-		"internal/redissink", "internal/value",
+		"internal/query", "internal/redissink", "internal/value",
 	},
 }
 

@@ -69,10 +69,10 @@ func (q *Queries) relation(oid string, argument any) (*query.Relation, error) {
 	var number uint32
 	var kind, persistence string
 	err := q.conn.QueryRow(q.ctx, `
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity, c.relispartition,
        CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persistence, &r.RowSecurity, &r.Definition)
+WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persistence, &r.RowSecurity, &r.Partition, &r.Definition)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -103,7 +103,14 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 	for i, of := range types {
 		r.Columns[i].Type.Name, r.Columns[i].Type.Base = of.Name, of.Base
 	}
-	if r.Kind != 'r' {
+	switch r.Kind {
+	case 'r':
+	case 'p':
+		err := q.conn.QueryRow(q.ctx, `
+SELECT coalesce(min(c.relname), '') FROM pg_catalog.pg_partition_tree($1::oid) p JOIN pg_catalog.pg_class c ON c.oid = p.relid
+WHERE c.relkind = 'f' OR c.relkind <> 'p' AND c.relpersistence <> 'p'`, number).Scan(&r.Unlogged)
+		return r, err
+	default:
 		return r, nil
 	}
 	rows, err = q.conn.Query(q.ctx, childrenStatement, number)

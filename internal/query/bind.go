@@ -16,10 +16,11 @@ type binder struct {
 	catalog Catalog
 	types   []Type // of the parameters
 	// view, if not empty, is being bound; its place is that of its reference.
-	view   string
-	at     int
-	tables []*item
-	depth  int
+	view    string
+	at      int
+	tables  []*item
+	depth   int
+	without Rule
 }
 
 // depthMax bounds views in views.
@@ -38,6 +39,7 @@ type cte struct {
 	recursive bool
 	// inside: its own definition is being bound.
 	inside bool
+	read   bool
 }
 
 func (s *scope) cte(name string) *cte {
@@ -86,11 +88,26 @@ func (b *binder) bindSelect(s *pg.SelectStmt, outer *scope) (*block, error) {
 		return nil, b.refuse(-1, "FOR UPDATE and FOR SHARE lock rows", "leave it out")
 	}
 	if s.WithClause != nil {
-		var err error
-		if outer, err = b.bindWith(s.WithClause, outer); err != nil {
+		with, err := b.bindWith(s.WithClause, outer)
+		if err != nil {
 			return nil, err
 		}
+		blk, err := b.bindBody(s, with)
+		if err != nil {
+			return nil, err
+		}
+		for _, node := range s.WithClause.Ctes {
+			if c := node.GetCommonTableExpr(); !with.ctes[c.Ctename].read {
+				return nil, b.refuse(c.Location, "nothing reads WITH "+c.Ctename, "leave it out")
+			}
+		}
+		return blk, nil
 	}
+	return b.bindBody(s, outer)
+}
+
+// bindBody binds what stands behind WITH.
+func (b *binder) bindBody(s *pg.SelectStmt, outer *scope) (*block, error) {
 	if s.Op != pg.SetOperation_SETOP_NONE && s.Op != pg.SetOperation_SET_OPERATION_UNDEFINED {
 		return b.bindSetOperation(s, outer)
 	}
@@ -119,11 +136,12 @@ func (b *binder) bindSelect(s *pg.SelectStmt, outer *scope) (*block, error) {
 		return blk, b.bindTail(s, inner, blk)
 	}
 	if s.WhereClause != nil {
+		blk.filtering = true
 		conjuncts, err := b.conjuncts(s.WhereClause, inner, blk)
 		if err != nil {
 			return nil, err
 		}
-		blk.where = conjuncts
+		blk.where, blk.filtering = conjuncts, false
 	}
 	if err := b.bindTargets(s, inner, blk); err != nil {
 		return nil, err
@@ -141,8 +159,13 @@ func (b *binder) bindTail(s *pg.SelectStmt, inner *scope, blk *block) error {
 		if node == nil {
 			continue
 		}
-		if _, err := b.bind(node, inner, blk); err != nil && !shows(blk, node) {
+		bound, err := b.bind(node, inner, blk)
+		if err != nil && !shows(blk, node) {
 			return err
+		}
+		if bound.aggregates && len(s.GroupClause) == 0 {
+			blk.standing = true // ORDER BY count(*)
+			hold(blk)
 		}
 	}
 	return nil
@@ -171,6 +194,9 @@ func (b *binder) bindSetOperation(s *pg.SelectStmt, outer *scope) (*block, error
 	for i, shown := range blk.arms[0].outputs {
 		other := blk.arms[1].outputs[i]
 		shown.held = held || shown.held || other.held
+		if shown.value != nil && other.value != nil && !(s.Op == pg.SetOperation_SETOP_UNION && s.All) {
+			shown.held = shown.held || !shown.value.equalAsText() || !other.value.equalAsText()
+		}
 		if shown.value == nil || other.value == nil {
 			shown.held, shown.value = true, nil
 		} else {
@@ -309,6 +335,14 @@ func (b *binder) bindRangeVar(v *pg.RangeVar, inner *scope) (*item, error) {
 	if wrong, mend := unreadable(relation); wrong != "" {
 		return nil, b.refuse(v.Location, named+" is "+wrong, mend)
 	}
+	for _, child := range relation.Children {
+		if wrong, mend := unreadable(child); wrong != "" && v.Inh {
+			return nil, b.refuse(v.Location, named+" has the child "+child.Name+", which is "+wrong, mend)
+		}
+	}
+	if relation.Unlogged != "" {
+		return nil, b.refuse(v.Location, named+" has the partition "+relation.Unlogged+", whose changes are not in the log", "make it a logged table of this database")
+	}
 	it := &item{kind: itemTable, name: v.Relname, place: b.offset(v.Location), relation: relation, only: !v.Inh, used: map[string]bool{}}
 	if relation.Kind == 'v' {
 		bound, err := b.bindView(relation, v)
@@ -347,6 +381,8 @@ func unreadable(r *Relation) (what, mend string) {
 		return "a temporary table", "read a permanent one"
 	case r.Persistence == 'u' && r.Kind != 'p':
 		return "unlogged, so its changes are not in the log", "ALTER TABLE ... SET LOGGED"
+	case r.Partition:
+		return "a partition, whose changes the log tells as those of the partitioned table", "read that"
 	case r.RowSecurity:
 		return "under row security, so what a query shows depends on who asks", "read it without row security, or write the entry with depends_on"
 	}
@@ -378,7 +414,7 @@ func (b *binder) bindCTE(c *cte, v *pg.RangeVar) (*item, error) {
 		name(it, v.Alias)
 		return it, nil
 	}
-	c.inside = c.recursive
+	c.inside, c.read = c.recursive, true
 	bound, err := b.bindSelect(c.Ctequery.GetSelectStmt(), c.scope)
 	c.inside = false
 	if err != nil {
@@ -628,7 +664,7 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		}
 		for i := range blk.outputs {
 			shown := &blk.outputs[i]
-			if shown.value == nil || !slices.Contains(keys, shown.value.text()) {
+			if shown.value == nil || !slices.Contains(keys, shown.value.text()) || !shown.value.equalAsText() {
 				shown.held = true
 			}
 		}
@@ -657,9 +693,15 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 			return err
 		}
 	}
-	if len(s.DistinctClause) > 0 && s.DistinctClause[0].Node != nil {
+	switch {
+	case len(s.DistinctClause) > 0 && s.DistinctClause[0].Node != nil:
 		if err := kept(s.DistinctClause); err != nil {
 			return err
+		}
+	case len(s.DistinctClause) > 0:
+		for i := range blk.outputs {
+			shown := &blk.outputs[i]
+			shown.held = shown.held || !shown.value.equalAsText()
 		}
 	}
 	if s.LimitCount != nil || s.LimitOffset != nil {

@@ -25,6 +25,12 @@ type Relation struct {
 	// Children are the tables that inherit from it, of every level; none of a
 	// partitioned table.
 	Children []*Relation
+	// Partition: it is one, whose changes the log tells as those of the partitioned
+	// table.
+	Partition bool
+	// Unlogged is the name of a partition whose changes are not in the log; empty:
+	// there is none.
+	Unlogged string
 }
 
 // Column returns the column of that name, nil if there is none.
@@ -58,14 +64,14 @@ type Type struct {
 // across types. Empty: equality is not that of texts.
 func (t Type) family() string {
 	switch t.Base {
-	case "int2", "int4", "int8", "oid":
+	case "int2", "int4", "int8":
 		return "whole number"
 	case "text", "varchar":
 		if t.Nondeterministic {
 			return ""
 		}
 		return "text"
-	case "bool", "uuid", "date", "timestamp", "timestamptz", "time", "bytea", "inet", "cidr", "macaddr":
+	case "bool", "uuid", "date", "timestamp", "timestamptz", "time", "bytea", "inet", "cidr", "macaddr", "oid":
 		return t.Base
 	case "enum":
 		return "enum " + t.Name

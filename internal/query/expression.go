@@ -118,6 +118,9 @@ func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, 
 		return nil, err
 	}
 	sl := &sublink{block: bound, up: place}
+	if blk, ok := place.(*block); ok {
+		sl.filters = blk.filtering
+	}
 	bound.up = sl
 	if link.SubLinkType != pg.SubLinkType_ANY_SUBLINK || len(link.OperName) > 0 && link.OperName[len(link.OperName)-1].GetString_().GetSval() != "=" {
 		return sl, nil
@@ -140,7 +143,7 @@ func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, 
 		sl.equal = append(sl.equal, equality(left, right, place))
 		// NULL NOT IN (...) and 1 NOT IN (..., NULL) are neither true nor false, so
 		// that a row with a NULL touches every row that is compared.
-		sl.carried = sl.carried && left.notNull() && right.notNull()
+		sl.carried = sl.carried && (left.notNull() && right.notNull() || b.without&NullsInNotIn != 0)
 	}
 	return sl, nil
 }

@@ -22,6 +22,7 @@ func (r *reach) predicate() *plan.Predicate {
 			all = append(all, p)
 		}
 	}
+	all = append(all, r.present()...)
 	switch len(all) {
 	case 0:
 		return nil
@@ -29,6 +30,29 @@ func (r *reach) predicate() *plan.Predicate {
 		return &all[0]
 	}
 	return &plan.Predicate{Op: plan.And, Args: all}
+}
+
+// present says that the columns which must be equal to something of another table
+// hold a value.
+func (r *reach) present() (all []plan.Predicate) {
+	var names []string
+	for _, c := range r.usable {
+		if c.left == nil || c.right == nil {
+			continue
+		}
+		for _, sides := range [][2]*scalar{{c.left, c.right}, {c.right, c.left}} {
+			at := sides[0].column()
+			if at == nil || at.item != r.of || at.typ().Base == "" || at.item.relation.Column(at.name).NotNull || slices.Contains(names, at.name) {
+				continue
+			}
+			if !slices.ContainsFunc(sides[1].reads, func(read reference) bool { return read.item != r.of }) {
+				continue
+			}
+			names = append(names, at.name)
+			all = append(all, plan.Predicate{Op: plan.Not, Args: []plan.Predicate{{Op: plan.IsNull, Column: at.name}}})
+		}
+	}
+	return all
 }
 
 var undecidable = plan.Predicate{}
@@ -78,6 +102,14 @@ func (r *reach) decide(s *scalar, node *pg.Node) plan.Predicate {
 			pg.BoolTestType_IS_UNKNOWN: plan.IsNull, pg.BoolTestType_IS_NOT_UNKNOWN: plan.IsNull,
 		}[test]
 		p := plan.Predicate{Op: op, Column: at.name}
+		if r.without&NullPredicates != 0 {
+			switch test {
+			case pg.BoolTestType_IS_NOT_TRUE:
+				return plan.Predicate{Op: plan.IsFalse, Column: at.name}
+			case pg.BoolTestType_IS_NOT_FALSE:
+				return plan.Predicate{Op: plan.IsTrue, Column: at.name}
+			}
+		}
 		switch test {
 		case pg.BoolTestType_IS_NOT_TRUE, pg.BoolTestType_IS_NOT_FALSE, pg.BoolTestType_IS_NOT_UNKNOWN:
 			return plan.Predicate{Op: plan.Not, Args: []plan.Predicate{p}}

@@ -27,6 +27,9 @@ type reach struct {
 	there   map[*item]bool // tables of which there must be a row
 	waiting []waiting
 	offered []*conjunct // that might count later
+	without Rule
+	// asks are the tables that its lookups read.
+	asks map[*item]bool
 }
 
 // waiting is the far side of an outer join: it counts once a condition shows that
@@ -38,8 +41,8 @@ type waiting struct {
 	other *item
 }
 
-func reachOf(of *item) *reach {
-	r := &reach{of: of, inside: map[any]bool{}, there: map[*item]bool{of: true}}
+func reachOf(of *item, without Rule) *reach {
+	r := &reach{of: of, without: without, inside: map[any]bool{}, there: map[*item]bool{of: true}, asks: map[*item]bool{}}
 	for node := any(of); node != nil; {
 		r.inside[node] = true
 		switch n := node.(type) {
@@ -118,6 +121,9 @@ func (r *reach) besideON(join *item, sl *sublink) {
 
 // insideBlock goes up from something in a block to what the block shows.
 func (r *reach) insideBlock(b *block, from any) {
+	if sl, ok := from.(*sublink); ok && b.standing && !sl.filters && r.without&StandingBlocks == 0 {
+		return // it shows what the subquery says, though it reads no row
+	}
 	for _, it := range b.from {
 		if it != from {
 			r.require(it)
@@ -159,7 +165,7 @@ func (r *reach) require(it *item) {
 // requireBlock notes that a block shows a row, which is made of rows of what it
 // reads.
 func (r *reach) requireBlock(b *block) {
-	if b.standing || len(b.arms) > 0 {
+	if b.standing && r.without&StandingBlocks == 0 || len(b.arms) > 0 {
 		return
 	}
 	for _, it := range b.from {
@@ -193,7 +199,7 @@ func (r *reach) settle() {
 		}
 		for i := 0; i < len(r.waiting); i++ {
 			w := r.waiting[i]
-			if !slices.ContainsFunc(r.usable, func(c *conjunct) bool { return c.rejects(below(w.side)) }) {
+			if r.without&WaitingSides == 0 && !slices.ContainsFunc(r.usable, func(c *conjunct) bool { return c.rejects(below(w.side)) }) {
 				continue
 			}
 			r.waiting = slices.Delete(r.waiting, i, i+1)
@@ -230,12 +236,12 @@ func (r *reach) counts(c *conjunct) bool {
 		if placed, ok := c.place.(*item); ok && within(placed) || r.within(c.place, side) {
 			continue // it is asked before the join
 		}
-		if c.touches(within) && !c.rejects(within) {
+		if c.touches(within) && !c.rejects(within) && r.without&MissingSides == 0 {
 			return false
 		}
 	}
 	for _, read := range c.all() {
-		if slices.ContainsFunc(read.through, func(b *block) bool { return r.inside[b] }) {
+		if r.without&HeldColumns == 0 && slices.ContainsFunc(read.through, func(b *block) bool { return r.inside[b] }) {
 			return false
 		}
 	}
@@ -326,7 +332,7 @@ func (r *reach) special(s *scalar) *scalar {
 		references[ref] = to
 		for to.union != nil {
 			arm := slices.IndexFunc(to.union.arms, func(b *block) bool { return r.inside[b] })
-			if arm < 0 || slices.ContainsFunc(to.held, func(b *block) bool { return r.inside[b] }) {
+			if arm < 0 || r.without&HeldColumns == 0 && slices.ContainsFunc(to.held, func(b *block) bool { return r.inside[b] }) {
 				return nil
 			}
 			to = &resolved{value: to.union.arms[arm].outputs[to.column].value}
@@ -359,6 +365,11 @@ func (r *reach) special(s *scalar) *scalar {
 	for _, to := range references {
 		if to.value != nil {
 			copied.reads = append(copied.reads, to.value.reads...)
+			for _, parameter := range to.value.parameters {
+				if !slices.Contains(copied.parameters, parameter) {
+					copied.parameters = append(slices.Clip(copied.parameters), parameter)
+				}
+			}
 		} else {
 			copied.reads = append(copied.reads, to.reference)
 		}

@@ -27,12 +27,16 @@ type asked struct {
 	parameters []string
 	types      []Type
 	key        []string
+	without    Rule
 }
 
 // solve finds the paths from a row of the occurrence to the values of the
 // parameters. why says why there are none.
 func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
-	return r.alternatives(a, r.usable, nil, alternativesMax)
+	if paths, why = r.alternatives(a, r.usable, nil, alternativesMax); paths == nil {
+		clear(r.asks)
+	}
+	return paths, why
 }
 
 // alternatives tries with the conditions as they are, and then takes one OR after
@@ -65,11 +69,13 @@ func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, bu
 
 // path finds one path, if the conditions tie every parameter to the row.
 func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
-	classes := equalities(usable, a.types)
+	classes := equalities(usable, a.types, a.without)
+	edges := r.edges(usable)
+	near := distances(edges, r.of)
 	found := make([]source, len(a.key))
 	for i, name := range a.key {
 		parameter := slices.Index(a.parameters, name)
-		source, why := r.source(classes, usable, parameter, a.types[parameter])
+		source, why := r.source(classes, usable, near, parameter, a.types[parameter])
 		if source == nil {
 			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
 		}
@@ -79,7 +85,7 @@ func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
 	direct := make([]string, len(found))
 	for i, s := range found {
 		if s.column.item != r.of {
-			return r.lookup(a, usable, found)
+			return r.lookup(a, usable, edges, found)
 		}
 		direct[i] = s.column.name
 	}
@@ -94,24 +100,29 @@ type source struct {
 	of Type // that of the parameter
 }
 
-// source finds that of parameter i: at best a column of the row itself.
-func (r *reach) source(c classes, usable []*conjunct, i int, of Type) (*source, string) {
+// source finds that of parameter i: at best a column of the row itself, else of the
+// nearest table; see settled.
+func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int, of Type) (*source, string) {
 	var best *source
 	why := ""
-	if of.family() == "" {
+	if of.family() == "" && r.without&Families == 0 {
 		return nil, fmt.Sprintf(" of texts: it is %s, of which values that differ as texts are equal", cmp.Or(of.Name, "of an unknown type"))
 	}
 	for _, at := range c.of(parameter(i)) {
 		if at.item == r.of {
 			return &source{column: column{at.item, at.name}}, ""
 		}
-		if at.item != nil && r.there[at.item] && best == nil {
+		if at.item == nil || !r.there[at.item] {
+			continue
+		}
+		if distance, ok := near[at.item]; best == nil || ok && distance < cmp.Or(near[best.column.item], len(r.there)) {
 			best = &source{column: column{at.item, at.name}, scalar: at.scalar}
 		}
 	}
 	if best != nil {
 		return best, ""
 	}
+	nearest := 0
 	for _, u := range usable {
 		for _, sides := range [][2]*scalar{{u.left, u.right}, {u.right, u.left}} {
 			if sides[0] == nil || sides[1] == nil || !sides[0].isParameter(i) {
@@ -125,10 +136,20 @@ func (r *reach) source(c classes, usable []*conjunct, i int, of Type) (*source, 
 			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) || !by.textual() {
 				continue
 			}
-			return &source{scalar: by}, ""
+			distance := 0
+			for _, read := range by.reads {
+				at, ok := near[read.item]
+				if !ok {
+					at = len(r.there)
+				}
+				distance = max(distance, at)
+			}
+			if best == nil || distance < nearest {
+				best, nearest = &source{scalar: by}, distance
+			}
 		}
 	}
-	return nil, why
+	return best, why
 }
 
 // knows reports whether all that a scalar reads is there.
@@ -150,6 +171,15 @@ func (s *scalar) textual() bool {
 	return fine && !slices.ContainsFunc(s.reads, func(read reference) bool {
 		of := column{read.item, read.name}.typ()
 		return of.Nondeterministic || of.Base == "bpchar" || of.Base == ""
+	})
+}
+
+// equalAsText reports whether values of it that are equal are of equal columns, so
+// that each of a group says what all of it do: 1 and 1.0 are one group, and which of
+// them it shows is not known.
+func (s *scalar) equalAsText() bool {
+	return !slices.ContainsFunc(s.reads, func(read reference) bool {
+		return read.item == nil || read.name == "" || column{read.item, read.name}.typ().family() == ""
 	})
 }
 
@@ -219,7 +249,7 @@ func (c classes) of(t term) []term {
 	return nil
 }
 
-func equalities(usable []*conjunct, types []Type) classes {
+func equalities(usable []*conjunct, types []Type, without Rule) classes {
 	var c classes
 	for _, u := range usable {
 		if u.left == nil || u.right == nil {
@@ -230,7 +260,7 @@ func equalities(usable []*conjunct, types []Type) classes {
 		if !okL || !okR || l.same(r) {
 			continue
 		}
-		if family := l.family(types); family == "" || family != r.family(types) {
+		if family := l.family(types); without&Families == 0 && (family == "" || family != r.family(types)) {
 			continue
 		}
 		a, b := c.index(l), c.index(r)
@@ -274,8 +304,7 @@ func (t term) family(types []Type) string {
 
 // lookup writes the statement that leads from rows of the occurrence to the
 // parameters, through the fewest tables.
-func (r *reach) lookup(a *asked, usable []*conjunct, found []source) (*plan.Path, string) {
-	edges := r.edges(usable)
+func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, found []source) (*plan.Path, string) {
 	with := []*item{}
 	for i, s := range found {
 		wanted := []*item{s.column.item}
@@ -339,6 +368,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, found []source) (*plan.Path
 	}
 	lookup := &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}
 	for _, it := range with {
+		r.asks[it] = true
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
 	}
 	return &plan.Path{Lookup: lookup}, ""
@@ -375,6 +405,15 @@ func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 		if _, ok := c.write(func(*item) string { return "t" }); !ok {
 			continue
 		}
+		var items []*item
+		for _, read := range c.reads {
+			if !slices.Contains(items, read.item) {
+				items = append(items, read.item)
+			}
+		}
+		if len(items) != 2 {
+			continue // it says nothing about two of them without the third
+		}
 		for _, a := range c.left.reads {
 			for _, b := range c.right.reads {
 				if a.item == b.item || a.item == r.of && !takeable(column{a.item, a.name}) || b.item == r.of && !takeable(column{b.item, b.name}) {
@@ -386,6 +425,20 @@ func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 		}
 	}
 	return edges
+}
+
+// distances are the lengths of the shortest ways from a table.
+func distances(edges map[*item][]*item, from *item) map[*item]int {
+	near := map[*item]int{from: 0}
+	for open := []*item{from}; len(open) > 0; open = open[1:] {
+		for _, next := range edges[open[0]] {
+			if _, ok := near[next]; !ok {
+				near[next] = near[open[0]] + 1
+				open = append(open, next)
+			}
+		}
+	}
+	return near
 }
 
 // shortest is a shortest way between two tables, both included.

@@ -58,6 +58,8 @@ type block struct {
 	arms    []*block // of a set operation
 	// standing: it shows a row even where it reads none.
 	standing bool
+	// filtering: its WHERE is being bound.
+	filtering bool
 
 	up any // *item, a subquery; *sublink; *block, a set operation; nil: the query itself
 }
@@ -68,6 +70,8 @@ type sublink struct {
 	up    any // *block or *item, a join
 	// required: where it shows no row, whatever has the expression is no result.
 	required bool
+	// filters: it is in the WHERE of its block, whose rows it is asked for.
+	filters bool
 	// equal ties the rows that it shows to what they are compared with.
 	// carried: also those that come or go are told by it.
 	equal   []*conjunct

@@ -67,6 +67,13 @@ func TestTheCatalogOfQueries(t *testing.T) {
 			if got := relation("", "events"); got.Kind != 'p' || len(got.Children) != 0 {
 				t.Errorf("a partitioned table: %v", got)
 			}
+			if got := relation("", "events_1"); !got.Partition || got.Kind != 'r' {
+				t.Errorf("a partition: %v", got)
+			}
+			execute(t, conn, `CREATE TABLE shop.logs (id int) PARTITION BY RANGE (id)`, `CREATE UNLOGGED TABLE shop.logs_1 PARTITION OF shop.logs DEFAULT`)
+			if got := relation("", "logs"); got.Unlogged != "logs_1" {
+				t.Errorf("a partitioned table of which the log does not tell all: %v", got)
+			}
 			if got := relation("", "open"); got.Kind != 'v' || !strings.Contains(got.Definition, "'open'") {
 				t.Errorf("a view: %v", got)
 			}

@@ -1,0 +1,120 @@
+CREATE TABLE shops (id int4 PRIMARY KEY, city int4, open bool NOT NULL);
+CREATE TABLE visits (id int8 PRIMARY KEY, shop_id int4 NOT NULL, kind text NOT NULL);
+CREATE TABLE stock (id int8 PRIMARY KEY, shop_id int4, weight numeric NOT NULL, place text);
+---
+# What the property test has found. A count shows a row though the shop is not open,
+# and with it what the subquery counts: its conditions say nothing about visits.
+-- types: int4
+SELECT l.* FROM shops s, LATERAL (
+  SELECT count(*) AS n, (SELECT count(*) FROM visits v WHERE v.shop_id = s.id) AS visits FROM stock k WHERE s.open) l
+WHERE s.id = @id
+==>
+shops s (id open)
+  direct: id
+visits v (shop_id)
+  direct: shop_id
+stock k ()
+  sweep: no equality joins its rows with those of shops, which tell @id
+
+---
+# In the WHERE the subquery is asked only for rows that there are.
+-- types: int4
+SELECT count(*) FROM shops s WHERE s.city = @city AND s.open AND NOT EXISTS (SELECT 1 FROM visits v WHERE v.shop_id = s.id)
+==>
+shops s (city id open) where open = 't'
+  direct: city
+visits v (shop_id)
+  lookup:
+    SELECT DISTINCT t1."city"::text
+    FROM unnest($1::text[]::int4[]) AS changed("shop_id"), "public"."shops" AS t1
+    WHERE changed.shop_id = t1.id
+      AND t1.open
+
+---
+# Each table tells one parameter. Once both rows have moved on, no lookup finds the
+# old value of both: one of the two is left to a sweep.
+-- types: int4 text
+SELECT s.id, v.id FROM shops s JOIN visits v ON v.shop_id = s.id WHERE s.city = @city AND v.kind = @kind
+==>
+shops s (city id)
+  lookup:
+    SELECT DISTINCT changed."city"::text, t1."kind"::text
+    FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("city", "id"), "public"."visits" AS t1
+    WHERE t1.shop_id = changed.id
+visits v (id kind shop_id)
+  sweep: the rows that tell the parameters may all have moved on before a lookup runs
+
+---
+# Where one table tells both, that does not happen.
+-- types: int4 int8
+SELECT s.id, v.kind FROM shops s JOIN visits v ON v.shop_id = s.id WHERE v.shop_id = @shop AND v.id = @visit
+==>
+shops s (id)
+  lookup:
+    SELECT DISTINCT changed."id"::text, t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
+    WHERE t1.shop_id = changed.id
+visits v (id kind shop_id)
+  direct: shop_id, id
+
+---
+# 1 and 1.0 are one group, and either may stand for it: a row of weight 1 changes the
+# count of the key 1.0.
+-- types: text
+SELECT g.n FROM (SELECT weight, count(*) AS n FROM stock GROUP BY weight) g WHERE g.weight::text = @weight
+==>
+stock stock (weight)
+  sweep: nothing ties its rows to @weight by an equality
+
+---
+# So it is with DISTINCT, and not without.
+-- types: text
+SELECT d.weight, k.id FROM (SELECT DISTINCT weight FROM stock) d, stock k WHERE d.weight::text = @weight AND k.weight::text = @weight
+==>
+stock stock (weight)
+  sweep: no equality joins its rows with those of stock, which tell @weight
+stock k (id weight)
+  lookup:
+    SELECT DISTINCT (changed.weight::text)::text
+    FROM unnest($1::text[]::numeric[]) AS changed("weight")
+
+---
+# Stock without a shop is in no result of an inner join, and in those of an outer one.
+-- types: int8
+SELECT k.place, s.city, c.open FROM stock k JOIN shops s ON s.id = k.shop_id LEFT JOIN shops c ON c.id = s.city WHERE k.id = @id
+==>
+stock k (id place shop_id) where NOT shop_id IS NULL
+  direct: id
+shops s (city id)
+  lookup:
+    SELECT DISTINCT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1
+    WHERE changed.id = t1.shop_id
+shops c (id open)
+  lookup:
+    SELECT DISTINCT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1, "public"."shops" AS t2
+    WHERE changed.id = t2.city
+      AND t2.id = t1.shop_id
+
+---
+# Nobody asks for what is never read.
+-- types: int4
+WITH seen AS (SELECT shop_id FROM visits) SELECT city FROM shops WHERE id = @id
+==>
+WITH seen AS (SELECT shop_id FROM visits) SELECT city FROM shops WHERE id = @id
+     ^
+nothing reads WITH seen
+leave it out
+
+---
+# What an arm of a set operation shows may be made of a parameter: no lookup computes
+# that.
+-- types: int4 int4
+SELECT u.city FROM (SELECT city, CASE WHEN id = @id THEN city ELSE id END AS which FROM shops UNION ALL SELECT shop_id, shop_id FROM stock) u
+WHERE u.which = @which AND u.city = @id
+==>
+shops shops (city id)
+  sweep: nothing ties its rows to @which by an equality
+stock stock (shop_id)
+  direct: shop_id, shop_id
