@@ -241,7 +241,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		now.State, now.CaughtUp = StateStreaming, false
 		now.Streams = make([]StreamStatus, len(first))
 		for i, b := range first {
-			now.Streams[i] = StreamStatus{Name: names[i], Position: b.End, Confirmed: at.Streams[i].Confirmed}
+			now.Streams[i] = StreamStatus{Name: names[i], Title: at.Streams[i].Title, Position: b.End, Confirmed: at.Streams[i].Confirmed}
 		}
 		now.Sweeping = s.sweeps.pending()
 	})
