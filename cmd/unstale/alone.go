@@ -21,6 +21,8 @@ var unpromised = []string{
 	"no database is given: a change may be applied before its commit is visible, and a reader who loads in between puts the old row back",
 	"no database is given: which values are young enough to be written goes by the clocks of this machine and of the database",
 	"no database is given: of a transaction that writes a row twice the first state can show for a moment",
+	"no database is given: a TRUNCATE stands in one partition, and a row that stands in another one that lags is written again behind it",
+	"no database is given: a table that comes from two databases is noticed when one instance has read both; until then the rows of both are written",
 	"no database is given: a column that the connector leaves out, and a table that is altered without a change of a row, go unnoticed",
 }
 
@@ -54,7 +56,7 @@ func runAlone(ctx context.Context, c *config.Config, client *redis.Client, metri
 
 // examineAlone is what a configuration says without a database.
 func examineAlone(c *config.Config) (*examination, error) {
-	templates, wrong := parseTemplates(c)
+	templates, wrong := templatesAlone(c)
 	if len(wrong) > 0 {
 		return nil, wrong.Err()
 	}
@@ -71,6 +73,21 @@ func examineAlone(c *config.Config) (*examination, error) {
 		})
 	}
 	return x, nil
+}
+
+// templatesAlone reads the key templates where nobody knows the columns' types:
+// each may hold any text, and entries must be told apart without them.
+func templatesAlone(c *config.Config) ([]*guard.Template, config.Problems) {
+	templates, wrong := parseTemplates(c)
+	if len(wrong) > 0 {
+		return templates, wrong
+	}
+	anyText := func(string) guard.Alphabet { return guard.AnyText }
+	wrong = collisions(c, templates, func(int) func(string) guard.Alphabet { return anyText })
+	for i := range wrong {
+		wrong[i].Mend += "; or give `database`, whose types may tell them apart"
+	}
+	return templates, wrong
 }
 
 // noDatabase is what is asked where there is none.

@@ -102,15 +102,22 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	sound.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e config.Entry) bool {
 		return about(e.Path("table")) || about(e.Path("key")) || e.Table == "" || e.Key == ""
 	})
-	if about("database") || about("source") || c.Database.URL == "" {
+	switch {
+	case about("database") || about("source"):
 		_, templates := parseTemplates(&sound)
 		fs.addConfig(templates.Err())
-	} else {
+	case c.Database.URL == "":
+		_, templates := templatesAlone(&sound)
+		fs.addConfig(templates.Err())
+	default:
 		fs.database(ctx, &sound)
 	}
 	fs.bareKeys(&sound)
 	if c.Source.FromKafka && !about("source") {
 		fs.kafka(ctx, &sound)
+		if c.Source.Kafka.Connect.URL == "" {
+			fs.unknownConnector(ctx, &sound)
+		}
 	}
 	if c.Source.Kafka.Connect.URL != "" && !about("source") {
 		fs.connector(ctx, &sound)
@@ -240,8 +247,8 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 
 	// Where the database cannot be asked, which is said elsewhere, the tables
 	// whose schema it would know are left out.
-	tables, err := connectorTables(ctx, c)
-	need, wrong := connectorNeed(c, tables, plugins)
+	names, err := tableNames(ctx, c)
+	need, wrong := connectorNeed(c, distinctOf(names), plugins)
 	if wrong != nil {
 		fs.add(subject, wrong.Error(), "")
 		return
@@ -249,8 +256,16 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	if err != nil {
 		need.Tables = nil
 	}
+	view := viewCatalog(ctx, c, names)
+	view.tell(need)
 	for _, d := range need.Differences(have) {
+		if d.Key == "publication.name" && !d.Mendable() {
+			continue // it is said of the publication
+		}
 		fs.difference(subject, d)
+	}
+	if err == nil {
+		fs.recordKeys(c, names, view.tables, have)
 	}
 }
 
@@ -282,15 +297,9 @@ func (fs *findings) plugins(plugins []connect.Plugin, c *config.Config) {
 }
 
 func (fs *findings) state(subject string, s connect.Status) {
-	reason := s.Connector.Reason()
-	for _, t := range s.Tasks {
-		if t.State == connect.Failed {
-			reason = t.Reason()
-		}
-	}
 	switch {
 	case s.Failed():
-		fs.add(subject, "it has failed, and nothing is sent until somebody restarts it: "+reason, "unstale connector restart, when that is mended")
+		fs.add(subject, "it has failed, and nothing is sent until somebody restarts it: "+s.Reason(), "unstale connector restart, when that is mended")
 	case s.Connector.State == connect.Paused || s.Connector.State == connect.Stopped:
 		fs.add(subject, fmt.Sprintf("it is %s: nothing is sent", strings.ToLower(string(s.Connector.State))), "unstale connector resume")
 	case len(s.Tasks) == 0:

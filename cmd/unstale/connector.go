@@ -80,11 +80,11 @@ Connect need not be there. Passwords are hidden unless --reveal is given.`,
 				fmt.Fprintf(cmd.ErrOrStderr(), "%v\n  the converter is guessed from the registry's URL\n\n", err)
 			}
 		}
-		tables, err := connectorTables(ctx, c)
+		names, err := tableNames(ctx, c)
 		if err != nil {
 			return err
 		}
-		need, err := connectorNeed(c, tables, plugins)
+		need, err := connectorNeed(c, distinctOf(names), plugins)
 		if err == nil {
 			err = need.Complete()
 		}
@@ -181,14 +181,15 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 	if err != nil {
 		return nil, err
 	}
-	tables, err := connectorTables(ctx, k.config)
+	names, err := tableNames(ctx, k.config)
 	if err != nil {
 		return nil, err
 	}
-	need, err := connectorNeed(k.config, tables, plugins)
+	need, err := connectorNeed(k.config, distinctOf(names), plugins)
 	if err != nil {
 		return nil, err
 	}
+	viewCatalog(ctx, k.config, names).tell(need)
 	result := &applied{Connector: k.name, Changed: []connect.Difference{}, Left: []connect.Difference{}}
 	var wanted map[string]string
 	have, err := k.client.Config(ctx, k.name)
@@ -198,6 +199,8 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 			return nil, err
 		}
 		result.Created, wanted = true, need.Config()
+		// The publication may be there already, and not as the connector would make it.
+		result.Left = append(result.Left, need.Differences(wanted)...)
 	case err != nil:
 		return nil, err
 	default:
@@ -382,13 +385,7 @@ log, its publication, its topics and its position, and says what removes them.`,
 }
 
 func printLeft(w io.Writer, k *kafkaConnect, have map[string]string, topics []string) {
-	or := func(value, initial string) string {
-		if value == "" {
-			return initial
-		}
-		return value
-	}
-	slot, publication := or(have["slot.name"], "debezium"), or(have["publication.name"], "dbz_publication")
+	slot, publication := connect.Value(have, "slot.name"), connect.Value(have, "publication.name")
 	fmt.Fprintf(w, "connector %s: deleted. It leaves\n", k.name)
 	fmt.Fprintf(w, "  slot %s, for which the server keeps its log until the disk is full:\n    SELECT pg_drop_replication_slot('%s');\n", slot, slot)
 	fmt.Fprintf(w, "  publication %s:\n    DROP PUBLICATION %s;\n", publication, database.Name{Table: publication}.SQL())
@@ -453,17 +450,14 @@ func (k *kafkaConnect) explain(err error) error {
 	return err
 }
 
-// connectorTables are the tables of the entries, each once. Which schema a table
-// without one is in, only the database knows.
-func connectorTables(ctx context.Context, c *config.Config) ([]connect.Table, error) {
-	names, err := tableNames(ctx, c)
-	var tables []connect.Table
+// distinctOf are the tables, each once.
+func distinctOf(names []database.Name) (tables []connect.Table) {
 	for _, n := range names {
 		if t := (connect.Table{Schema: n.Schema, Name: n.Table}); !slices.Contains(tables, t) {
 			tables = append(tables, t)
 		}
 	}
-	return tables, err
+	return tables
 }
 
 // tableNames are the tables of the entries, in their order. One without a schema
@@ -523,6 +517,9 @@ func connectorNeed(c *config.Config, tables []connect.Table, plugins []connect.P
 		parsed, err := pgconn.ParseConfig(text)
 		if err != nil {
 			return nil, err
+		}
+		if parsed.Database == "" {
+			parsed.Database = parsed.User // as the server does
 		}
 		need.Database = connect.Database{
 			Host: parsed.Host, Port: parsed.Port, User: parsed.User, Password: parsed.Password, Name: parsed.Database,
@@ -603,16 +600,35 @@ func (k *kafkaConnect) locate(ctx context.Context, state *connectorState) {
 			state.Slot.judge(slot, state)
 		}
 	}
-	offsets, err := k.client.Offsets(ctx, k.name)
-	if err != nil || len(offsets) == 0 || offsets[0].LSN == 0 {
+	lsn := k.position(ctx)
+	if lsn == 0 {
 		return
 	}
-	lsn := offsets[0].LSN
 	state.Position = fmt.Sprintf("%X/%X", lsn>>32, uint32(lsn))
 	if slot.Usable && slot.Confirmed > lsn && state.Slot.Text == "" {
 		state.Slot.Wrong = true
 		state.Slot.Text = fmt.Sprintf("it is ahead of the connector's position, at %X/%X: what lies between was not sent, unless it was somebody else's", slot.Confirmed>>32, uint32(slot.Confirmed))
 	}
+}
+
+// position is how far the connector is, or zero where nobody says it. Connect
+// keeps a position for each topic.prefix that the connector ever had, and tells
+// them in no order.
+func (k *kafkaConnect) position(ctx context.Context) uint64 {
+	have, err := k.client.Config(ctx, k.name)
+	if err != nil {
+		return 0
+	}
+	offsets, err := k.client.Offsets(ctx, k.name)
+	if err != nil {
+		return 0
+	}
+	for _, o := range offsets {
+		if o.Prefix == have["topic.prefix"] {
+			return o.LSN
+		}
+	}
+	return 0
 }
 
 func (s *connectorSlot) judge(slot database.SlotState, state *connectorState) {

@@ -76,7 +76,11 @@ func (f *fakeConnect) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		answer(200, map[string]any{"name": "shop", "connector": map[string]any{"state": words[0], "worker_id": "10.0.0.7:8083"}, "tasks": tasks})
 	case path == "/offsets":
-		answer(200, map[string]any{"offsets": []any{map[string]any{"partition": map[string]any{"server": "cdc"}, "offset": map[string]any{"lsn": 4294967296 + 0x1528A50}}}})
+		offset := func(prefix string, lsn uint64) any {
+			return map[string]any{"partition": map[string]any{"server": prefix}, "offset": map[string]any{"lsn": lsn}}
+		}
+		// It had another topic.prefix before.
+		answer(200, map[string]any{"offsets": []any{offset("shop", 0x10), offset("cdc", 4294967296+0x1528A50)}})
 	case path == "/topics":
 		answer(200, map[string]any{"shop": map[string]any{"topics": []string{"cdc.public.products", "__debezium-heartbeat.cdc"}}})
 	case path == "/restart":

@@ -3,10 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/unstale/unstale/internal/connect"
 )
@@ -55,7 +60,83 @@ func TestAFailedConnectorIsSaidAndRestarted(t *testing.T) {
 	}
 	status.Tasks[0].State = connect.Running
 	pass(connectorEvery)
-	if w.hasFailed() || !strings.Contains(log.String(), "runs again") {
+	if w.hasFailed() || !strings.Contains(log.String(), `msg="the connector runs"`) {
 		t.Errorf("it runs again, and nobody says so:\n%s", &log)
+	}
+}
+
+// Of each state that is no failure, and of each answer that is none, what is said
+// in two minutes, and what the metric shows. A start between two failures is not
+// that it runs.
+func TestAConnectorThatDoesNotRunIsSaid(t *testing.T) {
+	state := func(connector connect.State, tasks ...connect.State) answerOfConnect {
+		s := connect.Status{Connector: connect.Part{State: connector}}
+		for _, task := range tasks {
+			s.Tasks = append(s.Tasks, connect.Task{Part: connect.Part{State: task, Trace: "x.ConnectException: no slot\n"}})
+		}
+		return answerOfConnect{status: s}
+	}
+	failed, starts := state(connect.Running, connect.Failed), state(connect.Running, "RESTARTING")
+	for _, tt := range []struct {
+		name    string
+		answers []answerOfConnect // each for two minutes
+		failed  bool
+		want    []string
+	}{
+		{"deleted", []answerOfConnect{{err: fmt.Errorf("GET: %w", connect.ErrNotFound)}}, true, []string{"ERROR there is no such connector"}},
+		{"another login", []answerOfConnect{{err: errors.New("401")}}, false, []string{"WARN Kafka Connect does not say how the connector is"}},
+		{"away after a failure", []answerOfConnect{failed, {err: errors.New("refused")}}, true, []string{"ERROR the connector has failed", "WARN Kafka Connect does not say how the connector is"}},
+		{"paused", []answerOfConnect{state(connect.Paused, connect.Paused)}, false, []string{"WARN somebody has halted the connector"}},
+		{"stopped, after a failure", []answerOfConnect{failed, state(connect.Stopped)}, false, []string{"ERROR the connector has failed", "WARN somebody has halted the connector"}},
+		{"no task", []answerOfConnect{state(connect.Running)}, false, []string{"WARN the connector does not run, and has not failed"}},
+		{"made anew", []answerOfConnect{{err: connect.ErrNotFound}, state(connect.Running, connect.Running)}, false, []string{"ERROR there is no such connector", "INFO the connector runs"}},
+	} {
+		w, said := watchOf()
+		now := time.Unix(1_000_000, 0)
+		for _, a := range tt.answers {
+			w.ask = func(context.Context) (connect.Status, error) { return a.status, a.err }
+			for end := now.Add(2 * time.Minute); now.Before(end); now = now.Add(connectorEvery) {
+				w.look(t.Context(), now)
+			}
+		}
+		if diff := cmp.Diff(tt.want, said()); diff != "" || w.hasFailed() != tt.failed {
+			t.Errorf("%s: the metric says %v (-want +got):\n%s", tt.name, w.hasFailed(), diff)
+		}
+	}
+
+	w, said := watchOf()
+	now := time.Unix(1_000_000, 0)
+	for range 5 {
+		for _, a := range []answerOfConnect{failed, starts} {
+			w.ask = func(context.Context) (connect.Status, error) { return a.status, a.err }
+			w.look(t.Context(), now)
+			now = now.Add(connectorEvery)
+			if !w.hasFailed() {
+				t.Fatal("it starts, and the metric says that it runs")
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"ERROR the connector has failed"}, said()); diff != "" {
+		t.Errorf("it fails again and again (-want +got):\n%s", diff)
+	}
+}
+
+type answerOfConnect struct {
+	status connect.Status
+	err    error
+}
+
+// watchOf returns a watch, and what it has said: level and message up to a colon.
+func watchOf() (*connectorWatch, func() []string) {
+	var log bytes.Buffer
+	w := &connectorWatch{logger: slog.New(slog.NewJSONHandler(&log, nil)), connector: "shop", wait: restartMin}
+	return w, func() (said []string) {
+		for line := range strings.Lines(log.String()) {
+			var l struct{ Level, Msg string }
+			_ = json.Unmarshal([]byte(line), &l)
+			message, _, _ := strings.Cut(l.Msg, ":")
+			said = append(said, l.Level+" "+message)
+		}
+		return said
 	}
 }

@@ -525,10 +525,10 @@ func (b *letterBox) retry(ctx context.Context, l deadletter.Letter) (outcome, er
 
 // A retrier reads records again, and drops.
 type retrier struct {
-	decoder  *debezium.Decoder
-	planner  *plan.Planner
-	sink     *redissink.Sink
-	database string
+	decoder *debezium.Decoder
+	planner *plan.Planner
+	sink    *redissink.Sink
+	ours    []string // names of our database; empty: any
 }
 
 func newRetrier(ctx context.Context, c *config.Config, client *redis.Client) (*retrier, error) {
@@ -549,7 +549,7 @@ func newRetrier(ctx context.Context, c *config.Config, client *redis.Client) (*r
 		tables.describe(x.tables, shapes)
 	}
 	sink := redissink.New(client, redissink.Options{Entries: x.entries, SweepRate: c.Sweep.KeysPerSecond})
-	return &retrier{tables.decoder, planner, sink, x.database}, nil
+	return &retrier{tables.decoder, planner, sink, x.names()}, nil
 }
 
 func examineForRetry(ctx context.Context, c *config.Config) (*examination, error) {
@@ -589,7 +589,7 @@ func (r *retrier) retry(ctx context.Context, record *deadletter.Record, o *outco
 	case ok && c.Op == change.Undecodable:
 		o.Reason = c.Reason
 		return nil
-	case !ok, r.database != "" && event.Source.Database != "" && event.Source.Database != r.database:
+	case !ok, len(r.ours) > 0 && event.Source.Database != "" && !slices.Contains(r.ours, event.Source.Database):
 		o.Said, o.Removed = "it concerns no entry", true
 		return nil
 	}

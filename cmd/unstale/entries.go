@@ -53,12 +53,20 @@ func collisions(c *config.Config, templates []*guard.Template, alphabet func(ent
 
 // An examination is what a look at the database tells about a configuration.
 type examination struct {
-	needs    database.Needs
-	database string // its name
-	entries  []plan.Entry
-	tables   []database.Table // one for each entry
+	needs database.Needs
+	// database is its name, as it names itself; alias, if it has another one, that of
+	// the URL: a pooler's. Both are empty without a database.
+	database, alias string
+
+	entries []plan.Entry
+	tables  []database.Table // one for each entry
 	// problems are the database's: what ought to be changed there.
 	problems []database.Problem
+}
+
+// names are those of the database.
+func (x *examination) names() []string {
+	return slices.DeleteFunc([]string{x.database, x.alias}, func(name string) bool { return name == "" })
 }
 
 // tableNames are the tables of the entries, in their order.
@@ -83,7 +91,14 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 	if err != nil {
 		return nil, fmt.Errorf("diagnose the database: %w", err)
 	}
-	x := &examination{needs: needs, database: conn.Config().Database}
+	x := &examination{needs: needs}
+	// The URL need not have a name, and a pooler's may be another one.
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.current_database()").Scan(&x.database); err != nil {
+		return nil, fmt.Errorf("ask the database for its name: %w", err)
+	}
+	if name := conn.Config().Database; name != x.database {
+		x.alias = name
+	}
 	if reads, known := connectorReads(c, needs); known {
 		// How the connector reads the log is its own business, unless values are
 		// altered on their way: they would be set.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -38,6 +39,9 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 	if err != nil {
 		return nil, nil, err
 	}
+	if shortSession(k) {
+		logger.Warn(shortSessionText, "session_timeout", k.SessionTimeout, "mend", shortSessionMend)
+	}
 	topics, pattern := kafkaTopics(k, x.tableNames())
 	letters := newTopicLetters(k, client, x, observer, logger)
 	return topicSource{kafkasource.New(kafkasource.Options{
@@ -49,6 +53,7 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		SessionTimeout: k.SessionTimeout,
 		Uncommitted:    k.IsolationLevel == "read_uncommitted",
 		Database:       x.database,
+		Alias:          x.alias,
 		Decoder:        tables.decoder,
 		Keep:           letters.keep,
 		Origin:         origin,
@@ -86,6 +91,10 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 		for _, text := range unpromised {
 			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
 		}
+	}
+	if shortSession(k) {
+		fs.addProblem(database.Problem{Severity: database.Advice, Subject: "source.kafka.session_timeout",
+			Text: fmt.Sprintf("it is %s: %s", k.SessionTimeout, shortSessionText), Then: shortSessionMend})
 	}
 	tables, err := tableNames(ctx, c)
 	if err != nil {
@@ -128,6 +137,20 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	if err != nil {
 		fs.add("schema registry", err.Error(), "look at source.kafka.schema_registry")
 	}
+}
+
+const (
+	// sessionTimeoutMin is what brokers admit by default.
+	sessionTimeoutMin = 6 * time.Second
+
+	shortSessionText = "brokers let nobody into the group with a session timeout below their group.min.session.timeout.ms, which is 6s by default"
+	shortSessionMend = "write source.kafka.session_timeout: 6s or more, or leave it where the brokers admit less"
+)
+
+// shortSession reports whether the brokers may refuse the session timeout. The
+// client tries again for as long as they do, and says only that it takes long.
+func shortSession(k config.Kafka) bool {
+	return k.SessionTimeout != 0 && k.SessionTimeout < sessionTimeoutMin
 }
 
 // deadletters looks whether a record that cannot be read could be kept.
@@ -176,7 +199,7 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 	}
 	secure, err := e.TLSConfig()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("source.kafka.schema_registry: %w", err)
 	}
 	options := []sr.ClientOpt{sr.URLs(e.Address()), sr.UserAgent(applicationName)}
 	if secure != nil {
@@ -191,11 +214,47 @@ func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, e
 	}
 	return func(ctx context.Context, id uint32) (string, error) {
 		schema, err := client.SchemaByID(ctx, int(id))
-		if refused, ok := errors.AsType[*sr.ResponseError](err); ok && refused.StatusCode == http.StatusNotFound {
-			return "", fmt.Errorf("%w: %w", kafkasource.ErrNoSchema, err)
+		if refused, ok := errors.AsType[*sr.ResponseError](err); ok {
+			return "", refusedSchema(refused)
+		}
+		if err == nil && schema.Schema == "" {
+			err = fmt.Errorf("%s has answered without a schema: %s", e.Address(), isItRegistry)
 		}
 		return schema.Schema, err
 	}, nil
+}
+
+const (
+	// codeNoSchema is the registry's own word for an id that it does not have, of
+	// Confluent's and of Apicurio's (3.0.9). A 404 without it is a proxy's, or that
+	// of a path where no registry is: it says nothing of the schema.
+	codeNoSchema = 40403
+	// registryMessageMax bounds, in characters, what is passed on of an answer.
+	registryMessageMax = 200
+
+	isItRegistry = "is source.kafka.schema_registry its Confluent API? Apicurio's is below /apis/ccompat/v7"
+)
+
+// refusedSchema says in one line what the registry has answered in place of a
+// schema. It is ErrNoSchema only where the registry itself says so.
+func refusedSchema(refused *sr.ResponseError) error {
+	text := fmt.Sprintf("%s %s: %d %s", refused.Method, refused.URL, refused.StatusCode, http.StatusText(refused.StatusCode))
+	if refused.ErrorCode != 0 { // else it is a page for people, of whoever stands in between
+		message := []rune(strings.Join(strings.Fields(refused.Message), " "))
+		if len(message) > registryMessageMax {
+			message = append(message[:registryMessageMax], '…')
+		}
+		text += ": " + string(message)
+	}
+	switch {
+	case refused.StatusCode == http.StatusNotFound && refused.ErrorCode == codeNoSchema:
+		return fmt.Errorf("%w: %s", kafkasource.ErrNoSchema, text)
+	case refused.StatusCode == http.StatusNotFound:
+		text += "; " + isItRegistry
+	case refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden:
+		text += "; look at username and password of source.kafka.schema_registry"
+	}
+	return errors.New(text)
 }
 
 // kafkaTopics are the topics to be read.

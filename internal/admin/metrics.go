@@ -126,7 +126,7 @@ func (m *Metrics) WatchLoads(pending func() int) {
 // is to be called once.
 func (m *Metrics) WatchConnector(failed func() bool) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "unstale_connector_failed", Help: "1 while Debezium's connector or its task has failed."},
+		Name: "unstale_connector_failed", Help: "1 while Debezium's connector or its task has failed, or there is no such connector."},
 		func() float64 { return number(failed()) }))
 }
 

@@ -119,7 +119,7 @@ var kafkaSettings = slices.Concat(
 		},
 		{
 			path:    "source.kafka.session_timeout",
-			doc:     "How long an instance may be silent before others take its partitions; it gives a sign three times as often. The broker's own limits (6s to 30m by its defaults) hold as well.",
+			doc:     "How long an instance may be silent before others take its partitions; it gives a sign three times as often. A broker lets nobody into the group with less than its group.min.session.timeout.ms, 6s by default, or more than its group.max.session.timeout.ms.",
 			initial: "10s",
 			min:     int64(time.Second),
 			max:     int64(30 * time.Minute),

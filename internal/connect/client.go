@@ -292,7 +292,7 @@ func (r *refusal) Error() string {
 	return text
 }
 
-var secretKey = regexp.MustCompile(`(?i)password|secret|user\.info|token`)
+var secretKey = regexp.MustCompile(`(?i)password|secret|user\.info|token|jaas`)
 
 // withoutSecrets takes out of a message what of a configuration is secret:
 // Connect quotes values that it does not like.
@@ -302,11 +302,21 @@ func withoutSecrets(message string, config map[string]string) string {
 		if secretKey.MatchString(key) && value != "" && !isReference(value) {
 			secrets = append(secrets, value)
 		}
+		// Of a login in a URL the password may be quoted alone, as it stands there or
+		// decoded.
+		for _, at := range logins(value) {
+			if _, password, has := strings.Cut(value[at[0]:at[1]], ":"); has && password != "" && !isReference(password) {
+				decoded, _ := url.PathUnescape(password)
+				secrets = append(secrets, password, decoded)
+			}
+		}
 	}
 	// The longest first: one may be a part of another.
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	for _, secret := range secrets {
-		message = strings.ReplaceAll(message, secret, hidden)
+		if secret != "" {
+			message = strings.ReplaceAll(message, secret, hidden)
+		}
 	}
 	return message
 }

@@ -162,10 +162,12 @@ func TestErrorsSayWhatToDoAndNoSecret(t *testing.T) {
 	}{
 		{answer{400, `{"error_code":400,"message":"Connector configuration is invalid and contains the following 1 error(s):\nError while validating connector config: FATAL: password authentication failed for hunter3\nYou can also find the above list of errors at the endpoint ` + "`/connector-plugins/{connectorType}/config/validate`" + `"}`},
 			"/connectors/a/config: 400 Bad Request: Connector configuration is invalid and contains the following 1 error(s): Error while validating connector config: FATAL: password authentication failed for ***"},
+		{answer{400, `{"error_code":400,"message":"Invalid value http://app:hunter%204@registry: hunter 4 is no password, nor is hunter%204; see http://ops:hunter5@help/"}`},
+			"/connectors/a/config: 400 Bad Request: Invalid value http://***@registry: *** is no password, nor is ***; see http://***@help/"},
 		{answer{401, ""}, "/connectors/a/config: 401 Unauthorized\n  look at username and password of source.kafka.connect"},
 	} {
 		c, _ := client(t, "", connect.Options{}, map[string][]answer{put: {tt.answer}})
-		err := c.PutConfig(t.Context(), "a", map[string]string{"database.password": "hunter3", "database.user": "app"})
+		err := c.PutConfig(t.Context(), "a", map[string]string{"database.password": "hunter3", "database.user": "app", "value.converter.schema.registry.url": "http://app:hunter%204@registry"})
 		want := "PUT " + c.URL() + tt.want
 		if err == nil || cmp.Diff(want, err.Error()) != "" || strings.Contains(err.Error(), "hunter") {
 			t.Errorf("got %v\nwant %s", err, want)
@@ -207,6 +209,20 @@ func TestTraceInOneLine(t *testing.T) {
 		if err := os.WriteFile(path, []byte(strings.Join(written, "====\n")), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Of several parts the task that has failed says why.
+func TestReasonIsThatOfTheTaskThatFailed(t *testing.T) {
+	s := connect.Status{Connector: connect.Part{State: connect.Running}, Tasks: []connect.Task{
+		{Part: connect.Part{State: connect.Failed, Trace: "x.ConnectException: no answer from https://app:hunter2@registry/ids\n"}},
+		{Part: connect.Part{State: connect.Running}},
+	}}
+	if got, want := s.Reason(), "no answer from https://***@registry/ids"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := (connect.Status{Connector: connect.Part{State: connect.Running}}).Reason(); got != "" {
+		t.Errorf("nothing has failed, and the reason is %q", got)
 	}
 }
 

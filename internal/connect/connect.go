@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // A Need is what a configuration asks of the connector.
@@ -23,6 +24,11 @@ type Need struct {
 	Publication string
 	TopicPrefix string // empty: not known
 	Tables      []Table
+	// Partitions has those of each table that is partitioned, as far as it is known.
+	Partitions map[Table][]Table
+	// ViaRoot says whether the publication sends the rows of partitions as those of
+	// their table; nil: it is not there, or nobody knows.
+	ViaRoot     *bool
 	Placeholder string
 	Registry    *Registry // nil: records are JSON
 }
@@ -120,7 +126,37 @@ func shown(value string, secret bool) string {
 	if secret && value != "" && !isReference(value) {
 		return hidden
 	}
-	return value
+	return withoutLogins(value)
+}
+
+// urlBegin is where a URL of a text or of a list begins.
+var urlBegin = regexp.MustCompile(`(^|[\s,;"'(\[=<])[A-Za-z][A-Za-z0-9+.-]*://`)
+
+// logins finds user and password of every URL in a text, the last first: what
+// stands before the last @ of a word. People write passwords with what ought to
+// be encoded in a URL, such as / or a comma.
+func logins(text string) (found [][2]int) {
+	begins := urlBegin.FindAllStringIndex(text, -1)
+	for i := len(begins) - 1; i >= 0; i-- {
+		from, end := begins[i][1], len(text)
+		if i+1 < len(begins) {
+			end = begins[i+1][0]
+		}
+		if space := strings.IndexFunc(text[from:end], unicode.IsSpace); space >= 0 {
+			end = from + space
+		}
+		if at := strings.LastIndexByte(text[from:end], '@'); at >= 0 {
+			found = append(found, [2]int{from, from + at})
+		}
+	}
+	return found
+}
+
+func withoutLogins(text string) string {
+	for _, at := range logins(text) {
+		text = text[:at[0]] + hidden + text[at[1]:]
+	}
+	return text
 }
 
 // isReference reports whether Connect replaces the value, or a part of it, by

@@ -44,6 +44,11 @@ func with(t *testing.T, words []string) *connect.Need {
 			n.TopicPrefix = ""
 		case "no-database":
 			n.Database = connect.Database{}
+		case "partitioned":
+			n.Partitions = map[connect.Table][]connect.Table{n.Tables[0]: {{Schema: "public", Name: "products_1"}, {Schema: "public", Name: "products_2"}}}
+		case "via-root", "not-via-root":
+			viaRoot := word == "via-root"
+			n.ViaRoot = &viaRoot
 		case "reference":
 			n.Database.Password = "${file:/opt/secrets:db}"
 		default:
@@ -177,6 +182,32 @@ func TestConverterIsTheOneThatIsThere(t *testing.T) {
 	} {
 		if got := connect.Converter(tt.plugins, tt.url); got != tt.want {
 			t.Errorf("%v, %s: got %s, want %s", tt.plugins, tt.url, got, tt.want)
+		}
+	}
+}
+
+// What is in order in a topic is what has the same record's key.
+func TestRecordKey(t *testing.T) {
+	for _, tt := range []struct {
+		have    string
+		columns string
+		setting string
+	}{
+		{"", "", ""},
+		{"message.key.columns=public.orders:id", "", ""},
+		{"message.key.columns=public.orders:id; (.*).PRODUCTS:shop,sku ", "shop,sku", "message.key.columns"},
+		{"message.key.columns=public.products:shop;public.pro.*:sku", "shop,sku", "message.key.columns"},
+		{"message.key.columns=(?!audit).*:id", "", "message.key.columns"},
+		{"transforms=key\ntransforms.key.type=org.apache.kafka.connect.transforms.ValueToKey", "", "transforms.key.type"},
+	} {
+		have := map[string]string{}
+		for _, line := range strings.Split(tt.have, "\n") {
+			key, value, _ := strings.Cut(line, "=")
+			have[key] = value
+		}
+		columns, setting := connect.RecordKey(have, connect.Table{Schema: "public", Name: "products"})
+		if strings.Join(columns, ",") != tt.columns || setting != tt.setting {
+			t.Errorf("%s: got %v by %q", tt.have, columns, setting)
 		}
 	}
 }

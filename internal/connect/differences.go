@@ -52,7 +52,7 @@ func (n *Need) Differences(have map[string]string) []Difference {
 			continue
 		}
 		found = append(found, Difference{
-			Key: r.key, Have: shown(value, r.secret), Default: r.initial, Want: shown(ours, r.secret),
+			Key: r.key, Have: value, Default: r.initial, Want: ours,
 			Wrong: r.isWrong(value), Why: r.differsAs(value), Moves: r.moves, value: ours,
 		})
 	}
@@ -60,7 +60,14 @@ func (n *Need) Differences(have map[string]string) []Difference {
 	if d, differs := n.tables(have); differs {
 		found = append(found, d)
 	}
-	return append(found, n.foreign(have)...)
+	found = append(found, n.partitions(have)...)
+	found = append(found, n.foreign(have)...)
+	for i := range found {
+		d := &found[i]
+		secret := secretKey.MatchString(d.Key)
+		d.Have, d.Want, d.Why = shown(d.Have, secret), shown(d.Want, secret), withoutLogins(d.Why)
+	}
+	return found
 }
 
 // judges reports whether the rule is about the converter that the connector has.
@@ -114,8 +121,7 @@ func (n *Need) tables(have map[string]string) (Difference, bool) {
 	const include = "table.include.list"
 	var missing, patterns []string
 	for _, t := range n.Tables {
-		if !matches(have["schema.include.list"], t.Schema, true) || matches(have["schema.exclude.list"], t.Schema, false) ||
-			!matches(have[include], t.Schema+"."+t.Name, true) || matches(have["table.exclude.list"], t.Schema+"."+t.Name, false) {
+		if !captures(have, t) {
 			missing = append(missing, t.Schema+"."+t.Name)
 			patterns = append(patterns, t.pattern())
 		}
@@ -132,6 +138,66 @@ func (n *Need) tables(have map[string]string) (Difference, bool) {
 	d.value = strings.Join(append([]string{have[include]}, patterns...), ",")
 	d.Want = d.value
 	return d, true
+}
+
+// captures reports whether the lists of a connector let the changes of a table
+// through.
+func captures(have map[string]string, t Table) bool {
+	name := t.Schema + "." + t.Name
+	return matches(have["schema.include.list"], t.Schema, true) && !matches(have["schema.exclude.list"], t.Schema, false) &&
+		matches(have["table.include.list"], name, true) && !matches(have["table.exclude.list"], name, false)
+}
+
+// partitions judges under which name the rows of partitions come. The publication
+// decides it; the connector's setting only holds for one that it makes (seen in
+// Debezium 3.6.3: it alters the tables of one that is there, and not this).
+func (n *Need) partitions(have map[string]string) (found []Difference) {
+	const key = "publish.via.partition.root"
+	set := strings.EqualFold(Value(have, key), "true")
+	under := !set
+	if n.ViaRoot != nil {
+		under = !*n.ViaRoot
+	}
+	var tables, lost []string
+	for _, t := range n.Tables {
+		partitions, is := n.Partitions[t]
+		if !is {
+			continue
+		}
+		tables = append(tables, t.Schema+"."+t.Name)
+		for _, p := range partitions {
+			if !captures(have, p) {
+				lost = append(lost, p.Schema+"."+p.Name)
+			}
+		}
+	}
+	if tables == nil || set && !under {
+		return nil
+	}
+	names := "the changes of " + strings.Join(tables, ", ") + " come under the names of their partitions"
+	harm := ": they drop keys, and set nothing"
+	wrong := len(lost) > 0 || n.TopicPrefix == ""
+	switch {
+	case len(lost) > 0:
+		harm = fmt.Sprintf(", and the connector's lists leave out %s: they are not sent", strings.Join(lost, ", "))
+	case wrong:
+		harm = ": they are lost, but for those whose topics are among the ones that are read"
+	}
+	if !set {
+		d := Difference{Key: key, Have: have[key], Default: "false", Want: "true", value: "true", Wrong: wrong && under, Why: names + harm}
+		if !under {
+			d.Why = "a publication that the connector makes anew would not send the changes of " + strings.Join(tables, ", ") + " as theirs, which the one that is there does"
+		}
+		found = append(found, d)
+	}
+	if n.ViaRoot != nil && under {
+		found = append(found, Difference{
+			Key: "publication.name", Have: Value(have, "publication.name"), Wrong: wrong,
+			Why:  names + harm + "; it is there already, and " + key + " holds for one that the connector makes",
+			Then: `ALTER PUBLICATION "` + strings.ReplaceAll(n.Publication, `"`, `""`) + `" SET (publish_via_partition_root = true);`,
+		})
+	}
+	return found
 }
 
 var listComma = regexp.MustCompile(`(?:[^,\\]|\\.)+`)
@@ -220,7 +286,7 @@ var (
 	unwraps  = foreignRule{wrong: true, instead: "unwrap where it is needed, in the sink, or give Unstale a connector of its own",
 		harm: always("records are unwrapped: they say neither what has happened nor what the row was before, so none can be read")}
 	rekeys = foreignRule{instead: "take it out where values are to be set",
-		harm: always("records are keyed by other columns than the primary key, so the changes of one row may come out of order: entries over those tables only drop")}
+		harm: always("records are keyed by other columns than the primary key, so the changes of one row may come out of order: entries over those tables only drop, where their keys lack one of those columns")}
 	scatters = foreignRule{wrong: true, instead: ownConnector,
 		harm: always("the changes of one row go to several partitions and come out of order")}
 	unknown = foreignRule{instead: "look what it does, or give Unstale a connector of its own",
@@ -249,6 +315,40 @@ var transforms = map[string]foreignRule{
 	"org.apache.kafka.connect.transforms.InsertHeader":    harmless,
 	"org.apache.kafka.connect.transforms.DropHeaders":     harmless,
 	"org.apache.kafka.connect.transforms.HeaderFrom":      harmless,
+}
+
+// keyColumns is one part of message.key.columns: a regular expression for tables, and
+// the columns.
+var keyColumns = regexp.MustCompile(`^\s*([^\s:]+):([^:\s]+)\s*$`)
+
+// RecordKey says of which columns the keys of a table's records are, and which
+// setting has made them so; it is empty where they are those of the primary key.
+// Columns are nil if nobody can tell which.
+func RecordKey(have map[string]string, t Table) (columns []string, setting string) {
+	for _, name := range strings.Split(have["transforms"], ",") {
+		key := "transforms." + strings.TrimSpace(name) + ".type"
+		if have[key] == "org.apache.kafka.connect.transforms.ValueToKey" {
+			return nil, key
+		}
+	}
+	const key = "message.key.columns"
+	for _, part := range strings.Split(have[key], ";") {
+		found := keyColumns.FindStringSubmatch(part)
+		if found == nil {
+			continue
+		}
+		pattern, err := regexp.Compile(`(?i)^(?:` + found[1] + `)$`)
+		if err != nil {
+			return nil, key // only Java knows
+		}
+		if pattern.MatchString(t.Schema + "." + t.Name) {
+			columns = append(columns, strings.Split(found[2], ",")...)
+		}
+	}
+	if columns == nil {
+		return nil, ""
+	}
+	return columns, key
 }
 
 func routed(n *Need, _ string) string {

@@ -71,6 +71,18 @@ func (r *rule) differsAs(value string) string {
 	return r.differs
 }
 
+// Value is what a connector takes for a key of ours: what it has, or Debezium's
+// default.
+func Value(have map[string]string, key string) string {
+	if value := have[key]; value != "" {
+		return value
+	}
+	if i := slices.IndexFunc(rules, func(r rule) bool { return r.key == key }); i >= 0 {
+		return rules[i].initial
+	}
+	return ""
+}
+
 const (
 	heartbeatQuery  = "SELECT pg_logical_emit_message(true, 'unstale.heartbeat', '')"
 	heartbeatPrefix = "unstale.heartbeat"
@@ -149,8 +161,8 @@ var rules = slices.Concat(
 			differs: "the tables must be put into the publication by hand",
 		},
 		{
-			key: "publish.via.partition.root", ours: "true", initial: "false", serves: anything,
-			why: "the rows of partitions come as those of their table, in one topic",
+			key: "publish.via.partition.root", ours: "true", initial: "false", servesIf: func(*Need, string) bool { return true }, // see partitions
+			why: "the rows of partitions come as those of their table, in one topic; it holds for a publication that the connector makes",
 		},
 		{
 			key: "table.include.list", ourOf: tablePatterns, servesIf: func(*Need, string) bool { return true }, // see missing

@@ -50,6 +50,18 @@ func (s Status) Running() bool {
 		!slices.ContainsFunc(s.Tasks, func(t Task) bool { return t.State != Running })
 }
 
+// Reason says in one line why the connector, or the last of its tasks that has,
+// has failed; it is empty if none has.
+func (s Status) Reason() string {
+	reason := s.Connector.Reason()
+	for _, t := range s.Tasks {
+		if t.State == Failed {
+			reason = t.Reason()
+		}
+	}
+	return reason
+}
+
 // Reason says in one line why a part has failed: what it was doing and what went
 // wrong at the bottom of the trace.
 func (p Part) Reason() string {
@@ -81,10 +93,10 @@ func withoutClass(line string) string {
 
 var spaces = regexp.MustCompile(`\s+`)
 
-// oneLine makes one line of a message, and a short one: what matters most often
-// stands at its end.
+// oneLine makes one line of a message, without the logins of URLs, and a short
+// one: what matters most often stands at its end.
 func oneLine(text string) string {
-	text = withoutInsides(strings.TrimSpace(spaces.ReplaceAllString(text, " ")))
+	text = withoutInsides(strings.TrimSpace(spaces.ReplaceAllString(withoutLogins(text), " ")))
 	if runes := []rune(text); len(runes) > messageMax {
 		text = string(runes[:messageMax/2]) + " … " + string(runes[len(runes)-messageMax/2:])
 	}

@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -73,4 +74,48 @@ func Publications(ctx context.Context, conn *pgx.Conn, publication string, names
 		return nil, fmt.Errorf("look at publication %s: %w", publication, err)
 	}
 	return found, nil
+}
+
+// ViaRoot reports whether a publication sends the changes of partitions under the
+// name of their table, and whether it is there.
+func ViaRoot(ctx context.Context, conn *pgx.Conn, publication string) (viaRoot, exists bool, err error) {
+	err = conn.QueryRow(ctx, `SELECT pubviaroot FROM pg_publication WHERE pubname = $1`, publication).Scan(&viaRoot)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("look at publication %s: %w", publication, err)
+	}
+	return viaRoot, true, nil
+}
+
+// splitQuery finds the publications that send the changes of a table's partitions
+// under names of their own.
+const splitQuery = `
+SELECT DISTINCT p.pubname::text
+FROM pg_partition_tree($1::oid) t
+JOIN pg_class c ON c.oid = t.relid AND t.isleaf
+JOIN pg_namespace s ON s.oid = c.relnamespace
+JOIN pg_publication_tables m ON m.schemaname = s.nspname AND m.tablename = c.relname
+JOIN pg_publication p ON p.pubname = m.pubname AND NOT p.pubviaroot
+ORDER BY 1`
+
+// Splits returns the names of the publications that send the changes of a
+// partitioned table under the names of its partitions.
+func Splits(ctx context.Context, conn *pgx.Conn, table *Table) ([]string, error) {
+	rows, err := conn.Query(ctx, splitQuery, table.OID)
+	if err != nil {
+		return nil, fmt.Errorf("look at the publications of %s: %w", table.Name, err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look at the publications of %s: %w", table.Name, err)
+	}
+	return names, nil
+}
+
+// SetViaRoot is the statement that has a publication send the changes of partitions
+// under the name of their table.
+func SetViaRoot(publication string) string {
+	return "ALTER PUBLICATION " + quote(publication) + " SET (publish_via_partition_root = true);"
 }

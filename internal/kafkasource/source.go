@@ -63,9 +63,14 @@ type Options struct {
 	// Uncommitted also reads records of transactions of Kafka that were not
 	// committed (isolation.level).
 	Uncommitted bool
-	// Database is the name of the database whose changes are ours; empty: any.
+	// Database is the name of the database whose changes are ours, as it names
+	// itself; empty: those of the first that comes.
 	Database string
-	Decoder  *debezium.Decoder
+	// Alias is another name by which it is reached, through a pooler: the connector
+	// may reach it so as well. What comes under it may be of a database that bears
+	// that name itself, and only drops.
+	Alias   string
+	Decoder *debezium.Decoder
 	// Keep keeps a record that cannot be read for a person. It returns nil when that
 	// is confirmed, and only then is the record passed over.
 	Keep func(ctx context.Context, record *kgo.Record, reason error) error
@@ -99,6 +104,18 @@ type Source struct {
 	scans map[scan]bool
 	// saidForeign has the other databases that were met.
 	saidForeign map[string]bool
+	// owners has the database of each table, where nobody has said which is ours.
+	owners map[table]*owner
+}
+
+// A table by its name.
+type table struct{ schema, name string }
+
+// An owner is the database that the first record of a table was of. mixed: there was
+// one of another, so that nobody knows whose the table is.
+type owner struct {
+	database string
+	mixed    bool
 }
 
 // A scan is one initial snapshot of one connector: its rows share an LSN.
@@ -154,7 +171,7 @@ func New(options Options) *Source {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Source{options: options, saidForeign: map[string]bool{}, scans: map[scan]bool{}}
+	return &Source{options: options, saidForeign: map[string]bool{}, owners: map[table]*owner{}, scans: map[scan]bool{}}
 }
 
 // Attach takes over the partitions that the group gives to this instance; while
@@ -489,6 +506,11 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 	case e.Kind == debezium.Other, s.foreign(e):
 		p.pass()
 		return nil
+	case s.mixes(e):
+		p.ahead = true
+		s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position,
+			Reason: fmt.Sprintf("%s.%s comes from two databases", e.Relation.Schema, e.Relation.Name)}
+		return &s.change
 	case e.Snapshot == debezium.Initial && p.scanning != (scan{e.Source.Connector, e.LSN}):
 		// A connector that loses its slot twice, or while nothing changes, sends one
 		// scan right behind another.
@@ -517,7 +539,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New,
 		Stream: p.stream, XID: uint32(e.XID), LSN: e.LSN, CommittedAt: e.CommittedAt, Position: p.position,
 		// A key that another partition may have, too, has no order.
-		Again: !placed(record.Key, p.number, p.partitions),
+		Again: s.doubted(e) || !placed(record.Key, p.number, p.partitions),
 	}
 	if e.Snapshot == debezium.None {
 		c.Sequence = change.Sequence{Commit: e.Sequence[0], LSN: e.Sequence[1]}
@@ -583,12 +605,63 @@ func (s *Source) tombstone(p *partition) *change.Change {
 
 // foreign reports whether the event is of another database, and says so once.
 func (s *Source) foreign(e *debezium.Event) bool {
-	if s.options.Database == "" || e.Source.Database == "" || e.Source.Database == s.options.Database {
+	if s.options.Database == "" {
 		return false
 	}
-	if !s.saidForeign[e.Source.Database] && len(s.saidForeign) < saidMax {
-		s.saidForeign[e.Source.Database] = true
+	switch e.Source.Database {
+	case "", s.options.Database, s.options.Alias:
+		return false
+	}
+	if s.meets(e.Source.Database) {
 		s.options.Logger.Warn("records of another database are passed over", "database", e.Source.Database, "ours", s.options.Database)
+	}
+	return true
+}
+
+// meets reports whether a name of a database is met for the first time.
+func (s *Source) meets(database string) bool {
+	if s.saidForeign[database] || len(s.saidForeign) >= saidMax {
+		return false
+	}
+	s.saidForeign[database] = true
+	return true
+}
+
+// mixes reports, once, that a table of the entries comes from a second database
+// where nobody has said which one is ours: what was set may be of the wrong one.
+func (s *Source) mixes(e *debezium.Event) bool {
+	if s.options.Database != "" || e.Source.Database == "" || e.Relation == nil {
+		return false
+	}
+	name := table{e.Relation.Schema, e.Relation.Name}
+	o := s.owners[name]
+	switch {
+	case o == nil:
+		s.owners[name] = &owner{database: e.Source.Database}
+		return false
+	case o.mixed || o.database == e.Source.Database:
+		return false
+	}
+	o.mixed = true
+	s.options.Logger.Error("a table comes from two databases, and nothing says which is ours: its records only drop from now on",
+		"table", name.schema+"."+name.name, "database", o.database, "another", e.Source.Database,
+		"mend", "give database the address of ours, or read topics that one database has")
+	return true
+}
+
+// doubted reports whether nobody knows that the event, of a table of the entries, is
+// of our database.
+func (s *Source) doubted(e *debezium.Event) bool {
+	if s.options.Database == "" {
+		o := s.owners[table{e.Relation.Schema, e.Relation.Name}]
+		return o != nil && o.mixed
+	}
+	if e.Source.Database == "" || e.Source.Database == s.options.Database {
+		return false
+	}
+	if s.meets(e.Source.Database) {
+		s.options.Logger.Warn("the connector names the database otherwise than it names itself: its records only drop",
+			"database", e.Source.Database, "ours", s.options.Database, "mend", "let the connector reach the database by its own name (database.dbname)")
 	}
 	return true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -47,6 +48,37 @@ func TestWhatIsPassedOverIsOneStep(t *testing.T) {
 	c := r.consumer()
 	c.begin(1)
 	c.want("0 insert 1 in 800 to 6", "0 commit in 800 to 6", "0 idle to 11")
+}
+
+// Through a pooler a database has another name, which another one may bear: what
+// comes under it only drops.
+func TestTheNameOfAPoolerOnlyDrops(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, row("c", "1", 700, "shop-pool"), row("c", "2", 701, "shop-pool"), insert("3", 702))
+	c := r.consumer(func(o *kafkasource.Options) { o.Alias = "shop-pool" })
+	c.begin(1)
+	c.want("0 insert 1 in 700 again to 1", "0 commit in 700 to 1", "0 insert 2 in 701 again to 2", "0 commit in 701 to 2",
+		"0 insert 3 in 702 to 3")
+	if n := strings.Count(c.log.String(), "its records only drop"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, c.log)
+	}
+}
+
+// Where nobody has said which database is ours, nobody knows it when a table comes
+// from a second one: what was set before may be wrong, so all is swept, and from
+// then on the table only drops.
+func TestATableOfTwoDatabasesOnlyDrops(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.send(0, insert("1", 700), row("c", "1", 700, "other"), insert("2", 701), row("c", "3", 702, "third"))
+	c := r.consumer(func(o *kafkasource.Options) { o.Database = "" })
+	c.begin(1)
+	c.want("0 insert 1 in 700 to 1", "0 restart to 1", "0 insert 1 in 700 again to 2", "0 commit in 700 to 2",
+		"0 insert 2 in 701 again to 3", "0 commit in 701 to 3", "0 insert 3 in 702 again to 4")
+	if n := strings.Count(c.log.String(), "a table comes from two databases"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, c.log)
+	}
 }
 
 // A tombstone behind its delete says nothing new. One whose delete is not there any

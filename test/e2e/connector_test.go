@@ -189,6 +189,38 @@ func TestConnectorThatSomebodyHasChangedIsMended(t *testing.T) {
 	i.stop()
 }
 
+// A publication that is there already may send a partitioned table under the names
+// of its partitions, which the connector's list of tables leaves out. The setting of
+// the connector changes nothing of that.
+func TestAPublicationThatTearsATableIsSaid(t *testing.T) {
+	t.Parallel()
+	f := newConnectorFixture(t, jsonWithSchemas)
+	f.exec("CREATE TABLE orders (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)")
+	f.exec("CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (100)")
+	f.exec("CREATE PUBLICATION " + f.slot + " FOR TABLE orders")
+	text := strings.Replace(f.text, "table: products", "table: orders", 1)
+	f.path, _ = writeConfig(t, text)
+	alone := regexp.MustCompile(`(?m)^    connect: .*\n`).ReplaceAllString(text, "")
+	unnamed, _ := writeConfig(t, alone)
+
+	const torn = "the changes of public.orders come under the names of their partitions, and the connector's lists leave out public.orders_1"
+	f.says("connector apply", 1, "created", "left: publication.name is "+f.slot, torn, "SET (publish_via_partition_root = true);", "RUNNING")
+	f.says("check", 1, "error: publication "+f.slot+": it publishes the changes of", "publish_via_partition_root = true")
+	if out, _, _ := unstaleCommand(t, "check", "--config", unnamed); !strings.Contains(out, "advice: publication "+f.slot+": it publishes the changes of public.orders under the names of its partitions") {
+		t.Errorf("check does not say it where nobody has named the connector:\n%s", out)
+	}
+
+	f.exec("ALTER PUBLICATION " + f.slot + " SET (publish_via_partition_root = true)")
+	f.says("connector apply", 0, "nothing to change", "RUNNING")
+	f.reset(map[string]string{"publish.via.partition.root": "false"})
+	f.says("check", 0, "advice: connector "+f.slot+": publish.via.partition.root is false", "makes anew", "publish.via.partition.root=true")
+	for _, path := range []string{f.path, unnamed} {
+		if out, _, _ := unstaleCommand(t, "check", "--config", path); strings.Contains(out, "names of its partitions") {
+			t.Errorf("check says it all the same:\n%s", out)
+		}
+	}
+}
+
 // What a database or a role sets for its sessions changes what Debezium sends, and
 // no record shows it: check does, and what it prints mends it.
 func TestSettingsOfTheConnectorsSessionsAreFound(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -304,6 +305,29 @@ func TestChangesComeThroughDebeziumAndKafka(t *testing.T) {
 	f.exec("DELETE FROM products WHERE id = 2")
 	f.exec("INSERT INTO products VALUES (22, NULL, NULL)")
 	i.eventually("every row is cached, and no other", func() bool { return len(f.different("warm")) == 0 })
+	i.stop()
+}
+
+// A URL without the name of a database leads to that of the user's name. Which it
+// is, the database says: records of another one with the same table concern nobody.
+func TestTheDatabaseSaysItselfWhichItIs(t *testing.T) {
+	f := newLetterFixture(t)
+	f.exec(fmt.Sprintf("CREATE ROLE %[1]s SUPERUSER LOGIN", f.slot))
+	defer f.exec(fmt.Sprintf("DROP ROLE %s", f.slot))
+	server, err := url.Parse(as(f.slot, f.url))
+	check(t, err)
+	server.Path = ""
+	i := startInstance(t, strings.Replace(f.config(10), f.url, server.String(), 1))
+	i.waitReady()
+	f.cache("product:1")
+	f.cache("product:2")
+	key, value := f.updated(1)
+	f.produce(key, strings.Replace(value, fmt.Sprintf(`"db":%q`, f.slot), `"db":"other"`, 1))
+	f.produce(f.updated(2))
+	i.eventually("ours is dropped", func() bool { return !f.cached("product:2") })
+	if !f.cached("product:1") || i.said("records of another database are passed over") != 1 {
+		t.Errorf("the record of another database has dropped a key, or was not said:\n%s", i.log)
+	}
 	i.stop()
 }
 
