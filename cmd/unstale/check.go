@@ -232,7 +232,11 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	subject := "connector " + k.name
 	have, err := client.Config(ctx, k.name)
 	if errors.Is(err, connect.ErrNotFound) {
-		fs.add(subject, "it does not exist: nothing is sent", "unstale connector apply, or write the name of yours into source.kafka.connect.connector")
+		mend := "unstale connector apply, or write the name of yours into source.kafka.connect.connector"
+		if others, err := k.prefixed(ctx, c.Source.Kafka.TopicPrefix); err == nil && len(others) > 0 {
+			mend = fmt.Sprintf("write connector: %s below source.kafka.connect, with its slot and publication: that writes topics with the prefix %s", others[0], c.Source.Kafka.TopicPrefix)
+		}
+		fs.add(subject, "it does not exist: nothing is sent", mend)
 		return
 	}
 	var status connect.Status
@@ -258,7 +262,7 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	}
 	view := viewCatalog(ctx, c, names)
 	view.tell(need)
-	for _, d := range need.Differences(have) {
+	for _, d := range worthSaying(need.Differences(have)) {
 		if d.Key == "publication.name" && !d.Mendable() {
 			continue // it is said of the publication
 		}
@@ -308,6 +312,12 @@ func (fs *findings) state(subject string, s connect.Status) {
 	}
 }
 
+// worthSaying leaves out that another role has another password.
+func worthSaying(differences []connect.Difference) []connect.Difference {
+	other := slices.ContainsFunc(differences, func(d connect.Difference) bool { return d.Kept && d.Key == "database.user" })
+	return slices.DeleteFunc(slices.Clone(differences), func(d connect.Difference) bool { return other && d.Kept && d.Key == "database.password" })
+}
+
 func (fs *findings) difference(subject string, d connect.Difference) {
 	p := database.Problem{Severity: database.Advice, Subject: subject, Text: d.String(), Then: d.Then}
 	if d.Wrong {
@@ -316,8 +326,11 @@ func (fs *findings) difference(subject string, d connect.Difference) {
 	if d.Mendable() {
 		p.Mend = []string{d.Key + "=" + d.Want}
 		p.Then = "unstale connector apply sets it"
-		if d.Moves {
+		switch {
+		case d.Moves:
 			p.Then = "unstale connector apply --force sets it, and makes another connector of it, which begins anew"
+		case d.Kept:
+			p.Then = "unstale connector apply leaves the login as it is; --force sets it"
 		}
 	}
 	fs.addProblem(p)

@@ -20,9 +20,8 @@ type catalogView struct {
 	// splits has, for each table, the publications that send the changes of its
 	// partitions under names of their own.
 	splits [][]string
-	// viaRoot says whether the connector's publication sends them under that of the
-	// table; nil: it is not there.
-	viaRoot *bool
+	// publication is the connector's; nil: nobody knows.
+	publication *database.PublicationState
 }
 
 func viewCatalog(ctx context.Context, c *config.Config, names []database.Name) catalogView {
@@ -50,13 +49,11 @@ func viewCatalog(ctx context.Context, c *config.Config, names []database.Name) c
 		}
 		v.splits = append(v.splits, splits)
 	}
-	viaRoot, exists, err := database.ViaRoot(ctx, conn, c.Source.Kafka.Connect.Publication)
+	publication, err := database.Publication(ctx, conn, c.Source.Kafka.Connect.Publication)
 	if err != nil {
 		return catalogView{}
 	}
-	if exists {
-		v.viaRoot = &viaRoot
-	}
+	v.publication = &publication
 	v.tables = tables
 	return v
 }
@@ -76,7 +73,12 @@ func (fs *findings) unknownConnector(ctx context.Context, c *config.Config) {
 // tell lets a connector's need know which tables are partitioned, and what the
 // publication makes of that.
 func (v catalogView) tell(need *connect.Need) {
-	need.ViaRoot = v.viaRoot
+	if p := v.publication; p != nil {
+		need.Published = &connect.Publication{Exists: p.Exists, AllTables: p.AllTables, ViaRoot: p.ViaRoot}
+		for _, t := range p.Tables {
+			need.Published.Tables = append(need.Published.Tables, connect.Table{Schema: t.Schema, Name: t.Table})
+		}
+	}
 	need.Partitions = map[connect.Table][]connect.Table{}
 	for i := range v.tables {
 		t := &v.tables[i]

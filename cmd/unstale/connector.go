@@ -144,7 +144,12 @@ loses, alters or delays changes, and says so; what else is in it stays. Applied
 again it does nothing.
 
 It does not give a connector another server, database, slot, publication or
-prefix: that would make it another one, which begins anew. --force does.
+prefix: that would make it another one, which begins anew. --force does. Nor does
+it replace the login of one that is there, unless source.kafka.connect.database
+says which, or --force is given.
+
+Whoever else reads the connector's topics gets other records by some of what it
+sets; it says which. It makes none whose prefix another connector has.
 
 Exit code 1: the connector has failed, or something is left that a person has to
 look at.`,
@@ -153,7 +158,7 @@ look at.`,
 		Args: noArgs,
 	}
 	dryRun := cmd.Flags().Bool("dry-run", false, "only say what would be changed")
-	force := cmd.Flags().Bool("force", false, "also what makes another connector of it")
+	force := cmd.Flags().Bool("force", false, "also what makes another connector of it, and its login")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = connectorCommand(func(ctx context.Context, cmd *cobra.Command, k *kafkaConnect) error {
 		result, err := k.apply(ctx, *dryRun, *force)
@@ -198,6 +203,9 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 		if err := need.Complete(); err != nil {
 			return nil, err
 		}
+		if err := k.refusePrefix(ctx, need.TopicPrefix); err != nil {
+			return nil, err
+		}
 		result.Created, wanted = true, need.Config()
 		// The publication may be there already, and not as the connector would make it.
 		result.Left = append(result.Left, need.Differences(wanted)...)
@@ -205,13 +213,18 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 		return nil, err
 	default:
 		for _, d := range need.Differences(have) {
-			if d.Mendable() && (force || !d.Moves) {
+			if d.Mendable() && (force || !d.Moves && !d.Kept) {
 				result.Changed = append(result.Changed, d)
 			} else {
 				result.Left = append(result.Left, d)
 			}
 		}
 		wanted = connect.Mended(have, result.Changed)
+		if wanted["topic.prefix"] != have["topic.prefix"] {
+			if err := k.refusePrefix(ctx, need.TopicPrefix); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if dryRun {
 		return result, nil
@@ -223,6 +236,32 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 	}
 	result.State, err = k.settle(ctx, func(s connect.Status) bool { return s.Running() || s.Failed() || s.Connector.State == connect.Paused })
 	return result, err
+}
+
+// refusePrefix returns an error where another connector writes topics with the
+// prefix: two would write every change twice, each in an order of its own.
+func (k *kafkaConnect) refusePrefix(ctx context.Context, prefix string) error {
+	others, err := k.prefixed(ctx, prefix)
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	return fmt.Errorf("connector %s of %s writes topics with the prefix %s already: write connector: %s below source.kafka.connect, with its slot and publication, to use that; or give Unstale a topic_prefix of its own",
+		others[0], k.client.URL(), prefix, others[0])
+}
+
+// prefixed are the other connectors whose topics have the prefix.
+func (k *kafkaConnect) prefixed(ctx context.Context, prefix string) (names []string, err error) {
+	configs, err := k.client.Configs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for name, have := range configs {
+		if name != k.name && prefix != "" && have["connector.class"] == connect.Class && have["topic.prefix"] == prefix {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func printApplied(w io.Writer, r *applied, dryRun bool) {
@@ -241,8 +280,21 @@ func printApplied(w io.Writer, r *applied, dryRun bool) {
 	for _, d := range r.Changed {
 		fmt.Fprintf(w, "  %s=%s\n      %s\n", d.Key, d.Want, d)
 	}
-	for _, d := range r.Left {
+	var sent []string
+	for _, d := range r.Changed {
+		if d.Sent && !r.Created {
+			sent = append(sent, d.Key)
+		}
+	}
+	if len(sent) > 0 {
+		fmt.Fprintf(w, "\nwhoever else reads its topics %sgets other records: %s\n", would, strings.Join(sent, ", "))
+		fmt.Fprintln(w, "    where that must not be, make one for Unstale alone: give source.kafka.connect a connector, slot and publication of its own, and source.kafka another topic_prefix")
+	}
+	for _, d := range worthSaying(r.Left) {
 		fmt.Fprintf(w, "\nleft: %s\n", d)
+		if d.Kept {
+			fmt.Fprintf(w, "    the connector keeps its own login: --force gives it ours\n")
+		}
 		if d.Moves {
 			fmt.Fprintf(w, "    with %s=%s it would be another connector, which begins anew: --force does that\n", d.Key, d.Want)
 		}
@@ -523,7 +575,8 @@ func connectorNeed(c *config.Config, tables []connect.Table, plugins []connect.P
 		}
 		need.Database = connect.Database{
 			Host: parsed.Host, Port: parsed.Port, User: parsed.User, Password: parsed.Password, Name: parsed.Database,
-			TLS: c.ConnectorTLS("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"),
+			Assumed: k.Connect.Database == "",
+			TLS:     c.ConnectorTLS("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"),
 		}
 		if strings.HasPrefix(parsed.Host, "/") {
 			return nil, fmt.Errorf("the database is reached by a socket, %s, and Kafka Connect knows none: write source.kafka.connect.database with a host", parsed.Host)
