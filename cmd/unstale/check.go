@@ -262,6 +262,14 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	}
 	view := viewCatalog(ctx, c, names)
 	view.tell(need)
+	if connect.Value(have, "slot.name") == need.Slot { // else that is said
+		state := k.stateOf(status)
+		k.locate(ctx, state)
+		fs.slot(state)
+	}
+	if p := view.publication; p != nil && !p.Exists && status.Running() && connect.Value(have, "publication.name") == need.Publication {
+		fs.missingPublication(need.Publication, connect.Value(have, "publication.autocreate.mode"))
+	}
 	for _, d := range worthSaying(need.Differences(have)) {
 		if d.Key == "publication.name" && !d.Mendable() {
 			continue // it is said of the publication
@@ -316,6 +324,29 @@ func (fs *findings) state(subject string, s connect.Status) {
 func worthSaying(differences []connect.Difference) []connect.Difference {
 	other := slices.ContainsFunc(differences, func(d connect.Difference) bool { return d.Kept && d.Key == "database.user" })
 	return slices.DeleteFunc(slices.Clone(differences), func(d connect.Difference) bool { return other && d.Kept && d.Key == "database.password" })
+}
+
+// slot says what only the slot and the connector together show: what is to be known
+// of the slot alone the database's findings have.
+func (fs *findings) slot(state *connectorState) {
+	s := state.Slot
+	switch {
+	case s == nil || s.elsewhere || s.Text == "":
+	case s.Wrong:
+		fs.add("slot "+s.Name, s.Text, "")
+	case state.Running && !s.Active:
+		fs.addProblem(database.Problem{Severity: database.Advice, Subject: "slot " + s.Name, Text: s.Text})
+	}
+}
+
+// missingPublication says that a stream is about to break. One that the connector
+// would not make anew is said of its setting.
+func (fs *findings) missingPublication(name, mode string) {
+	if mode == "disabled" {
+		return
+	}
+	fs.add("publication "+name, "it does not exist, and the connector runs: its stream breaks with the next change",
+		"unstale connector restart --all, which makes it anew; if the task then fails because changes were written while there was none, drop the slot, and the connector begins anew")
 }
 
 func (fs *findings) difference(subject string, d connect.Difference) {

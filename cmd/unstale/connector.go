@@ -28,6 +28,9 @@ const (
 	// failedPolls is the same for a failure: what has failed before stays so until
 	// its new task has begun, which takes a worker that has much to do a while.
 	failedPolls = 20
+	// againPolls is the same for what runs after a restart: a task that fails again
+	// has run for a while, until it has looked at the database.
+	againPolls = 15
 )
 
 func newConnector() *cobra.Command {
@@ -234,7 +237,7 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 			return nil, fmt.Errorf("%w\n  what Connect says of the database is how its workers reach it: source.kafka.connect.database, where that is otherwise than here", err)
 		}
 	}
-	result.State, err = k.settle(ctx, func(s connect.Status) bool { return s.Running() || s.Failed() || s.Connector.State == connect.Paused })
+	result.State, err = k.settle(ctx, settlePolls, func(s connect.Status) bool { return s.Running() || s.Failed() || s.Connector.State == connect.Paused })
 	return result, err
 }
 
@@ -318,7 +321,8 @@ func newConnectorStatus() *cobra.Command {
 position that Connect has committed and, where the configuration names the
 database, how far its slot is behind.
 
-Exit code 1: it has failed, or does not exist.`,
+Exit code 1: it has failed, is paused or stopped, or does not exist; or changes
+are missing in its slot, or will be.`,
 		Example: `  unstale connector status
   unstale connector status --json`,
 		Args: noArgs,
@@ -336,7 +340,7 @@ Exit code 1: it has failed, or does not exist.`,
 		} else {
 			state.print(cmd.OutOrStdout())
 		}
-		if err == nil && (state.Failed || state.Slot != nil && state.Slot.Wrong) {
+		if err == nil && (state.Failed || state.halted() || state.Slot != nil && state.Slot.Wrong) {
 			return errSaid
 		}
 		return err
@@ -373,7 +377,7 @@ has failed anew. Its position is kept: nothing is lost.`,
 		if err != nil {
 			return err
 		}
-		return k.printSettled(ctx, cmd.OutOrStdout(), func(s connect.Status) bool { return s.Running() || s.Failed() })
+		return k.printSettled(ctx, cmd.OutOrStdout(), againPolls, func(s connect.Status) bool { return s.Running() || s.Failed() })
 	})
 	return cmd
 }
@@ -389,7 +393,7 @@ as old as its last change, and the server keeps its log for the slot.`,
 			if err := k.client.Pause(ctx, k.name); err != nil {
 				return k.explain(err)
 			}
-			return k.printSettled(ctx, cmd.OutOrStdout(), func(s connect.Status) bool { return s.Connector.State == connect.Paused && !s.Running() })
+			return k.printSettled(ctx, cmd.OutOrStdout(), settlePolls, func(s connect.Status) bool { return s.Connector.State == connect.Paused && !s.Running() })
 		}),
 	}
 }
@@ -403,7 +407,7 @@ func newConnectorResume() *cobra.Command {
 			if err := k.client.Resume(ctx, k.name); err != nil {
 				return k.explain(err)
 			}
-			return k.printSettled(ctx, cmd.OutOrStdout(), func(s connect.Status) bool { return s.Running() || s.Failed() })
+			return k.printSettled(ctx, cmd.OutOrStdout(), settlePolls, func(s connect.Status) bool { return s.Running() || s.Failed() })
 		}),
 	}
 }
@@ -620,6 +624,13 @@ type connectorSlot struct {
 	// Text says what is to know of it; Wrong: changes are missing, or will be.
 	Text  string `json:"text,omitempty"`
 	Wrong bool   `json:"wrong"`
+
+	elsewhere bool // check says it of the database
+}
+
+// halted reports that a person has stopped it, and nothing is sent.
+func (s *connectorState) halted() bool {
+	return s.State == connect.Paused || s.State == connect.Stopped
 }
 
 func (k *kafkaConnect) stateOf(s connect.Status) *connectorState {
@@ -648,19 +659,15 @@ func (k *kafkaConnect) locate(ctx context.Context, state *connectorState) {
 			slot, err = database.Slot(ctx, conn, state.Slot.Name)
 		}
 		if err != nil {
-			state.Slot.Text = err.Error()
-		} else {
-			state.Slot.judge(slot, state)
+			state.Slot.Text, state.Slot.elsewhere = err.Error(), true
 		}
 	}
 	lsn := k.position(ctx)
-	if lsn == 0 {
-		return
+	if lsn != 0 {
+		state.Position = fmt.Sprintf("%X/%X", lsn>>32, uint32(lsn))
 	}
-	state.Position = fmt.Sprintf("%X/%X", lsn>>32, uint32(lsn))
-	if slot.Usable && slot.Confirmed > lsn && state.Slot.Text == "" {
-		state.Slot.Wrong = true
-		state.Slot.Text = fmt.Sprintf("it is ahead of the connector's position, at %X/%X: what lies between was not sent, unless it was somebody else's", slot.Confirmed>>32, uint32(slot.Confirmed))
+	if state.Slot != nil && state.Slot.Text == "" {
+		state.Slot.judge(slot, lsn, state)
 	}
 }
 
@@ -684,22 +691,28 @@ func (k *kafkaConnect) position(ctx context.Context) uint64 {
 	return 0
 }
 
-func (s *connectorSlot) judge(slot database.SlotState, state *connectorState) {
+func (s *connectorSlot) judge(slot database.SlotState, position uint64, state *connectorState) {
 	s.Active, s.Behind = slot.Active, slot.Behind
 	switch {
 	case !slot.Exists && state.Running:
 		s.Wrong = true
-		s.Text = "which does not exist: if the connector has another, write it into source.kafka.connect.slot"
+		s.Text = "it does not exist: if the connector has another, write it into source.kafka.connect.slot"
 	case !slot.Exists && state.Failed:
 		s.Wrong = true
-		s.Text = "which does not exist: unstale connector apply lets the connector begin anew where its slot is lost (snapshot.mode=when_needed)"
-	case !slot.Exists:
-		s.Text = "which does not exist yet"
-	case !slot.Usable:
+		s.Text = "it does not exist: unstale connector apply lets the connector begin anew where its slot is lost (snapshot.mode=when_needed)"
+	case !slot.Exists && position != 0:
 		s.Wrong = true
+		s.Text = "it does not exist any more, though the connector has a position: what has changed since is not sent; with snapshot.mode=when_needed, which unstale connector apply sets, it begins anew when it starts"
+	case !slot.Exists:
+		s.Text = "it does not exist yet"
+	case !slot.Usable:
+		s.Wrong, s.elsewhere = true, true
 		s.Text = fmt.Sprintf("the server has thrown away log that it needs, and the connector waits for that: SELECT pg_drop_replication_slot('%s'); then it begins anew", s.Name)
 	case !slot.Active && state.Running:
 		s.Text = "nobody reads it: the connector copies the rows that are there, or tries to reach the database again (its log says which)"
+	case position != 0 && slot.Confirmed > position:
+		s.Wrong = true
+		s.Text = fmt.Sprintf("it is ahead of the connector's position, at %X/%X: what lies between was not sent, unless it was somebody else's", slot.Confirmed>>32, uint32(slot.Confirmed))
 	}
 }
 
@@ -727,8 +740,11 @@ func (s *connectorState) print(w io.Writer) {
 		}
 		line("slot", "%s, %s", s.Slot.Name, text)
 	}
-	if s.Failed {
+	switch {
+	case s.Failed:
 		fmt.Fprintln(w, "  when that is mended: unstale connector restart")
+	case s.halted():
+		fmt.Fprintln(w, "  nothing is sent until: unstale connector resume")
 	}
 }
 
@@ -745,9 +761,10 @@ func located(state connect.State, worker, reason string) string {
 
 // settle waits until the connector has come to a state, and for how long it takes
 // at most returns the one that it is in.
-func (k *kafkaConnect) settle(ctx context.Context, there func(connect.Status) bool) (*connectorState, error) {
+// It has come there when so many polls have agreed.
+func (k *kafkaConnect) settle(ctx context.Context, polls int, there func(connect.Status) bool) (*connectorState, error) {
 	deadline := time.Now().Add(settleMax)
-	for agree := 0; ; {
+	for agree, was := 0, false; ; {
 		status, err := k.client.Status(ctx, k.name)
 		switch {
 		case errors.Is(err, connect.ErrNotFound): // just created
@@ -755,15 +772,19 @@ func (k *kafkaConnect) settle(ctx context.Context, there func(connect.Status) bo
 		case err != nil:
 			return nil, err
 		case there(status):
+			if status.Failed() != was {
+				agree = 0
+			}
 			agree++
 		default:
 			agree = 0
 		}
-		polls := settlePolls
-		if status.Failed() {
-			polls = failedPolls
+		was = status.Failed()
+		enough := polls
+		if was {
+			enough = failedPolls
 		}
-		if err == nil && (agree >= polls || time.Now().After(deadline)) {
+		if err == nil && (agree >= enough || time.Now().After(deadline)) {
 			return k.stateOf(status), nil
 		}
 		if time.Now().After(deadline) {
@@ -799,8 +820,8 @@ func (k *kafkaConnect) gone(ctx context.Context) error {
 	}
 }
 
-func (k *kafkaConnect) printSettled(ctx context.Context, w io.Writer, there func(connect.Status) bool) error {
-	state, err := k.settle(ctx, there)
+func (k *kafkaConnect) printSettled(ctx context.Context, w io.Writer, polls int, there func(connect.Status) bool) error {
+	state, err := k.settle(ctx, polls, there)
 	if err != nil {
 		return err
 	}
