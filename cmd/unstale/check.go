@@ -278,6 +278,7 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	}
 	if err == nil {
 		fs.recordKeys(c, names, view.tables, have)
+		fs.unbrought(c, names, view, have)
 	}
 }
 

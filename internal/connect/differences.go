@@ -314,7 +314,7 @@ var foreignRules = []foreignRule{
 	{
 		key: regexp.MustCompile(`^topic\.(naming\.strategy|delimiter)$`), wrong: true,
 		harm: func(n *Need, value string) string {
-			if n.TopicPrefix == "" || value == "io.debezium.schema.SchemaTopicNamingStrategy" || value == "." {
+			if n.TopicPrefix == "" || value == schemaNaming || value == "." {
 				return ""
 			}
 			return "its topics are named otherwise than source.kafka.topic_prefix says: none of its changes is read"
@@ -340,6 +340,7 @@ var foreignRules = []foreignRule{
 
 const (
 	ownConnector = "take it out, or give Unstale a connector of its own"
+	schemaNaming = "io.debezium.schema.SchemaTopicNamingStrategy" // PREFIX.SCHEMA.TABLE
 	nameTopics   = "name them in source.kafka.topics or topics_pattern"
 )
 
@@ -454,6 +455,25 @@ func (n *Need) foreign(have map[string]string) []Difference {
 		}
 	}
 	return found
+}
+
+// TopicPrefix is what the topics of a connector begin with: PREFIX.SCHEMA.TABLE. It
+// is not ok where they may be named otherwise.
+func TopicPrefix(have map[string]string) (prefix string, ok bool) {
+	for _, name := range strings.Split(have["transforms"], ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		class, _, _ := strings.Cut(have["transforms."+name+".type"], "$")
+		if _, known := transforms[class]; !known || strings.HasSuffix(class, "Router") {
+			return "", false
+		}
+	}
+	strategy := have["topic.naming.strategy"]
+	if strategy != "" && strategy != schemaNaming || have["topic.delimiter"] != "" && have["topic.delimiter"] != "." {
+		return "", false
+	}
+	return have["topic.prefix"], have["topic.prefix"] != ""
 }
 
 // Mended is a connector's configuration with every difference set right that a
