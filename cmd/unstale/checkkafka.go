@@ -62,6 +62,9 @@ func viewCatalog(ctx context.Context, c *config.Config, names []database.Name) c
 // unknownConnector says what the catalog alone tells of how changes come, where the
 // connector is nobody's business here.
 func (fs *findings) unknownConnector(ctx context.Context, c *config.Config) {
+	fs.addProblem(database.Problem{Severity: database.Advice, Subject: "source.kafka.connect",
+		Text: "it is left out: when Debezium stops sending, the topics look as they do when nothing changes, and nobody notices",
+		Then: "write connect: {url: http://host:8083, connector: ..., slot: ..., publication: ...} below source.kafka"})
 	names, err := tableNames(ctx, c)
 	if err != nil {
 		return // it was said of the database

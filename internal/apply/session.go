@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -279,7 +280,7 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		cause, reason = gapEmptied, "no watermark in Redis any more: it was emptied, or has restarted without its data"
 	}
 	if cause != "" {
-		gaps.add(cause, reason, st.Name)
+		gaps.add(cause, reason, cmp.Or(st.Title, st.Name))
 		sweeps = s.everySweep(marks)
 	} else if len(changedEntries(lowest.Fingerprints, s.fingerprints)) > 0 && snapshot.XMin < snapshot.XMax {
 		// What changed while nobody looked may be how a table is published: a
