@@ -185,6 +185,7 @@ type Loop struct {
 	// saidUnset of those that could not be SET.
 	saidUnapplied, saidUnset map[unapplied]bool
 	saidPressed              bool
+	saidStreaming            streaming
 }
 
 // New returns a loop. Run starts it.

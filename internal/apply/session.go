@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -352,10 +353,21 @@ func (s *session) sayGaps(found gaps) {
 	}
 	switch {
 	case len(s.streams) > 1:
-		s.logger.Info("streaming", "streams", len(s.streams), "sweeping", s.sweeps.pending())
+		// A source that lets us in and breaks off again and again says so itself.
+		said := streaming{len(s.streams), strings.Join(s.sweeps.pending(), " ")}
+		if said != s.saidStreaming || len(found) > 0 {
+			s.logger.Info("streaming", "streams", len(s.streams), "sweeping", s.sweeps.pending())
+		}
+		s.saidStreaming = said
 	case len(found) == 0:
 		s.logger.Info("streaming", "stream", s.streams[0].Name, "position", s.streams[0].resume, "sweeping", s.sweeps.pending())
 	}
+}
+
+// streaming is what is said of a session over several streams.
+type streaming struct {
+	streams  int
+	sweeping string
 }
 
 // hadWatermark reports whether an earlier session of this process has written the

@@ -27,7 +27,7 @@ type Need struct {
 	// Partitions has those of each table that is partitioned, as far as it is known.
 	Partitions map[Table][]Table
 	// Published is what the publication is like; nil: nobody knows.
-	Published *Publication
+	Published   *Publication
 	Placeholder string
 	Registry    *Registry // nil: records are JSON
 }
