@@ -109,6 +109,9 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	case c.Database.URL == "":
 		_, templates := templatesAlone(&sound)
 		fs.addConfig(templates.Err())
+		for _, text := range unpromised {
+			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
+		}
 	default:
 		fs.database(ctx, &sound)
 	}
