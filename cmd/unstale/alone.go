@@ -21,9 +21,10 @@ var unpromised = []string{
 	"no database is given: a change may be applied before its commit is visible, and a reader who loads in between puts the old row back",
 	"no database is given: which values are young enough to be written goes by the clocks of this machine and of the database",
 	"no database is given: of a transaction that writes a row twice the first state can show for a moment",
-	"no database is given: a TRUNCATE stands in one partition, and a row that stands in another one that lags is written again behind it",
+	"no database is given: a TRUNCATE stands in one partition, and a row that stands in another one that lags is written again behind it, if another instance reads that one",
 	"no database is given: a table that comes from two databases is noticed when one instance has read both; until then the rows of both are written",
 	"no database is given: a column that the connector leaves out, and a table that is altered without a change of a row, go unnoticed",
+	"no database is given: changes that come under the names of a table's partitions are passed over, unless the connector has publish.via.partition.root=true",
 }
 
 // runAlone keeps the cache as near to a database as one can that cannot be asked:
@@ -47,7 +48,7 @@ func runAlone(ctx context.Context, c *config.Config, client *redis.Client, metri
 	sink := redissink.New(client, redissink.Options{Entries: x.entries, SweepRate: c.Sweep.KeysPerSecond})
 	loop := apply.New(source, planner, noDatabase{}, fixedCatalog(x.entries), sink, apply.Options{Logger: logger, Observer: metrics})
 	status.is(func() apply.Status {
-		now := loop.Status()
+		now := heldStatus(loop.Status(), source)
 		now.Unpromised = unpromised
 		return now
 	})

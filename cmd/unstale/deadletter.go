@@ -584,12 +584,12 @@ func (r *retrier) retry(ctx context.Context, record *deadletter.Record, o *outco
 		o.Reason = err.Error()
 		return nil
 	}
-	c, ok := kafkasource.Late(&event)
+	c, ok := kafkasource.Late(&event, r.ours...)
 	switch {
 	case ok && c.Op == change.Undecodable:
 		o.Reason = c.Reason
 		return nil
-	case !ok, len(r.ours) > 0 && event.Source.Database != "" && !slices.Contains(r.ours, event.Source.Database):
+	case !ok:
 		o.Said, o.Removed = "it concerns no entry", true
 		return nil
 	}

@@ -8,15 +8,17 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"github.com/twmb/franz-go/pkg/sr"
 
+	"github.com/unstale/unstale/internal/admin"
 	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
@@ -29,7 +31,7 @@ import (
 
 // newKafkaSource reads the topics of the configuration. The tables are to be told
 // what the catalog says; without a database there is nothing to tell.
-func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), observer deadletter.Observer, logger *slog.Logger) (apply.Source, *describedTables, error) {
+func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, origin func(context.Context) (change.Origin, error), metrics *admin.Metrics, logger *slog.Logger) (apply.Source, *describedTables, error) {
 	k := c.Source.Kafka
 	client, err := kafkaClient(k)
 	if err != nil {
@@ -42,9 +44,10 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 	if shortSession(k) {
 		logger.Warn(shortSessionText, "session_timeout", k.SessionTimeout, "mend", shortSessionMend)
 	}
-	topics, pattern := kafkaTopics(k, x.tableNames())
-	letters := newTopicLetters(k, client, x, observer, logger)
-	return topicSource{kafkasource.New(kafkasource.Options{
+	topics, pattern := kafkaTopics(k, append(x.tableNames(), partitionsOf(x.tables)...))
+	letters := newTopicLetters(k, client, x, metrics, logger)
+	held := &heldPartition{metrics: metrics}
+	source := kafkasource.New(kafkasource.Options{
 		Client:         client,
 		Group:          k.Group,
 		Topics:         topics,
@@ -56,9 +59,42 @@ func newKafkaSource(c *config.Config, x *examination, planner *plan.Planner, ori
 		Alias:          x.alias,
 		Decoder:        tables.decoder,
 		Keep:           letters.keep,
+		Holding:        held.tell,
 		Origin:         origin,
 		Logger:         logger,
-	}), letters.topic}, tables, nil
+	})
+	if c.Database.URL != "" {
+		options, err := databaseConfig(c)
+		if err != nil {
+			return nil, nil, err
+		}
+		tables.look = func(ctx context.Context, name database.Name) (database.Table, error) {
+			return lookUp(ctx, options, name)
+		}
+		if k.TopicsPattern == "" && len(k.Topics) == 0 {
+			tables.follow = func(partitions []database.Name) {
+				topics, _ := kafkaTopics(k, partitions)
+				source.Follow(topics)
+			}
+		}
+	}
+	return topicSource{source, letters.topic, held}, tables, nil
+}
+
+// lookUp asks the catalog for one table.
+func lookUp(ctx context.Context, options *pgx.ConnConfig, name database.Name) (database.Table, error) {
+	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, options)
+	if err != nil {
+		return database.Table{}, fmt.Errorf("connect to the database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	found, err := database.Tables(ctx, conn, []database.Name{name})
+	if err != nil {
+		return database.Table{}, err
+	}
+	return found[0], nil
 }
 
 // newTables returns tables of which nothing is known yet, with the decoder that
@@ -68,14 +104,18 @@ func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describe
 	if err != nil {
 		return nil, err
 	}
-	tables := &describedTables{wanted: map[database.Name]bool{}}
-	for _, name := range x.tableNames() {
+	tables := &describedTables{
+		wanted: map[database.Name]bool{}, now: map[database.Name]*debezium.Table{}, roots: map[database.Name]database.Name{}, unrelated: map[database.Name]bool{},
+	}
+	for i, name := range x.tableNames() {
 		tables.wanted[name] = true
+		tables.partitioned = tables.partitioned || x.entries[i].Partitioned
 	}
 	tables.decoder = debezium.NewDecoder(debezium.Options{
 		Schema:      schema,
 		Table:       tables.table,
 		Wanted:      tables.isWanted,
+		Root:        tables.root,
 		Compile:     planner.Compile,
 		Placeholder: k.Placeholder,
 	})
@@ -101,7 +141,7 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 		return
 	}
 	topics, pattern := kafkaTopics(k, tables)
-	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Topics: topics, Pattern: pattern})
+	problems, err := kafkasource.Diagnose(ctx, kafkasource.Options{Client: client, Group: k.Group, Topics: topics, Pattern: pattern})
 	if err != nil {
 		mend := "look at source.kafka.brokers, tls and sasl"
 		if errors.Is(err, kerr.TopicAuthorizationFailed) {
@@ -189,7 +229,7 @@ func kafkaClient(k config.Kafka) ([]kgo.Opt, error) {
 func schemaRegistry(e config.Endpoint) (func(context.Context, uint32) (string, error), error) {
 	if e.URL == "" {
 		return func(context.Context, uint32) (string, error) {
-			return "", errors.New("a record in Avro, and no schema registry: set source.kafka.schema_registry")
+			return "", &change.Refusal{Problem: "records are in Avro, and there is no schema registry to ask", Mend: "set source.kafka.schema_registry"}
 		}, nil
 	}
 	secure, err := e.TLSConfig()
@@ -283,12 +323,28 @@ func sanitized(name string) string {
 	}, name)
 }
 
+// unrelatedMax bounds how many tables are known to be no partition of an entry's.
+const unrelatedMax = 16384
+
 // describedTables is what the catalog says of the entries' tables, for whoever
 // reads their rows from records.
 type describedTables struct {
-	decoder *debezium.Decoder
-	wanted  map[database.Name]bool
-	now     atomic.Pointer[map[database.Name]*debezium.Table]
+	decoder     *debezium.Decoder
+	wanted      map[database.Name]bool
+	partitioned bool // some of them
+	// look asks the catalog for a table that may be a partition made since; nil:
+	// there is none to ask, or what is known was asked just now.
+	look func(context.Context, database.Name) (database.Table, error)
+	// follow, if not nil, is told the partitions that there are: their changes may
+	// come under their names, in topics of their own.
+	follow func([]database.Name)
+
+	mu  sync.Mutex
+	now map[database.Name]*debezium.Table // the partitions, too
+	// roots has, for each partition, its table; unrelated are tables that were looked
+	// up since then and are none.
+	roots     map[database.Name]database.Name
+	unrelated map[database.Name]bool
 }
 
 func (d *describedTables) isWanted(schema, table string) bool {
@@ -296,30 +352,88 @@ func (d *describedTables) isWanted(schema, table string) bool {
 }
 
 func (d *describedTables) table(schema, table string) *debezium.Table {
-	if now := d.now.Load(); now != nil {
-		return (*now)[database.Name{Schema: schema, Table: table}]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now[database.Name{Schema: schema, Table: table}]
+}
+
+// root names the table that has a partition of that name. One that nobody knows is
+// looked up before its changes are passed over: it may be younger than the last look
+// at the catalog.
+func (d *describedTables) root(ctx context.Context, schema, table string) (debezium.TableName, bool, error) {
+	name := database.Name{Schema: schema, Table: table}
+	d.mu.Lock()
+	root, ok := d.roots[name]
+	known := ok || d.unrelated[name]
+	d.mu.Unlock()
+	if known || !d.partitioned || d.look == nil {
+		return debezium.TableName{Schema: root.Schema, Table: root.Table}, ok, nil
 	}
-	return nil
+	t, err := d.look(ctx, name)
+	if err != nil {
+		return debezium.TableName{}, false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t.Root == nil || !d.wanted[*t.Root] {
+		if len(d.unrelated) >= unrelatedMax {
+			clear(d.unrelated)
+		}
+		d.unrelated[name] = true
+		return debezium.TableName{}, false, nil
+	}
+	d.addPartition(*t.Root, &t.Relation)
+	return debezium.TableName{Schema: t.Root.Schema, Table: t.Root.Table}, true, nil
+}
+
+// addPartition describes a partition: it has the columns of its table, and a replica
+// identity of its own.
+func (d *describedTables) addPartition(root database.Name, r *database.Relation) {
+	described := debezium.Table{}
+	if t := d.now[root]; t != nil {
+		described = *t
+	}
+	identify(&described, r.Replica)
+	d.now[r.Name], d.roots[r.Name] = &described, root
+}
+
+// partitionsOf are those of all tables.
+func partitionsOf(tables []database.Table) (names []database.Name) {
+	for i := range tables {
+		for j := range tables[i].Below {
+			names = append(names, tables[i].Below[j].Name)
+		}
+	}
+	return names
+}
+
+func identify(t *debezium.Table, r database.Replica) {
+	t.Key, t.Full = r.Columns()
 }
 
 func (d *describedTables) describe(tables []database.Table, shapes plan.Shapes) {
-	now := map[database.Name]*debezium.Table{}
+	d.mu.Lock()
+	d.now, d.roots, d.unrelated = map[database.Name]*debezium.Table{}, map[database.Name]database.Name{}, map[database.Name]bool{}
 	for i := range tables {
 		t := &tables[i]
 		if t.OID == 0 {
 			continue
 		}
-		described := &debezium.Table{Shape: shapes[i], Full: t.Replica.Identity() == change.IdentityFull}
-		if columns, whole := t.Replica.Columns(); !whole {
-			described.Key = columns
-		}
+		described := &debezium.Table{Shape: shapes[i]}
+		identify(described, t.Replica)
 		for _, column := range t.Columns {
 			if column.Defaulted {
 				described.Defaulted = append(described.Defaulted, column.Name)
 			}
 		}
-		now[t.Name] = described
+		d.now[t.Name] = described
+		for j := range t.Below {
+			d.addPartition(t.Name, &t.Below[j])
+		}
 	}
-	d.now.Store(&now)
+	d.mu.Unlock()
 	d.decoder.Forget()
+	if d.follow != nil {
+		d.follow(partitionsOf(tables))
+	}
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/unstale/unstale/internal/admin"
 	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
@@ -73,6 +76,40 @@ func entriesOver(entries []plan.Entry, table database.Name) (names []string) {
 type topicSource struct {
 	*kafkasource.Source
 	letters *deadletter.Topic
+	held    *heldPartition
+}
+
+// A heldPartition is why a partition is held while the others go on. The loop does
+// not hear of it: status shows it, and metrics count the tries to go on.
+type heldPartition struct {
+	metrics *admin.Metrics
+	mu      sync.Mutex
+	reason  string
+}
+
+func (h *heldPartition) tell(reason string) {
+	if reason != "" {
+		h.metrics.Held("source")
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reason = reason
+}
+
+// heldStatus is the status of a loop, with what its source holds.
+func heldStatus(now apply.Status, source apply.Source) apply.Status {
+	s, ok := source.(topicSource)
+	if !ok {
+		return now
+	}
+	s.held.mu.Lock()
+	defer s.held.mu.Unlock()
+	if s.held.reason != "" && now.Holding["source"] == "" {
+		holding := map[string]string{"source": s.held.reason}
+		maps.Copy(holding, now.Holding)
+		now.Holding = holding
+	}
+	return now
 }
 
 // Close implements apply.Source.

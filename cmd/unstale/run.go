@@ -149,7 +149,7 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	})
 	metrics.WatchLoads(queue.Pending)
 	loop = apply.New(source, planner, primary{gate, loader}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue})
-	status.is(loop.Status)
+	status.is(func() apply.Status { return heldStatus(loop.Status(), source) })
 
 	loading, endLoading := context.WithCancel(ctx)
 	loaded := make(chan error, 1)

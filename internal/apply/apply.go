@@ -151,7 +151,8 @@ const (
 	batchesMax      = queueBatches + 3*groupBatchesMax + 4 // the queue, three groups, one at each stage, one for a note
 	idleWriteEvery  = 10 * time.Millisecond                // at most, while only positions move
 	standbyEvery    = 500 * time.Millisecond
-	probeEvery      = time.Second // is our watermark still there, while nothing is written
+	standbySayAfter = 10 * time.Second // that it is not known which streams are ours
+	probeEvery      = time.Second      // is our watermark still there, while nothing is written
 	catalogEvery    = 5 * time.Second
 	confirmEvery    = 100 * time.Millisecond
 	gateAgainMin    = 200 * time.Microsecond
@@ -184,8 +185,9 @@ type Loop struct {
 	// saidUnapplied has what was logged of changes that could not be applied,
 	// saidUnset of those that could not be SET.
 	saidUnapplied, saidUnset map[unapplied]bool
-	saidPressed              bool
+	saidPressed, saidStandby bool
 	saidStreaming            streaming
+	standbySince             time.Time
 }
 
 // New returns a loop. Run starts it.
@@ -220,7 +222,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		if change.IsRefusal(err) && !l.attached {
 			return errors.Join(err, l.close())
 		}
-		if errors.Is(err, change.ErrInUse) {
+		if errors.Is(err, change.ErrInUse) || errors.Is(err, change.ErrUnassigned) {
 			if !l.standBy(ctx, err) {
 				return l.close()
 			}
@@ -248,14 +250,24 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// standBy waits until it is worth asking for the stream again. It is said once,
-// and is no outage: the other instance does the work.
+// standBy waits until it is worth asking for the streams again. It is said once,
+// and is no outage: another instance does the work, or it is about to be known who
+// does.
 func (l *Loop) standBy(ctx context.Context, err error) bool {
 	if l.Status().State != StateStandby {
-		l.logger.Info("standing by: this instance takes over when the other one ends", "reason", err)
+		l.saidStandby, l.standbySince = false, time.Now()
 		if l.options.Loader != nil {
 			l.options.Loader.Forget()
 		}
+	}
+	switch {
+	case l.saidStandby:
+	case errors.Is(err, change.ErrInUse):
+		l.saidStandby = true
+		l.logger.Info("standing by: this instance takes over when another one ends", "reason", err)
+	case time.Since(l.standbySince) > standbySayAfter:
+		l.saidStandby = true
+		l.logger.Warn("standing by: nobody says which streams this instance has", "reason", err)
 	}
 	l.status.set(func(s *Status) { s.State = StateStandby; s.CaughtUp = false })
 	return sleep(ctx, jitter(standbyEvery))

@@ -36,7 +36,12 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 		if began.Sub(asked) > snapshotAgeMax {
 			snapshot = change.Snapshot{}
 		}
-		for wait := gateAgainMin; !visible(&snapshot, group); wait = min(2*wait, max(gateAgainMax, min(time.Since(began)/100, gateAgainLong))) {
+		for wait := gateAgainMin; ; wait = min(2*wait, max(gateAgainMax, min(time.Since(began)/100, gateAgainLong))) {
+			// Only what was asked behind a record tells whether it is of another server.
+			hidden, xid := s.hidden(&snapshot, group, snapshots > 0)
+			if hidden == nil {
+				break
+			}
 			if snapshots > 0 && !sleep(ctx, wait) {
 				return nil
 			}
@@ -47,7 +52,7 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 			snapshots++
 			if !said && time.Since(began) > gateSayAfter {
 				said = true
-				s.logger.Warn("commits have reached the log and are not visible yet: is a synchronous standby stalled?", "waited", time.Since(began).Round(time.Second))
+				s.sayHidden(hidden.Stream, xid, time.Since(began))
 			}
 		}
 		s.observer.Gated(time.Since(began), snapshots)
@@ -102,15 +107,44 @@ func idle(batches []*plan.Batch) bool {
 	return true
 }
 
-func visible(snapshot *change.Snapshot, batches []*plan.Batch) bool {
+// hidden returns the first batch with a transaction that is to become visible, and
+// which that is; nil if there is none. One of another server never will: in a topic
+// may be what a former primary has sent, or the connector is not where our database
+// connection is. It is not waited for, and its batch writes no value. fresh: the
+// snapshot is younger than the batches.
+func (s *session) hidden(snapshot *change.Snapshot, batches []*plan.Batch, fresh bool) (b *plan.Batch, xid uint32) {
 	for _, b := range batches {
 		for _, xid := range b.XIDs {
-			if !snapshot.Visible(xid) {
-				return false
+			switch {
+			case snapshot.Visible(xid):
+			case fresh && !s.streams[b.Stream].End.IsZero() && snapshot.Foreign(xid):
+				b.Disown()
+				s.sayForeign(b.Stream, xid)
+			default:
+				return b, xid
 			}
 		}
 	}
-	return true
+	return nil, 0
+}
+
+func (s *session) sayHidden(stream int, xid uint32, waited time.Duration) {
+	why := "is a synchronous standby stalled?"
+	if !s.streams[stream].End.IsZero() {
+		why = "is a synchronous standby stalled, or is the change of another server, where that number is another transaction's?"
+	}
+	s.logger.Warn("a commit has reached the log and is not visible yet: "+why,
+		"transaction", xid, "stream", s.streams[stream].Name, "waited", waited.Round(time.Second))
+}
+
+// sayForeign says once a session that there are changes of another server.
+func (s *session) sayForeign(stream int, xid uint32) {
+	if s.saidForeign {
+		return
+	}
+	s.saidForeign = true
+	s.logger.Warn("changes of a transaction that the primary has never begun: they are of another server, and drop their keys; does the connector read the server that `database` names?",
+		"transaction", xid, "stream", s.streams[stream].Name)
 }
 
 func (s *session) snapshot(ctx context.Context, outages *outages, snapshot *change.Snapshot) error {

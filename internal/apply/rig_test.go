@@ -344,11 +344,13 @@ func (s *source) count() (read, attached int) {
 }
 
 // gate is a primary on which the transactions of running are not yet visible.
-// It has begun transactions up to 1 << 20, or up to xmax.
+// It has begun transactions up to 1 << 20, or up to xmax, and says so if next is set.
 type gate struct {
 	mu       sync.Mutex
 	running  map[uint64]bool
 	xmax     uint64
+	next     uint64
+	unknown  bool // there is no primary
 	insert   uint64
 	err      error
 	asked    int
@@ -368,9 +370,13 @@ func (g *gate) Snapshot(ctx context.Context, s *change.Snapshot) error {
 	if g.err != nil {
 		return g.err
 	}
-	*s = change.Snapshot{XMin: 1 << 20, XMax: 1 << 20, InsertLSN: g.insert}
+	*s = change.Snapshot{XMin: 1 << 20, XMax: 1 << 20, Next: g.next, InsertLSN: g.insert}
 	if g.xmax != 0 {
 		s.XMin, s.XMax = g.xmax, g.xmax
+	}
+	if g.unknown {
+		*s = change.Snapshot{Unknown: true}
+		return ctx.Err()
 	}
 	for xid := range g.running {
 		s.XIP = append(s.XIP, xid)
@@ -425,6 +431,7 @@ type written struct {
 	sweeping bool
 	stream   int
 	seen     change.Sequence
+	restores []string // keys that are written if there is nothing
 }
 
 // sink is a master that keeps what was written.
@@ -498,15 +505,18 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 	}
 	var given []written
 	for _, b := range batches {
-		var keys []string
+		var keys, restores []string
 		for i := range b.Len() {
 			key := string(b.Key(i))
+			if b.Effect(i) == plan.Restore {
+				restores = append(restores, key)
+			}
 			if text, lsn := b.Value(i); b.Effect(i) >= plan.Set {
 				key = fmt.Sprintf("%s=%s@%d", key, text, lsn)
 			}
 			keys = append(keys, key)
 		}
-		given = append(given, written{keys: strings.Join(keys, " "), until: b.Until, end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0, stream: b.Stream, seen: b.Seen})
+		given = append(given, written{keys: strings.Join(keys, " "), until: b.Until, end: b.End, settled: b.Settled, note: b.Note, sweeping: len(b.Sweeps) > 0, stream: b.Stream, seen: b.Seen, restores: restores})
 	}
 	// Redis may have applied what it did not answer: it must be the same again.
 	for i, want := range s.unanswered {
@@ -537,7 +547,7 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 		s.batches = append(s.batches, w)
 		mark.Lo, mark.Settled = w.end, w.settled
 		if w.note != nil {
-			mark.Origin, mark.Fingerprints, mark.Sweeps = w.note.Origin, w.note.Fingerprints, w.note.Sweeps
+			mark.Origin, mark.Ungated, mark.Fingerprints, mark.Sweeps = w.note.Origin, w.note.Ungated, w.note.Fingerprints, w.note.Sweeps
 		}
 		if w.seen != (change.Sequence{}) {
 			mark.Seen = w.seen

@@ -28,8 +28,10 @@ type stream struct {
 	// target is where the stream ended when the session began.
 	target   change.Position
 	caughtUp bool
-	// ungated: up to here a transaction may be one that the primary has never
-	// heard of. It is not waited for, and only dropped.
+	// ungated: up to here a change may be of a primary before this one. It is not
+	// waited for, since this one may never have had its transaction or may use the
+	// number again, and only drops. The watermark holds that for the sessions that
+	// follow.
 	ungated change.Position
 	// seen is the newest change that the sink has, or was read.
 	seen change.Sequence
@@ -55,6 +57,8 @@ type session struct {
 	*Loop
 	origin  change.Origin
 	unknown bool // there is no primary to ask
+	// logged is where the primary's log ended when the session began.
+	logged  uint64
 	streams []stream
 	behind  int // streams that have not caught up
 	durable time.Duration
@@ -67,7 +71,8 @@ type session struct {
 	free    chan *plan.Batch
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
-	await   bool // the reader waits for the first sweep
+	// reassigned is change.Attachment.Reassigned.
+	reassigned <-chan struct{}
 	// restarted: every entry was swept since a connector has read everything anew.
 	// The reader's own.
 	restarted bool
@@ -78,9 +83,12 @@ type session struct {
 	asking    sync.Mutex    // the gate answers one at a time
 	oldest    atomic.Uint64 // XMin of the last answer
 	lag       lag
+	// saidForeign is the gate's own.
+	saidForeign bool
 
 	// The writer's own. doubtful: what was committed up to here may have been applied before, or
-	// was rendered for another shape of its table. It SETs nothing.
+	// was rendered for another shape of its table, or was swept before it was read. It
+	// SETs nothing.
 	doubtful     uint64
 	lastWrite    time.Time
 	fingerprints guard.Fingerprints
@@ -114,17 +122,18 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 	})
 	l.gate.Expect(at.Origin)
 	s := &session{
-		Loop:    l,
-		origin:  at.Origin,
-		planned: make(chan *plan.Batch, queueBatches),
-		gated:   make(chan []*plan.Batch, 1),
-		free:    make(chan *plan.Batch, batchesMax),
-		queued:  semaphore.NewWeighted(queueBytesMax),
-		looks:   make(chan look),
-		swept:   make(chan struct{}),
-		ended:   make(chan []int),
-		marks:   make(chan mark),
-		sweeps:  sweeps{due: make(chan struct{}, 1)},
+		Loop:       l,
+		origin:     at.Origin,
+		reassigned: at.Reassigned,
+		planned:    make(chan *plan.Batch, queueBatches),
+		gated:      make(chan []*plan.Batch, 1),
+		free:       make(chan *plan.Batch, batchesMax),
+		queued:     semaphore.NewWeighted(queueBytesMax),
+		looks:      make(chan look),
+		swept:      make(chan struct{}),
+		ended:      make(chan []int),
+		marks:      make(chan mark),
+		sweeps:     sweeps{due: make(chan struct{}, 1)},
 	}
 	for range cap(s.free) {
 		s.free <- plan.NewBatch()
@@ -216,7 +225,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 	if err := s.snapshot(ctx, outages, &snapshot); err != nil {
 		return nil, err
 	}
-	s.doubtful, s.unsettledBelow, s.unknown = snapshot.InsertLSN, snapshot.XMax, snapshot.Unknown
+	s.logged, s.doubtful, s.unsettledBelow, s.unknown = snapshot.InsertLSN, snapshot.InsertLSN, snapshot.XMax, snapshot.Unknown
 	s.streams, s.behind = make([]stream, len(at.Streams)), len(at.Streams)
 	first := make([]*plan.Batch, len(at.Streams))
 	resume := make([]change.Position, len(at.Streams))
@@ -227,11 +236,6 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		resume[i] = s.streams[i].resume
 	}
 	s.sayGaps(found)
-	// Rows of an initial snapshot are written once. A sweep beside them would drop
-	// what they have written.
-	if s.await = len(found) > 0 && !at.Streams[0].End.IsZero(); s.await {
-		s.sweeps.await()
-	}
 	// The sweeps that any stream asks for are known now, so each can note them.
 	for i, b := range first {
 		b.Note = s.note(i)
@@ -265,8 +269,20 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		if mark.Seen.Compare(lowest.Seen) > 0 {
 			lowest.Seen = mark.Seen
 		}
+		if mark.Ungated.Compare(lowest.Ungated) > 0 {
+			lowest.Ungated = mark.Ungated
+		}
 	}
 	st.seen = lowest.Seen
+	// Of this primary nothing can have been seen that is not in its log. What a log
+	// that had come further has shown would make all that comes look old.
+	ahead := !s.unknown && max(st.seen.Commit, st.seen.LSN) > s.logged
+	if ahead {
+		st.seen = change.Sequence{Commit: s.logged, LSN: s.logged}
+	}
+	if st.ungated = lowest.Ungated; ahead || hadOtherOrigin(marks, s.origin) || st.ungated.Compare(st.End) > 0 {
+		st.ungated = st.End
+	}
 	begin := st.Begin
 	if begin.IsZero() {
 		begin = st.Confirmed
@@ -277,8 +293,11 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 	}
 	sweeps := s.pendingSweeps(marks)
 	cause, reason := findGap(&st.Stream, s.origin, marks, lowest.Lo)
-	if cause == gapFirstStart && s.hadWatermark(st.Name) {
+	switch {
+	case cause == gapFirstStart && s.hadWatermark(st.Name):
 		cause, reason = gapEmptied, "no watermark in Redis any more: it was emptied, or has restarted without its data"
+	case cause == "" && ahead:
+		cause, reason = gapOrigin, fmt.Sprintf("the topic has brought changes of another server: up to %X, and the primary's log ends at %X", lowest.Seen.LSN, s.logged)
 	}
 	if cause != "" {
 		gaps.add(cause, reason, cmp.Or(st.Title, st.Name))
@@ -292,20 +311,19 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 
 	first := plan.NewBatch()
 	first.Stream = number
+	if ahead {
+		first.Seen = st.seen
+	}
 	switch {
 	case cause == "" && st.Rewound:
 		st.resume, first.End, st.again = begin, lowest.Lo, true
 	case cause == "":
 		st.resume, first.End = lowest.Lo, lowest.Lo
 	case cause == gapOrigin && lowest.Lo.Timeline == change.Offsets:
-		// The topic is as it was. But what it brings up to its end may be of
-		// transactions that this primary has never heard of.
-		st.resume, first.End, st.ungated = lowest.Lo, lowest.Lo, st.End
+		// The topic is as it was, and so is where we are in it.
+		st.resume, first.End = lowest.Lo, lowest.Lo
 	default:
 		st.resume, first.End = begin, begin
-	}
-	if snapshot.Unknown {
-		st.ungated = st.End // which may have been applied before
 	}
 	// A primary that was set back will use the same places in its log again.
 	if first.End.Compare(lowest.Settled) < 0 {
@@ -344,9 +362,12 @@ func (s *session) sayGaps(found gaps) {
 		if len(s.streams) > 1 {
 			attributes = append(attributes, "stream", g.stream, "streams", g.streams)
 		}
-		if cause == gapFirstStart {
+		switch {
+		case cause == gapFirstStart && !s.attached && g.streams == len(s.streams):
 			s.logger.Info("first start on this Redis: every entry is swept before this instance is ready", attributes...)
-		} else {
+		case cause == gapFirstStart: // a topic or a partition that is new, while others are not
+			s.logger.Info("a stream that is new to this Redis: every entry is swept before this instance is ready", attributes...)
+		default:
 			s.logger.Warn("gap: changes may be missing, so every entry is swept before this instance is ready", append([]any{"cause", cause}, attributes...)...)
 		}
 		s.Loop.status.set(func(now *Status) { now.Gaps++; now.LastGap = g.reason })
@@ -416,6 +437,12 @@ func findGap(st *change.Stream, origin change.Origin, marks []guard.Watermark, l
 	return "", ""
 }
 
+// hadOtherOrigin reports whether what the marks tell of came from another primary, or
+// from this one before it restarted.
+func hadOtherOrigin(marks []guard.Watermark, origin change.Origin) bool {
+	return slices.ContainsFunc(marks, func(m guard.Watermark) bool { return m.Origin != "" && m.Origin != origin.String() })
+}
+
 // pendingSweeps returns those that an earlier owner had not finished, and those of
 // every entry that is not what it was: by its old name and by its new.
 func (s *session) pendingSweeps(marks []guard.Watermark) []guard.Sweep {
@@ -473,7 +500,7 @@ func (s *session) note(stream int) *guard.Note {
 			}
 		}
 	}
-	return &guard.Note{Origin: s.origin.String(), Fingerprints: said, Sweeps: s.sweeps.pendingOf(stream)}
+	return &guard.Note{Origin: s.origin.String(), Ungated: s.streams[stream].ungated, Fingerprints: said, Sweeps: s.sweeps.pendingOf(stream)}
 }
 
 // settle sweeps the entries that differed at the take-over once more, when it
@@ -542,9 +569,6 @@ func (s *session) read(stop, ctx context.Context) error {
 	reading, cancel := context.WithCancel(stop)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	if s.await {
-		s.awaitSweep(reading)
-	}
 	batch := <-s.free
 	batch.Reset()
 	for {
@@ -570,15 +594,22 @@ func (s *session) read(stop, ctx context.Context) error {
 		if c.Position.LSN < st.resume.LSN && c.Position.Timeline == st.resume.Timeline {
 			continue
 		}
-		if c.Position.Compare(st.ungated) <= 0 {
-			// A row of an initial snapshot yields to whatever is there: it may come
-			// again, if it is of this primary.
-			c.XID, c.Again = 0, c.Again || !s.unknown || c.Scan == change.Streamed
+		if c.Scan != change.Streamed {
+			// It was visible to who read it, whose own transaction may run for hours.
+			c.XID = 0
 		}
-		if c.Scan == change.Initial && st.seen != (change.Sequence{}) && !s.restarted {
+		s.distrust(st, c)
+		if c.Scan == change.Initial && st.seen != (change.Sequence{}) && st.seen != seenBy(c) && !s.restarted {
 			// The connector has lost its history while nobody was attached: what was
 			// deleted meanwhile is told by nobody.
 			if batch = s.restart(ctx, reading, batch, c); batch == nil {
+				return nil
+			}
+		}
+		if c.Scan == change.Initial && st.seen == (change.Sequence{}) && !c.Again && s.sweeps.await() {
+			// It may be written, and nobody sends it again: a sweep beside it would
+			// drop what it has written.
+			if batch = s.finishSweeps(ctx, reading, batch); batch == nil {
 				return nil
 			}
 		}
@@ -593,14 +624,16 @@ func (s *session) read(stop, ctx context.Context) error {
 			// Without a database nothing could load it.
 			batch.Close()
 		}
+		if c.Op == change.Restart {
+			s.readAnew(c)
+		}
 		s.planner.Plan(c, batch)
 		batch.Seen = st.seen
 		if c.Op == change.Restart {
 			s.restarted = true
-			if batch = s.handOn(ctx, batch); batch == nil {
+			if batch = s.handOn(ctx, batch); batch == nil || !s.awaitSweep(reading) {
 				return nil
 			}
-			s.awaitSweep(reading)
 			continue
 		}
 		// What a transaction SETs is shown when it has ended, if it fits.
@@ -613,10 +646,28 @@ func (s *session) read(stop, ctx context.Context) error {
 	}
 }
 
+// distrust lets what was in a topic when the session began SET nothing. The row of an
+// initial snapshot yields to whatever is there, so it may be written again; but not if
+// it may be, or is for certain, of another server: its place in the log is above where
+// the primary's ended. Then that place says nothing of what is ours.
+func (s *session) distrust(st *stream, c *change.Change) {
+	if c.Position.Compare(st.End) > 0 {
+		return
+	}
+	c.Again = c.Again || c.Scan == change.Streamed
+	if c.Position.Compare(st.ungated) <= 0 {
+		c.XID = 0
+	} else if s.unknown || c.LSN <= s.logged {
+		return
+	}
+	c.Again, c.LSN, c.Sequence = true, 0, change.Sequence{}
+}
+
 // restart sweeps every entry, once a session, before c, and returns an empty batch;
-// nil if ctx has ended.
+// nil if the reader is to end.
 func (s *session) restart(ctx, reading context.Context, batch *plan.Batch, c *change.Change) *plan.Batch {
 	s.restarted = true
+	s.readAnew(c)
 	if batch.Started() {
 		if batch = s.handOn(ctx, batch); batch == nil {
 			return nil
@@ -624,19 +675,41 @@ func (s *session) restart(ctx, reading context.Context, batch *plan.Batch, c *ch
 	}
 	at := c.Position
 	at.LSN--
-	s.planner.Plan(&change.Change{Op: change.Restart, Stream: c.Stream, Position: at, Reason: "the connector has read every table anew"}, batch)
-	if batch = s.handOn(ctx, batch); batch != nil {
-		s.awaitSweep(reading)
+	s.planner.Plan(&change.Change{Op: change.Restart, Stream: c.Stream, Position: at, LSN: c.LSN, Reason: "the connector has read every table anew"}, batch)
+	batch.Seen = s.streams[c.Stream].seen
+	if batch = s.handOn(ctx, batch); batch == nil || !s.awaitSweep(reading) {
+		return nil
 	}
 	return batch
 }
 
-// awaitSweep waits until a sweep has ended that would drop what is read next.
-func (s *session) awaitSweep(ctx context.Context) {
+// finishSweeps waits until the sweeps that are known have ended, with what was read
+// before handed on, and returns an empty batch; nil if the reader is to end.
+func (s *session) finishSweeps(ctx, reading context.Context, batch *plan.Batch) *plan.Batch {
+	if batch.Started() {
+		if batch = s.handOn(ctx, batch); batch == nil {
+			return nil
+		}
+	}
+	if !s.awaitSweep(reading) {
+		return nil
+	}
+	return batch
+}
+
+// awaitSweep waits until a sweep has ended that would drop what is read next. It is
+// not ok if the reader is to end instead. Whoever joins the group waits for us to let
+// go, and streams that we are given wait for us to read them: no sweep is worth that.
+// It is noted, and goes on with the next session.
+func (s *session) awaitSweep(ctx context.Context) (ok bool) {
 	select {
 	case <-s.swept:
+		return true
+	case <-s.reassigned:
+		s.over = of(serverSource, change.ErrReassigned)
 	case <-ctx.Done():
 	}
+	return false
 }
 
 // recognize tells what a connector sends again from what it sends for the first
@@ -645,6 +718,7 @@ func (s *session) recognize(st *stream, c *change.Change) {
 	switch {
 	case c.Scan == change.Initial && st.seen != (change.Sequence{}):
 		c.Scan = change.Incremental
+		st.scanned(c)
 	case c.Sequence == (change.Sequence{}):
 	case c.Sequence.Compare(st.seen) < 0:
 		c.Again = true
@@ -652,6 +726,25 @@ func (s *session) recognize(st *stream, c *change.Change) {
 		st.seen = c.Sequence
 	}
 }
+
+// readAnew notes that a connector reads everything anew, at c's place in the log. It
+// may be another log than before: what was seen before counts no more.
+func (s *session) readAnew(c *change.Change) {
+	for i := range s.streams {
+		s.streams[i].scanned(c)
+	}
+}
+
+// scanned notes for one stream that what it brings from then on is not below c's place
+// in the log.
+func (st *stream) scanned(c *change.Change) {
+	if st.seen != (change.Sequence{}) && c.LSN != 0 {
+		st.seen = seenBy(c)
+	}
+}
+
+// seenBy is what has been seen when everything was read anew at c's place in the log.
+func seenBy(c *change.Change) change.Sequence { return change.Sequence{Commit: c.LSN, LSN: c.LSN} }
 
 // handOn gives a batch to the gate and returns an empty one; nil if ctx has
 // ended.

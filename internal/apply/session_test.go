@@ -159,6 +159,37 @@ func TestAnInstanceStandsByWhileAnotherOwnsTheStream(t *testing.T) {
 	})
 }
 
+// An instance that was away hears from its group in a moment what it has: nobody else
+// is in its way, so it does not say so.
+func TestAnInstanceThatIsAboutToHearWhatItHasSaysNothing(t *testing.T) {
+	play(t, func(r *rig) {
+		err := fmt.Errorf("%w: the group is about to say", change.ErrUnassigned)
+		r.source.attach = func() error { return err }
+		r.start()
+		r.pass(time.Second)
+		r.wantLogged("standing by", 0)
+		r.wantLogged("holding", 0)
+		r.wantStatus("state", r.loop.Status().State, apply.StateStandby)
+		// Unless that takes long.
+		r.pass(time.Minute)
+		r.wantLogged("standing by: nobody says", 1)
+	})
+	play(t, func(r *rig) {
+		err := fmt.Errorf("%w: the group is about to say", change.ErrUnassigned)
+		r.source.attach = func() error { return err }
+		r.start()
+		r.pass(time.Second)
+		// It has nothing, in the end.
+		r.source.mu.Lock()
+		err = fmt.Errorf("%w: the group has no partition for this instance", change.ErrInUse)
+		r.source.mu.Unlock()
+		r.pass(time.Minute)
+		r.wantLogged("standing by: this instance takes over", 1)
+		r.wantLogged("standing by", 1)
+		r.wantStatus("forgot", r.loader.forgot, 1)
+	})
+}
+
 // A source says once that changes are missing. If the take-over fails before
 // that is written down, the next one must still know.
 func TestAGapIsNotForgottenWithATakeOverThatFailed(t *testing.T) {

@@ -69,11 +69,16 @@ func keysOf(sweeps []guard.Sweep) []string {
 	return slices.Compact(keys)
 }
 
-// await has the reader told when what was requested last has ended.
-func (s *sweeps) await() {
+// await has the reader told when what was requested last has ended. It is not ok if
+// nothing is pending.
+func (s *sweeps) await() (ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.generations[len(s.generations)-1].awaited = true
+	n := len(s.generations)
+	if n > 0 {
+		s.generations[n-1].awaited = true
+	}
+	return n > 0
 }
 
 // wake lets the sweeper look for a generation.

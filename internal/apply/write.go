@@ -233,6 +233,9 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		}
 		wanted = append(wanted, guard.Sweep{Key: entry.Key.String(), Letters: letters})
 	}
+	// A partition that lags may bring, behind the sweep, a row from before its cause:
+	// nobody would tell that it is gone.
+	s.doubtful = max(s.doubtful, b.SweptTo)
 	s.sweeps.request(wanted, b.Stream, s.streams[b.Stream].written)
 	if b.Sweeps[0].Cause == plan.Restarted {
 		s.sweeps.await()

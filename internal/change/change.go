@@ -55,10 +55,14 @@ type Change struct {
 	XID uint32
 	// LSN tells whether the change is newer than what a reader may have seen: the
 	// commit is not below it. PostgreSQL's log: the commit record. Debezium: the
-	// row's own record, so a change may count as older than it is.
+	// row's own record, so a change may count as older than it is; of a Restart where
+	// everything is read.
 	LSN uint64
 	// Again: it may have been delivered before, so it SETs nothing.
 	Again bool
+	// Spread: changes of its table are in several streams, which have no order among
+	// them. Those of rows with the same Keyed columns are in one.
+	Spread bool
 	// Cut, of a Commit: the source cannot tell whether more of the transaction comes.
 	Cut bool
 	// Sequence orders what a connector sends into a topic, for those that came from
@@ -68,8 +72,9 @@ type Change struct {
 	// Scan: the row was read, not changed.
 	Scan Scan
 	// CommittedAt is when the transaction committed, in microseconds since the
-	// Unix epoch by the clock of the server that committed it. For metrics
-	// only: a replicated transaction carries its origin's clock.
+	// Unix epoch by the clock of the server that committed it: a replicated
+	// transaction carries its origin's clock. So it is for metrics, and tells how
+	// old a change is only where there is no database to ask.
 	CommittedAt int64
 	// Position is where its stream resumes once this change is applied.
 	Position Position
@@ -157,6 +162,10 @@ type Column struct {
 	TypeMod int32
 	// Identifies: part of the replica identity.
 	Identifies bool
+	// Keyed: part of the key of a record, by which changes are spread over streams.
+	// None is, if not every part of that key is a column that an old row shows: then
+	// nothing tells in which stream the change before is.
+	Keyed bool
 }
 
 // Identity is pg_class.relreplident.

@@ -48,6 +48,9 @@ type Attachment struct {
 	// Streams are what is taken over: one replication slot, or each partition of
 	// the topics that this instance was given.
 	Streams []Stream
+	// Reassigned is closed by the source when the streams are others: from then on Next
+	// returns ErrReassigned. Nil: they stay as they are.
+	Reassigned <-chan struct{}
 }
 
 // A Stream is consumed in order, and has a watermark of its own.
@@ -87,6 +90,9 @@ var ErrUnpublished = errors.New("the publication does not send every change of a
 // ErrReassigned says that the source has other streams from now on. What it has
 // given before is to be written; then it must be attached again.
 var ErrReassigned = errors.New("the streams of this instance have changed")
+
+// ErrUnassigned says that it will be known soon which streams this instance has.
+var ErrUnassigned = errors.New("it is not known yet which streams this instance has")
 
 // ErrInUse says that another instance holds the stream. There is nothing wrong:
 // this one stands by.

@@ -20,6 +20,32 @@ func TestATransactionIsVisibleOnceItHasLeftTheRunningOnes(t *testing.T) {
 	}
 }
 
+// What has a number that nobody had yet cannot be of this server. What runs has one
+// that may be above xmax.
+func TestATransactionThatNobodyHasBegunIsForeign(t *testing.T) {
+	const epoch = 1 << 32
+	for _, test := range []struct {
+		s    change.Snapshot
+		xid  uint32
+		want bool
+	}{
+		{change.Snapshot{XMin: 100, XMax: 110, Next: 115}, 109, false},
+		{change.Snapshot{XMin: 100, XMax: 110, Next: 115}, 114, false},
+		{change.Snapshot{XMin: 100, XMax: 110, Next: 115}, 115, true},
+		{change.Snapshot{XMin: 100, XMax: 110, Next: 115}, 800_000_000, true},
+		{change.Snapshot{XMin: 100, XMax: 110, Next: 115}, 3_000_000_000, true},
+		{change.Snapshot{XMin: epoch + 100, XMax: epoch + 110, Next: epoch + 115}, 114, false},
+		{change.Snapshot{XMin: epoch + 100, XMax: epoch + 110, Next: epoch + 115}, 115, true},
+		{change.Snapshot{XMin: epoch + 100, XMax: epoch + 110, Next: epoch + 115}, 3_000_000_000, false}, // an old one of ours
+		{change.Snapshot{XMin: 100, XMax: 110}, 800_000_000, false},                                      // nobody has said
+		{change.Snapshot{Unknown: true}, 800_000_000, false},
+	} {
+		if got := test.s.Foreign(test.xid); got != test.want {
+			t.Errorf("%d of %+v: foreign is %v, want %v", test.xid, test.s, got, test.want)
+		}
+	}
+}
+
 // Nothing is visible in a snapshot that was never asked for.
 func TestAnEmptySnapshotShowsNothing(t *testing.T) {
 	var s change.Snapshot

@@ -25,12 +25,15 @@ const gateName = "unstale_gate"
 // gateStatement is one row. On a standby pg_current_snapshot() leaves the
 // running transactions out and so would open the gate for them: that is why
 // every answer says what the server is. The backend's process id tells apart
-// the sessions that a connection pooler may put behind one connection.
+// the sessions that a connection pooler may put behind one connection. The age of
+// the first number that a transaction can have tells the next one, without giving
+// it to anybody.
 const gateStatement = `
 SELECT pg_current_snapshot()::text,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_insert_lsn()) END,
-       pg_backend_pid()`
+       pg_backend_pid(),
+       age('3'::xid)`
 
 // Options of a [Gate].
 type Options struct {
@@ -236,7 +239,25 @@ func (g *Gate) scan(row [][]byte, s *change.Snapshot) error {
 	if err := parseSnapshot(snapshot, s); err != nil {
 		return fmt.Errorf("ask the gate: %w", err)
 	}
+	if s.Next, err = nextAfter(s.XMax, row[4]); err != nil {
+		return fmt.Errorf("ask the gate: %w", err)
+	}
 	return nil
+}
+
+// nextAfter returns the number of the next transaction, which is not below xmax, by
+// the age of the first one: an int32 that wraps around.
+func nextAfter(xmax uint64, age []byte) (uint64, error) {
+	n, err := strconv.ParseInt(string(age), 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("age of a transaction: %w", err)
+	}
+	const first = 3
+	next := xmax&^0xffffffff | uint64(uint32(n)+first)
+	if next < xmax {
+		next += 1 << 32
+	}
+	return next, nil
 }
 
 func (g *Gate) warn(id identity) {

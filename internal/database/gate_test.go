@@ -72,6 +72,31 @@ func FuzzSnapshot(f *testing.F) {
 	})
 }
 
+// PostgreSQL tells an age as 32 bits with a sign. The next transaction is never
+// below the snapshot's end, and may be the first behind 2^32.
+func TestTheNextTransactionIsToldByAnAge(t *testing.T) {
+	for _, test := range []struct {
+		xmax uint64
+		age  string
+		want uint64
+	}{
+		{760, "757", 760},
+		{760, "770", 773},
+		{3<<32 + 760, "757", 3<<32 + 760},
+		{1<<31 + 5, "-2147483646", 1<<31 + 5},
+		{1<<32 - 1, "2", 1<<32 + 5},
+	} {
+		if got, err := nextAfter(test.xmax, []byte(test.age)); got != test.want || err != nil {
+			t.Errorf("behind %d, of age %s: got %d, %v, want %d", test.xmax, test.age, got, err, test.want)
+		}
+	}
+	for _, age := range []string{"", "x", "2147483648"} {
+		if _, err := nextAfter(760, []byte(age)); err == nil {
+			t.Errorf("age %q was accepted", age)
+		}
+	}
+}
+
 func TestAPlaceInTheLogIsReadAsPostgreSQLWritesIt(t *testing.T) {
 	lsn, err := parseLSN([]byte("16/B374D848"))
 	if want := uint64(0x16_B374D848); lsn != want || err != nil {

@@ -21,7 +21,6 @@ package debezium
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"sync/atomic"
 
 	"github.com/unstale/unstale/internal/change"
@@ -37,6 +36,7 @@ const (
 	schemasMax   = 4096 // of the registry, compiled
 	jsonKept     = 2048 // schemas of messages in JSON, and lists of members
 	tablesMax    = 16384
+	relationsMax = 32768   // a planner keeps them for good
 	stringsMax   = 4096    // interned
 	scratchKept  = 1 << 20 // bytes of texts
 	pairsKept    = 1 << 14
@@ -59,13 +59,15 @@ type Table struct {
 	Defaulted []string
 }
 
+// TableName is the name of a table.
+type TableName struct{ Schema, Table string }
+
 // Options of a decoder. How the connector is set is not among them: whatever it is
 // now, a message may have been written when it was another. What a message does
 // not show is Missing.
 type Options struct {
-	// Schema returns the text of an Avro schema; nil if there is no registry. A
-	// schema that it returned is not asked for again soon: the compiled form is
-	// kept.
+	// Schema returns the text of an Avro schema. One that it returned is not asked
+	// for again soon: the compiled form is kept.
 	Schema func(ctx context.Context, id uint32) (string, error)
 	// Table describes a table, as nil if the database does not know it. Without a
 	// database it may be nil itself. Types are then those that the message names
@@ -75,6 +77,10 @@ type Options struct {
 	// Wanted reports whether any entry is over the table. Rows of other tables
 	// are not decoded.
 	Wanted func(schema, table string) bool
+	// Root, if it is not nil, names the table of which one that is not wanted is a
+	// partition, if an entry is over that: its rows are those of that table. It may
+	// ask the database: an error of it is Decode's.
+	Root func(ctx context.Context, schema, table string) (root TableName, ok bool, err error)
 	// Compile is called once for each new relation, before its first row, and
 	// returns the indexes of the columns that are read, ascending.
 	Compile func(*change.Relation) []int
@@ -94,7 +100,7 @@ type Decoder struct {
 	plain     generations[*jsonSchema]    // by table and members
 	plainKeys generations[*keySchema]     // by members
 	relations map[string]*change.Relation // by what they are made of
-	readers   map[tableName]*reader       // the last of each table
+	readers   map[TableName]*reader       // the last of each table
 	strings   map[string]string
 	// forgets counts calls of Forget: what was compiled before the last one is
 	// compiled again.
@@ -127,9 +133,6 @@ func NewDecoder(options Options) *Decoder {
 	if options.Placeholder == "" {
 		options.Placeholder = PlaceholderDefault
 	}
-	if options.Schema == nil {
-		options.Schema = func(context.Context, uint32) (string, error) { return "", errNoRegistry }
-	}
 	if options.Table == nil {
 		options.Table = func(_, _ string) *Table { return nil }
 	}
@@ -137,7 +140,7 @@ func NewDecoder(options Options) *Decoder {
 		options:     options,
 		placeholder: newPlaceholders(options.Placeholder),
 		relations:   map[string]*change.Relation{},
-		readers:     map[tableName]*reader{},
+		readers:     map[TableName]*reader{},
 		strings:     map[string]string{},
 		schemas:     newGenerations[*avroSchema](schemasMax),
 		blocks:      newGenerations[*jsonSchema](jsonKept),
@@ -146,8 +149,6 @@ func NewDecoder(options Options) *Decoder {
 		noKey:       keySchema{ambiguous: true},
 	}
 }
-
-var errNoRegistry = errors.New("the message is Avro, and no schema registry is set")
 
 // Forget makes the decoder ask for tables again: the catalog has changed. A
 // relation gets a new number only if what it is made of differs. It may be
@@ -158,7 +159,7 @@ func (d *Decoder) Forget() { d.forgets.Add(1) }
 // long as key and value are not changed.
 //
 // The error is an *UnknownSchema if a schema could not be had, and an
-// *Undecodable if the record can never be read.
+// *Undecodable if the record can never be read; else it is that of Options.Root.
 func (d *Decoder) Decode(ctx context.Context, key, value []byte, e *Event) error {
 	if cap(d.text)+cap(d.scratch)+cap(d.unescaped) > scratchKept || cap(d.pairs) > pairsKept {
 		d.text, d.scratch, d.unescaped, d.pairs = nil, nil, nil, nil

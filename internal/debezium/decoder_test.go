@@ -1,8 +1,10 @@
 package debezium_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -81,6 +83,38 @@ func TestAKeyThatIsNotTheIdentityIdentifiesNothing(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"id=(missing)", "customer_id=(missing)", "status=(missing)", "email=(missing)"}, show(e.Relation, e.Old)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What is in order is what has the same record's key. A key with a part that is no
+// column, or that an old row does not show, says nothing about that.
+func TestAKeyIsOfColumnsThatAnOldRowShows(t *testing.T) {
+	full := orderTable()
+	full.Full = true
+	plainRow := []byte(plainMessage("c", `{"id":1,"customer_id":2,"status":"x","email":"y"}`))
+	for _, c := range []struct {
+		name  string
+		table *debezium.Table
+		key   string
+		want  []string
+	}{
+		{"the primary key", orderTable(), `{"id":1}`, []string{"id"}},
+		{"other columns, and the old row is whole", full, `{"customer_id":2}`, []string{"customer_id"}},
+		{"other columns, which the old row lacks", orderTable(), `{"customer_id":2}`, nil},
+		{"one column more, which the old row lacks", orderTable(), `{"id":1,"customer_id":2}`, nil},
+		{"a part that a router has added", full, `{"id":1,"__dbz__physicalTableIdentifier":"orders"}`, nil},
+		{"no key", full, ``, nil},
+	} {
+		e := decode(t, newDecoder(c.table, orderColumns...), []byte(c.key), plainRow)
+		var got []string
+		for _, column := range e.Relation.Columns {
+			if column.Keyed {
+				got = append(got, column.Name)
+			}
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", c.name, diff)
+		}
 	}
 }
 
@@ -181,6 +215,43 @@ func TestOneSchemaServesSeveralTables(t *testing.T) {
 	}
 }
 
+// The rows of a partition are those of its table, with the replica identity of the
+// partition; and which table that is may not be known.
+func TestAPartitionIsOfItsTable(t *testing.T) {
+	away := errors.New("no answer")
+	full := orderTable()
+	full.Full, full.Key = true, nil
+	options := testOptions(nil, nil, orderColumns...)
+	options.Table = func(_, table string) *debezium.Table {
+		if table == "orders_2026" {
+			return full
+		}
+		return orderTable()
+	}
+	answer := away
+	options.Root = func(_ context.Context, schema, table string) (debezium.TableName, bool, error) {
+		return debezium.TableName{Schema: schema, Table: "orders"}, table == "orders_2026", answer
+	}
+	message := func(table string) []byte {
+		return bytes.Replace([]byte(plainMessage("c", `{"id":1,"status":"x"}`)), []byte(`"table":"orders"`), []byte(`"table":"`+table+`"`), 1)
+	}
+	d := debezium.NewDecoder(options)
+	var e debezium.Event
+	if err := d.Decode(t.Context(), []byte(`{"id":1}`), message("orders_2026"), &e); !errors.Is(err, away) {
+		t.Fatalf("got %v, want %v", err, away)
+	}
+	answer = nil
+	if e := decode(t, d, []byte(`{"id":1}`), message("orders_2026")); e.Relation == nil || e.Relation.Name != "orders" || e.Source.Table != "orders_2026" || e.Relation.Identity != change.IdentityFull {
+		t.Errorf("got %+v of %+v", e.Relation, e.Source)
+	}
+	if e := decode(t, d, []byte(`{"id":1}`), message("others")); e.Relation != nil || e.Source.Table != "others" {
+		t.Errorf("got %+v of %+v", e.Relation, e.Source)
+	}
+	if e := decode(t, d, []byte(`{"id":1}`), message("orders")); e.Relation == nil || e.Relation.Identity != change.IdentityDefault {
+		t.Errorf("got %+v", e.Relation)
+	}
+}
+
 // What a planner compiled for a relation is found by its number: the number must
 // last while nothing of the relation changes, whatever schema its rows have.
 func TestARelationKeepsItsNumberWhileItIsTheSame(t *testing.T) {
@@ -218,6 +289,29 @@ func TestARelationKeepsItsNumberWhileItIsTheSame(t *testing.T) {
 	if got := decode(t, d, nil, message).Relation; got.Number != 3 || got.Columns[0].Identifies {
 		t.Errorf("without a key: %+v", got)
 	}
+}
+
+// Rows of JSON without a schema may have other members each time. What is kept of
+// them has a limit, beyond which a record is no less than a sweep.
+func TestThereIsALimitToSetsOfColumns(t *testing.T) {
+	d := newDecoder(orderTable(), orderColumns...)
+	var e debezium.Event
+	for n := range 1 << 16 {
+		err := d.Decode(t.Context(), []byte(`{"id":1}`), []byte(plainMessage("c", fmt.Sprintf(`{"id":1,"c%d":1}`, n))), &e)
+		if undecodable, ok := errors.AsType[*debezium.Undecodable](err); ok {
+			if n < 1<<12 || undecodable.Source.Table != "orders" {
+				t.Errorf("row %d: %v of %+v", n, err, undecodable.Source)
+			}
+			if e := decode(t, d, []byte(`{"id":1}`), nil); e.Source.Table != "" {
+				t.Errorf("a tombstone is of %+v", e.Source)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Error("there is none")
 }
 
 // What cannot be read says why, and whose it is if that is known.

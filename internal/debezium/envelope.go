@@ -271,7 +271,9 @@ func (d *Decoder) decodeAvro(ctx context.Context, key, message []byte, e *Event)
 		if reason := d.known(); reason != "" {
 			return &Undecodable{Reason: reason, Source: d.source(nil)}
 		}
-		t = d.avroTable(s, k)
+		if t, err = d.avroTable(ctx, s, k); err != nil {
+			return err
+		}
 		s.last = t
 		*e = Event{}
 	}
@@ -336,13 +338,17 @@ func (d *Decoder) values(r role, n int) []change.Value {
 }
 
 // avroTable returns what reads the table that was captured.
-func (d *Decoder) avroTable(s *avroSchema, k *keySchema) *avroTable {
+func (d *Decoder) avroTable(ctx context.Context, s *avroSchema, k *keySchema) (*avroTable, error) {
 	for _, t := range s.tables {
 		if t.reads(d, k) {
-			return t
+			return t, nil
 		}
 	}
-	t := &avroTable{reader: d.newReader(s.fields, k)}
+	r, err := d.newReader(ctx, s.fields, k)
+	if err != nil {
+		return nil, err
+	}
+	t := &avroTable{reader: r}
 	if t.relation != nil {
 		t.program = &program{}
 		for i, f := range s.row.fields {
@@ -358,12 +364,12 @@ func (d *Decoder) avroTable(s *avroSchema, k *keySchema) *avroTable {
 	for i, old := range s.tables {
 		if old.name == t.name {
 			s.tables[i] = t
-			return t
+			return t, nil
 		}
 	}
 	if len(s.tables) >= programsKept {
 		s.tables = nil
 	}
 	s.tables = append(s.tables, t)
-	return t
+	return t, nil
 }

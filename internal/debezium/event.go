@@ -11,7 +11,8 @@ type Event struct {
 	Kind Kind
 	// Op is 'c' of an insert, 'u', 'd', or 'r' of a row that a snapshot read.
 	Op byte
-	// Relation is the table of Old and New, nil if no entry is over it.
+	// Relation is the table of Old and New, nil if no entry is over it. That of a
+	// partition has the name of its root; Source has the partition's.
 	Relation *change.Relation
 	// Old is Absent where Debezium gives no `before`. It is Whole under REPLICA
 	// IDENTITY FULL; else only the columns of the replica identity count, and
@@ -24,7 +25,8 @@ type Event struct {
 	LSN uint64
 	// Sequence is the LSN of the last commit before the change, and its own.
 	Sequence [2]uint64
-	// XID is the transaction, 0 in a snapshot.
+	// XID is the transaction, 0 of a row that a snapshot has read: that names the
+	// snapshot's own, or none.
 	XID uint64
 	// CommittedAt is in microseconds since the Unix epoch, 0 if unknown.
 	CommittedAt int64
@@ -100,4 +102,5 @@ const (
 	reasonOp        = "its op is not known"
 	reasonRow       = "it lacks the row that its op announces"
 	reasonTable     = "its source names no table"
+	reasonRelations = "rows have come with more different sets of columns than are kept: what writes them makes columns of data; starting unstale anew begins to count anew"
 )

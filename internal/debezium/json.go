@@ -315,7 +315,7 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 		}
 		if row == nil {
 			// A TRUNCATE: of the table as it was last, if it is known.
-			if last := d.readers[tableName{string(d.capturedText(captureSchema)), string(d.capturedText(captureTable))}]; last != nil && last.forgets == d.forgets.Load() {
+			if last := d.readers[TableName{string(d.capturedText(captureSchema)), string(d.capturedText(captureTable))}]; last != nil && last.forgets == d.forgets.Load() {
 				return d.finish(last, e)
 			}
 			row = []byte("{}")
@@ -324,7 +324,9 @@ func (d *Decoder) decodeJSON(ctx context.Context, key, message []byte, e *Event)
 			return &Undecodable{Reason: reasonJSON, Source: d.source(nil)}
 		}
 	}
-	r = d.jsonTable(s, k)
+	if r, err = d.jsonTable(ctx, s, k); err != nil {
+		return err
+	}
 	d.begin()
 	for _, row := range [...]struct {
 		role role
@@ -495,26 +497,29 @@ func (d *Decoder) captureJSON(slot int, o op, t token) {
 }
 
 // jsonTable returns what reads the table that was captured.
-func (d *Decoder) jsonTable(s *jsonSchema, k *keySchema) *reader {
+func (d *Decoder) jsonTable(ctx context.Context, s *jsonSchema, k *keySchema) (*reader, error) {
 	for _, r := range s.tables {
 		if r.reads(d, k) {
 			s.last = r
-			return r
+			return r, nil
 		}
 	}
-	r := d.newReader(s.fields, k)
+	r, err := d.newReader(ctx, s.fields, k)
+	if err != nil {
+		return nil, err
+	}
 	s.last = r
 	for i, old := range s.tables {
 		if old.name == r.name {
 			s.tables[i] = r
-			return r
+			return r, nil
 		}
 	}
 	if len(s.tables) >= programsKept {
 		s.tables = nil
 	}
 	s.tables = append(s.tables, r)
-	return r
+	return r, nil
 }
 
 // readRow reads the wanted members of a row, for table r of schema s. inOrder

@@ -11,12 +11,10 @@ import (
 	"github.com/unstale/unstale/internal/value"
 )
 
-type tableName struct{ schema, table string }
-
 // A reader is what it takes to read the rows of one table: what its relation is,
 // and how each text is made.
 type reader struct {
-	name    tableName
+	name    TableName
 	key     *keySchema
 	forgets uint64
 	table   *Table // as it was described
@@ -94,7 +92,7 @@ func (d *Decoder) keyOf(ctx context.Context, key []byte) (*keySchema, error) {
 
 // reads reports whether r reads what was captured, beside keys of schema k.
 func (r *reader) reads(d *Decoder, k *keySchema) bool {
-	return string(d.capturedText(captureTable)) == r.name.table && string(d.capturedText(captureSchema)) == r.name.schema &&
+	return string(d.capturedText(captureTable)) == r.name.Table && string(d.capturedText(captureSchema)) == r.name.Schema &&
 		r.key == k && r.forgets == d.forgets.Load()
 }
 
@@ -115,23 +113,30 @@ func (d *Decoder) known() (reason string) {
 }
 
 // newReader compiles for the table that was captured, whose rows have fields.
-func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
+func (d *Decoder) newReader(ctx context.Context, fields []field, k *keySchema) (*reader, error) {
 	r := &reader{
-		name:    tableName{d.intern(d.capturedText(captureSchema)), d.intern(d.capturedText(captureTable))},
+		name:    TableName{d.intern(d.capturedText(captureSchema)), d.intern(d.capturedText(captureTable))},
 		key:     k,
 		fields:  fields,
 		forgets: d.forgets.Load(),
+	}
+	as, wanted := r.name, d.options.Wanted(r.name.Schema, r.name.Table)
+	if !wanted && d.options.Root != nil {
+		var err error
+		if as, wanted, err = d.options.Root(ctx, r.name.Schema, r.name.Table); err != nil {
+			return nil, err
+		}
 	}
 	if k.of != nil && k.of.name != r.name {
 		k.ambiguous = true
 	}
 	k.of = r
-	if !d.options.Wanted(r.name.schema, r.name.table) {
-		return r
+	if !wanted {
+		return r, nil
 	}
-	t := d.options.Table(r.name.schema, r.name.table)
+	t := d.options.Table(r.name.Schema, r.name.Table)
 	r.table = t
-	relation := &change.Relation{Schema: r.name.schema, Name: r.name.table, Identity: change.IdentityDefault}
+	relation := &change.Relation{Schema: as.Schema, Name: as.Table, Identity: change.IdentityDefault}
 	var catalog []string
 	if t != nil {
 		if r.full = t.Full; r.full {
@@ -146,10 +151,15 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 	for i := range fields {
 		c, text := d.describe(t, &fields[i], names[i], known[i])
 		c.Identifies = r.full || isKey(k.fields, &fields[i]) && (t == nil || slices.Contains(t.Key, c.Name))
+		c.Keyed = isKey(k.fields, &fields[i])
 		relation.Columns = append(relation.Columns, c)
 		r.columns = append(r.columns, text)
 	}
-	r.relation = d.relation(relation)
+	unkey(relation, len(k.fields))
+	if r.relation = d.relation(relation); r.relation == nil {
+		k.of, k.ambiguous = nil, true
+		return nil, &Undecodable{Reason: reasonRelations, Source: d.source(nil)}
+	}
 	r.slots = make([]int, len(fields))
 	for i := range r.slots {
 		r.slots[i] = -1
@@ -167,7 +177,7 @@ func (d *Decoder) newReader(fields []field, k *keySchema) *reader {
 		clear(d.readers)
 	}
 	d.readers[r.name] = r
-	return r
+	return r, nil
 }
 
 // describe says what column a field is, and how its text is made.
@@ -199,8 +209,27 @@ func isKey(key []field, f *field) bool {
 	return slices.ContainsFunc(key, func(k field) bool { return k.name == f.name })
 }
 
+// unkey has no column Keyed, unless the record's key has no other parts, and an old
+// row shows all of them. Debezium sends a change of such columns as a delete under
+// the old key and an insert under the new one; of others it cannot know.
+func unkey(r *change.Relation, parts int) {
+	sound := func(c change.Column) bool { return c.Keyed && c.Identifies }
+	keyed := 0
+	for _, c := range r.Columns {
+		if sound(c) {
+			keyed++
+		}
+	}
+	if keyed == parts {
+		return
+	}
+	for i := range r.Columns {
+		r.Columns[i].Keyed = false
+	}
+}
+
 // relation returns the relation that is made of the same: it has a number, and
-// what is wanted of it.
+// what is wanted of it. It is nil if there are too many.
 func (d *Decoder) relation(described *change.Relation) *change.Relation {
 	made := strconv.AppendQuote(nil, described.Schema)
 	made = strconv.AppendQuote(made, described.Name)
@@ -209,10 +238,13 @@ func (d *Decoder) relation(described *change.Relation) *change.Relation {
 		made = strconv.AppendQuote(made, c.Name)
 		made = binary.BigEndian.AppendUint32(made, c.TypeOID)
 		made = binary.BigEndian.AppendUint32(made, uint32(c.TypeMod))
-		made = strconv.AppendBool(made, c.Identifies)
+		made = strconv.AppendBool(strconv.AppendBool(made, c.Identifies), c.Keyed)
 	}
 	if known := d.relations[string(made)]; known != nil {
 		return known
+	}
+	if len(d.relations) >= relationsMax {
+		return nil
 	}
 	described.Number = len(d.relations) + 1
 	described.Wanted = slices.Clone(d.options.Compile(described))
@@ -248,7 +280,7 @@ func (d *Decoder) source(r *reader) Source {
 	if string(database) != r.database {
 		r.database = d.intern(database)
 	}
-	return Source{r.connector, r.database, r.name.schema, r.name.table}
+	return Source{r.connector, r.database, r.name.Schema, r.name.Table}
 }
 
 // finish makes an event of what was captured and read.
@@ -268,6 +300,9 @@ func (d *Decoder) finish(r *reader, e *Event) error {
 		e.Snapshot = Incremental
 	default:
 		e.Snapshot = Initial
+	}
+	if e.Snapshot != None {
+		e.XID = 0
 	}
 	if len(d.capturedText(captureOp)) != 1 {
 		return &Undecodable{Reason: reasonOp, Source: e.Source}

@@ -18,7 +18,7 @@ func (d *Decoder) tombstone(ctx context.Context, key []byte, e *Event) error {
 		return nil
 	}
 	r := k.of
-	e.Source = Source{r.connector, r.database, r.name.schema, r.name.table}
+	e.Source = Source{r.connector, r.database, r.name.Schema, r.name.Table}
 	if r.relation == nil {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/unstale/unstale/internal/change"
 )
@@ -31,7 +32,10 @@ type Watermark struct {
 	// included.
 	Settled change.Position
 	// Origin is change.Origin.String() of the server that Lo speaks of.
-	Origin       string
+	Origin string
+	// Ungated is an offset: what the topic holds up to there may be of a server
+	// before Origin. Zero: nothing.
+	Ungated      change.Position
 	Fingerprints Fingerprints
 	// Sweeps are those that have not ended.
 	Sweeps []Sweep
@@ -105,7 +109,7 @@ func ParseOwn(reply any) (Watermark, error) {
 	if !ok {
 		return Watermark{}, fmt.Errorf("time of script own: %v", fields[7])
 	}
-	w := Watermark{Epoch: epoch, Origin: texts[2], Now: now}
+	w := Watermark{Epoch: epoch, Now: now}
 	if err := w.read(texts); err != nil {
 		return Watermark{}, &change.Refusal{
 			Problem: fmt.Sprintf("the watermark in Redis is not what this service writes: %v", err),
@@ -115,7 +119,7 @@ func ParseOwn(reply any) (Watermark, error) {
 	return w, nil
 }
 
-// read decodes lo, settled, plan, sweeps and seen: all of the texts but the origin.
+// read decodes lo, settled, origin, plan, sweeps and seen.
 func (w *Watermark) read(texts []string) error {
 	var err error
 	if w.Lo, err = change.DecodePosition([]byte(texts[0])); err != nil {
@@ -123,6 +127,14 @@ func (w *Watermark) read(texts []string) error {
 	}
 	if w.Settled, err = change.DecodePosition([]byte(texts[1])); err != nil {
 		return fmt.Errorf("settled: %w", err)
+	}
+	var until string
+	var ungated bool
+	if w.Origin, until, ungated = strings.Cut(texts[2], ungatedUntil); ungated {
+		w.Ungated.Timeline = change.Offsets
+		if w.Ungated.LSN, err = strconv.ParseUint(until, 10, 64); err != nil {
+			return fmt.Errorf("origin: %w", err)
+		}
 	}
 	if texts[3] != "" {
 		if err := json.Unmarshal([]byte(texts[3]), &w.Fingerprints); err != nil {
@@ -165,15 +177,22 @@ type ApplyHeader struct {
 // Note is the part of a watermark that seldom changes.
 type Note struct {
 	Origin       string
+	Ungated      change.Position
 	Fingerprints Fingerprints
 	Sweeps       []Sweep
 }
+
+// ungatedUntil stands between origin and offset in the field that has both.
+const ungatedUntil = " ungated until offset "
 
 // AppendArguments appends Apply's arguments before those of the keys.
 func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 	var origin, plan, sweeps, seen string
 	if h.Note != nil {
 		origin, plan, sweeps = h.Note.Origin, encode(h.Note.Fingerprints), encode(h.Note.Sweeps)
+		if !h.Note.Ungated.IsZero() {
+			origin += ungatedUntil + strconv.FormatUint(h.Note.Ungated.LSN, 10)
+		}
 	}
 	if h.Seen != (change.Sequence{}) {
 		seen = string(h.Seen.Append(nil))

@@ -67,7 +67,8 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 			Owner: "owner", Epoch: 4, N: 9,
 			Lo: positions().Draw(t, "lo"), Settled: positions().Draw(t, "settled"),
 			Note: &guard.Note{
-				Origin: rapid.StringMatching(`[0-9/]{1,20}`).Draw(t, "origin"),
+				Origin:  rapid.StringMatching(`[0-9/]{1,20}`).Draw(t, "origin"),
+				Ungated: rapid.SampledFrom([]change.Position{{}, {Timeline: change.Offsets}, {Timeline: change.Offsets, LSN: 1<<63 - 1}}).Draw(t, "ungated"),
 				Fingerprints: rapid.MapOf(rapid.StringMatching(`[a-z<>&"é]{1,5}`), rapid.Custom(func(t *rapid.T) guard.Fingerprint {
 					return guard.Fingerprint{Key: rapid.String().Draw(t, "key"), Hash: rapid.String().Draw(t, "fingerprint")}
 				})).Draw(t, "plan"),
@@ -82,7 +83,7 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps, Seen: header.Seen, Now: 1700000000000}
+		want := guard.Watermark{Epoch: 4, Lo: header.Lo, Settled: header.Settled, Origin: header.Note.Origin, Ungated: header.Note.Ungated, Fingerprints: header.Note.Fingerprints, Sweeps: header.Note.Sweeps, Seen: header.Seen, Now: 1700000000000}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
@@ -134,6 +135,7 @@ func FuzzParseOwn(f *testing.F) {
 	f.Add(arguments[3], arguments[4], arguments[5], arguments[6], arguments[7], "", 8)
 	f.Add("short", "", "", "null", "[]", "short", 7)
 	f.Add("", "", "", "[", "{}", "", 7)
+	f.Add("", "", "1/2/3/4 ungated until offset x", "", "", "", 8)
 	f.Add("FORMAT", "9", "", "", "", "", 2)
 	f.Fuzz(func(t *testing.T, lo, settled, origin, plan, sweeps, seen string, n int) {
 		reply := []any{int64(1), lo, settled, origin, plan, sweeps, seen, int64(n), []any{lo}}

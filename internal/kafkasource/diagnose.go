@@ -2,13 +2,16 @@ package kafkasource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // A Problem is something about the topics that ought to be known.
@@ -25,7 +28,7 @@ type Problem struct {
 // away for longer has lost some, and sweeps.
 const retentionMin = 24 * time.Hour
 
-// Diagnose looks at the brokers and at the topics of options. It changes nothing.
+// Diagnose looks at the brokers, and at the group and the topics of options. It changes nothing.
 // The error is that of brokers that do not answer.
 func Diagnose(ctx context.Context, options Options) ([]Problem, error) {
 	client, err := kgo.NewClient(options.Client...)
@@ -38,9 +41,51 @@ func Diagnose(ctx context.Context, options Options) ([]Problem, error) {
 	if err := client.Ping(ctx); err != nil {
 		return nil, fmt.Errorf("reach the brokers: %w", err)
 	}
-	if options.Pattern {
-		return diagnosePattern(ctx, admin, options)
+	problems, err := diagnoseGroup(ctx, client, options.Group)
+	if err != nil {
+		return nil, err
 	}
+	look := diagnoseNamed
+	if options.Pattern {
+		look = diagnosePattern
+	}
+	more, err := look(ctx, admin, options)
+	return append(problems, more...), err
+}
+
+// diagnoseGroup looks whether the user may join the group.
+func diagnoseGroup(ctx context.Context, client *kgo.Client, group string) ([]Problem, error) {
+	request := kmsg.NewPtrDescribeGroupsRequest()
+	request.Groups, request.IncludeAuthorizedOperations = []string{group}, true
+	reply, err := request.RequestWith(ctx, client)
+	if err != nil && !errors.Is(err, kerr.GroupAuthorizationFailed) {
+		return nil, fmt.Errorf("ask for group %s: %w", group, err)
+	}
+	may := err == nil
+	if may {
+		for _, g := range reply.Groups {
+			// Who may describe it is told what else he may; no operation at all: old
+			// brokers do not say.
+			may = may && g.ErrorCode != kerr.GroupAuthorizationFailed.Code &&
+				(g.AuthorizedOperations <= 0 || g.AuthorizedOperations&(1<<kmsg.ACLOperationRead) != 0)
+		}
+	}
+	if may {
+		return nil, nil
+	}
+	return []Problem{{
+		Wrong: true, Subject: "group " + group,
+		Text: "this user may not join it",
+		Mend: allowGroup(group),
+	}}, nil
+}
+
+func allowGroup(group string) string {
+	return fmt.Sprintf("kafka-acls.sh --bootstrap-server BROKER --add --allow-principal User:USER --operation read --group %s", group)
+}
+
+// diagnoseNamed looks at the topics that are named.
+func diagnoseNamed(ctx context.Context, admin *kadm.Client, options Options) ([]Problem, error) {
 	details, err := admin.ListTopics(ctx, options.Topics...)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the topics: %w", err)
@@ -49,7 +94,7 @@ func Diagnose(ctx context.Context, options Options) ([]Problem, error) {
 	var found []string
 	for _, topic := range options.Topics {
 		switch detail, ok := details[topic]; {
-		case !ok || detail.Err != nil && len(detail.Partitions) == 0 && strings.Contains(detail.Err.Error(), "UNKNOWN_TOPIC"):
+		case !ok || errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
 			problems = append(problems, Problem{
 				Subject: "topic " + topic,
 				Text:    "it is not there: the connector makes it with the first row of its table",
@@ -119,6 +164,14 @@ func diagnoseTopics(ctx context.Context, admin *kadm.Client, topics []string) ([
 				Subject: subject,
 				Text:    fmt.Sprintf("it keeps records for %s: an instance that is away for longer has missed changes, and every entry is swept", retention),
 				Mend:    alterTopic(config.Name, "retention.ms=604800000"),
+			})
+		}
+		most, err := strconv.ParseInt(settings["retention.bytes"], 10, 64)
+		if err == nil && strings.Contains(settings["cleanup.policy"], "delete") && most >= 0 {
+			problems = append(problems, Problem{
+				Subject: subject,
+				Text:    fmt.Sprintf("it keeps %d bytes of each partition, however old they are: an instance that is away while more than that is written has missed changes, and every entry is swept", most),
+				Mend:    alterTopic(config.Name, "retention.bytes=-1"),
 			})
 		}
 	}

@@ -26,9 +26,10 @@ func TestALateChangeSetsNothing(t *testing.T) {
 		{"a tombstone of nobody knows what", debezium.Event{Kind: debezium.Tombstone}, change.Undecodable},
 		{"a tombstone of a table without entries", debezium.Event{Kind: debezium.Tombstone, Source: of}, 0},
 		{"a row of a table without entries", debezium.Event{Kind: debezium.Row, Op: 'u', Source: of}, 0},
+		{"a row of another database", debezium.Event{Kind: debezium.Row, Op: 'u', Relation: products, Source: debezium.Source{Database: "other", Schema: "public", Table: "products"}}, 0},
 		{"a heartbeat", debezium.Event{}, 0},
 	} {
-		got, ok := kafkasource.Late(&c.event)
+		got, ok := kafkasource.Late(&c.event, "shop")
 		if got.Op != c.want || ok != (c.want != 0) {
 			t.Errorf("%s: got %s, %v; want %s", c.name, got.Op, ok, c.want)
 		}

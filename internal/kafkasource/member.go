@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/unstale/unstale/internal/change"
 )
 
 const (
@@ -57,6 +60,8 @@ type member struct {
 	letGo chan struct{}
 	// due are the offsets to be committed.
 	due map[place]int64
+	// refused is what the brokers have said last in place of giving us something.
+	refused error
 	// ids are those of the topics, as they were when they were first looked at.
 	ids map[string]kadm.TopicID
 
@@ -112,7 +117,7 @@ func (m *member) add(_ context.Context, client *kgo.Client, added map[string][]i
 			m.assigned[place{topic, number}] = true
 		}
 	}
-	m.joined = true
+	m.joined, m.refused = true, nil
 	// Also if nothing is new for us: the group may have come together because a topic
 	// has another partition, and then no key of it is where it was.
 	m.change()
@@ -137,6 +142,7 @@ func (m *member) revoke(ctx context.Context, _ *kgo.Client, revoked map[string][
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.leaving)
+	m.forget()
 }
 
 // lose takes partitions away that another instance may have already. What the group
@@ -146,6 +152,12 @@ func (m *member) lose(_ context.Context, _ *kgo.Client, lost map[string][]int32)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.joined = false
+	m.forget()
+}
+
+// forget has no offset committed of what is not ours: whoever has it now is further.
+func (m *member) forget() {
+	maps.DeleteFunc(m.due, func(p place, _ int64) bool { return !m.assigned[p] && !m.leaving[p] })
 }
 
 func (m *member) remove(removed map[string][]int32, leaving bool) (letGo chan struct{}) {
@@ -261,8 +273,44 @@ func (m *member) commitAll(ctx context.Context) {
 			return
 		case <-tick.C:
 			m.commit(ctx)
+			m.listen()
 		}
 	}
+}
+
+// listen takes what the client has to say beside records, of which it fetches none. It
+// keeps it until somebody asks.
+func (m *member) listen() {
+	var atHand context.Context // none: it waits for nothing
+	for _, failed := range m.client.PollFetches(atHand).Errors() {
+		err := failed.Err
+		if failed.Topic != "" {
+			err = fmt.Errorf("topic %s: %w", failed.Topic, err)
+		}
+		m.mu.Lock()
+		m.refused = err
+		m.mu.Unlock()
+	}
+}
+
+// refusal is what the brokers have said last in place of giving us something, nil if
+// nothing. What only a person can mend is a *change.Refusal.
+func (m *member) refusal() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case errors.Is(m.refused, kerr.GroupAuthorizationFailed):
+		return &change.Refusal{
+			Problem: fmt.Sprintf("this user may not join group %s: %v", m.group, m.refused),
+			Mend:    allowGroup(m.group),
+		}
+	case errors.Is(m.refused, kerr.InvalidSessionTimeout):
+		return &change.Refusal{
+			Problem: fmt.Sprintf("the brokers do not accept the session timeout of group %s: %v", m.group, m.refused),
+			Mend:    "set source.kafka.session_timeout between group.min.session.timeout.ms and group.max.session.timeout.ms of the brokers",
+		}
+	}
+	return m.refused
 }
 
 // commit tells the group what is due. What it cannot take now is due still.

@@ -191,7 +191,7 @@ func (c *consumer) attach(partitions int) {
 			c.at = at
 			return
 		}
-		if err != nil && !errors.Is(err, change.ErrInUse) {
+		if err != nil && !errors.Is(err, change.ErrInUse) && !errors.Is(err, change.ErrUnassigned) {
 			c.t.Fatal(err)
 		}
 		select {

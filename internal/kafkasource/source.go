@@ -18,6 +18,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,11 +37,10 @@ const (
 	partitionBytesMax = 1 << 20
 	// pollRecordsMax is how many records are taken from the client at once.
 	pollRecordsMax = 4096
-	// schemaAgain is when the registry is asked again for a schema that it did not
-	// have. noSchemaMax is how long it may say that there is none: it may lag behind
-	// the topic.
-	schemaAgain = time.Second
-	noSchemaMax = time.Minute
+	// holdAgain is when what a partition waits for is asked for again.
+	holdAgain = time.Second
+	// goneMax bounds how many schemas are known to be gone for good.
+	goneMax = 4096
 	// saidMax bounds how many different things of a kind are said.
 	saidMax = 16
 )
@@ -48,6 +50,9 @@ var ErrNoSchema = errors.New("the schema registry has no such schema")
 
 // SessionTimeout is the default of Options.SessionTimeout.
 const SessionTimeout = 10 * time.Second
+
+// noSchemaMax is the default of Options.NoSchemaMax.
+const noSchemaMax = time.Minute
 
 // Options of a Source.
 type Options struct {
@@ -71,20 +76,29 @@ type Options struct {
 	// that name itself, and only drops.
 	Alias   string
 	Decoder *debezium.Decoder
+	// NoSchemaMax is how long the registry may say that it has no such schema: it may
+	// lag behind the topic.
+	NoSchemaMax time.Duration
 	// Keep keeps a record that cannot be read for a person. It returns nil when that
 	// is confirmed, and only then is the record passed over.
 	Keep func(ctx context.Context, record *kgo.Record, reason error) error
+	// Holding, if not nil, is told why a partition is held, with each try to go on, and
+	// an empty reason when none is any more.
+	Holding func(reason string)
 	// Origin is what the database connection, by which changes are gated and
 	// readers load, sees as its server.
 	Origin func(context.Context) (change.Origin, error)
 	Logger *slog.Logger
 }
 
-// Source is what the group gives to this instance. Confirm may be called from
-// anywhere; all else from one goroutine at a time.
+// Source is what the group gives to this instance. Confirm may be called beside
+// Next, but not beside Attach; all else but Follow from one goroutine at a time.
 type Source struct {
 	options Options
-	member  *member // nil until the first Attach
+
+	mu     sync.Mutex // topics and member, which Follow looks at
+	topics []string
+	member *member // nil until the first Attach
 
 	reader     *kgo.Client
 	partitions []*partition
@@ -102,6 +116,12 @@ type Source struct {
 	// scans are the initial snapshots that were met: each is told once, in whatever
 	// partition it shows first.
 	scans map[scan]bool
+	// homes has, for each table of the entries, how its changes come.
+	homes map[table]*home
+	// gone are the schemas that the registry did not have for Options.NoSchemaMax.
+	gone map[uint32]bool
+	// ours are the names of our database, if it is known.
+	ours []string
 	// saidForeign has the other databases that were met.
 	saidForeign map[string]bool
 	// owners has the database of each table, where nobody has said which is ours.
@@ -116,6 +136,13 @@ type table struct{ schema, name string }
 type owner struct {
 	database string
 	mixed    bool
+}
+
+// A home is how the changes of a table have come so far.
+type home struct {
+	topic    string
+	relation *change.Relation // as it was described last
+	mixed    bool             // they have come otherwise, too
 }
 
 // A scan is one initial snapshot of one connector: its rows share an LSN.
@@ -149,8 +176,11 @@ type partition struct {
 	position, told change.Position
 	// ahead: the first of records is decoded into Source.event.
 	ahead bool
-	// open is the transaction of the last change, zero if a Commit was given since.
+	// open is the transaction of the last row, zero if a Commit was given since;
+	// connector and sequence are those of that row.
 	open        uint64
+	connector   string
+	sequence    [2]uint64
 	committedAt int64
 	// deleted is the key of the last record if that was a delete: its tombstone may
 	// follow.
@@ -159,23 +189,37 @@ type partition struct {
 	// streamed: there was a row of the log since the attachment.
 	scanning scan
 	streamed bool
-	// waiting: the schema of the first of records is not to be had, since then.
-	waiting time.Time
-	again   time.Time // when to ask for it again
-	absent  time.Time // since when the registry has said that there is none
+	// waiting: the schema of the first of records is not to be had, or it can be
+	// neither read nor kept, since then. why says which, held all of it.
+	waiting   time.Time
+	why, held string
+	again     time.Time // when to try again
+	absent    time.Time // since when the registry has said that there is no such schema
 }
 
 // New returns a source that is not attached yet.
 func New(options Options) *Source {
 	options.SessionTimeout = cmp.Or(options.SessionTimeout, SessionTimeout)
+	options.NoSchemaMax = cmp.Or(options.NoSchemaMax, noSchemaMax)
+	if options.Holding == nil {
+		options.Holding = func(string) {}
+	}
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Source{options: options, saidForeign: map[string]bool{}, owners: map[table]*owner{}, scans: map[scan]bool{}}
+	s := &Source{
+		options: options, topics: slices.Clone(options.Topics),
+		saidForeign: map[string]bool{}, owners: map[table]*owner{}, scans: map[scan]bool{}, homes: map[table]*home{}, gone: map[uint32]bool{},
+	}
+	if options.Database != "" {
+		s.ours = []string{options.Database, options.Alias}
+	}
+	return s
 }
 
 // Attach takes over the partitions that the group gives to this instance; while
-// it gives none, that is change.ErrInUse.
+// it gives none, that is change.ErrInUse, and while it is about to say,
+// change.ErrUnassigned.
 func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 	s.detach()
 	for {
@@ -187,8 +231,7 @@ func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 		a, err := s.attach(ctx)
 		switch {
 		case errors.Is(err, errMadeAnew):
-			s.member.close(ctx)
-			s.member = nil
+			s.leave(ctx)
 		case err != nil:
 			s.member.release()
 			return change.Attachment{}, fmt.Errorf("attach to group %s: %w", s.options.Group, err)
@@ -200,7 +243,9 @@ func (s *Source) Attach(ctx context.Context) (change.Attachment, error) {
 
 // join makes this instance a member of the group.
 func (s *Source) join() error {
-	options := append([]kgo.Opt{kgo.ConsumeTopics(s.options.Topics...)}, s.options.Client...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	options := append([]kgo.Opt{kgo.ConsumeTopics(s.topics...)}, s.options.Client...)
 	if s.options.Pattern {
 		options = append(options, kgo.ConsumeRegex())
 	}
@@ -210,6 +255,31 @@ func (s *Source) join() error {
 	}
 	s.member = m
 	return nil
+}
+
+// leave ends the membership.
+func (s *Source) leave(ctx context.Context) {
+	s.member.close(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.member = nil
+}
+
+// Follow has more topics read, where they are named. It may be called from anywhere.
+func (s *Source) Follow(topics []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.options.Pattern {
+		return
+	}
+	added := slices.DeleteFunc(slices.Clone(topics), func(topic string) bool { return slices.Contains(s.topics, topic) })
+	if len(added) == 0 {
+		return
+	}
+	s.topics = append(s.topics, added...)
+	if s.member != nil {
+		s.member.client.AddConsumeTopics(added...)
+	}
 }
 
 func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
@@ -225,7 +295,7 @@ func (s *Source) attach(ctx context.Context) (change.Attachment, error) {
 	if err != nil {
 		return change.Attachment{}, err
 	}
-	a := change.Attachment{Origin: origin}
+	a := change.Attachment{Origin: origin, Reassigned: changed}
 	s.partitions, s.at, s.changed = nil, map[place]*partition{}, changed
 	for i, standing := range standings {
 		p := &partition{standing: standing, stream: i}
@@ -253,7 +323,7 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 		if len(ours) > 0 {
 			present, err := s.member.present(ctx)
 			if err == nil && !present {
-				err = fmt.Errorf("%w: the group is about to say what this instance has", change.ErrInUse)
+				err = fmt.Errorf("%w: the group is about to say", change.ErrUnassigned)
 			}
 			return ours, changed, err
 		}
@@ -268,10 +338,27 @@ func (s *Source) assigned(ctx context.Context) ([]place, <-chan struct{}, error)
 			if err := s.member.ping(ctx); err != nil {
 				return nil, nil, err
 			}
+			if err := s.member.refusal(); change.IsRefusal(err) {
+				return nil, nil, err
+			}
 		case <-deadline.C:
-			return nil, nil, errors.New("the group does not say which partitions are ours: are the topics there, and may this user join the group?")
+			said := s.member.refusal()
+			if said == nil {
+				said = errors.New("are the topics there, and may this user describe them?")
+			}
+			return nil, nil, fmt.Errorf("the group has not said for %s which partitions of %s are ours: %w", assignedMax, s.topicsInWords(), said)
 		}
 	}
+}
+
+// topicsInWords names the first of the topics.
+func (s *Source) topicsInWords() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if more := len(s.topics) - saidMax; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(s.topics[:saidMax], ", "), more)
+	}
+	return strings.Join(s.topics, ", ")
 }
 
 func offset(n int64) change.Position {
@@ -440,43 +527,59 @@ func (s *Source) give(ctx context.Context, p *partition) (*change.Change, error)
 				began = time.Now()
 			}
 			err := s.options.Decoder.Decode(ctx, record.Key, record.Value, &s.event)
-			if _, unknown := errors.AsType[*debezium.UnknownSchema](err); unknown && ctx.Err() == nil {
-				if s.wait(p, err, began) {
-					break
+			switch {
+			case err == nil:
+				s.goOn(p)
+			case ctx.Err() != nil:
+				return nil, ctx.Err()
+			case p.open != 0:
+				return s.cut(p), nil
+			case !ofTheRecord(err):
+				return nil, fmt.Errorf("read offset %d of partition %d of %s: %w", record.Offset, p.number, p.topic, err)
+			case s.wait(p, err, began):
+				return s.idle(p), nil
+			default:
+				c := s.undecodable(ctx, p, err, began)
+				if c == nil && ctx.Err() == nil {
+					c = s.idle(p)
 				}
+				return c, ctx.Err()
 			}
-			if err != nil {
-				if ctx.Err() != nil {
-					return nil, ctx.Err()
-				}
-				if p.open != 0 {
-					return s.commit(p), nil
-				}
-				return s.undecodable(ctx, p, err)
-			}
-			p.arrived(s.reader)
 		}
-		if p.open != 0 && p.open != s.event.XID {
+		if p.open != 0 && s.leaves(p) {
 			p.ahead = true
-			return s.commit(p), nil
+			if s.follows(p) {
+				return s.commit(p), nil
+			}
+			return s.cut(p), nil
 		}
 		p.ahead = false
 		if c := s.row(p, record); c != nil {
 			return c, nil
 		}
 	}
-	switch {
-	case p.open != 0:
-		// Only the record of another transaction shows that one has ended.
-		c := s.commit(p)
-		c.Cut = true
-		return c, nil
-	case p.position.Compare(p.told) > 0:
-		s.change = change.Change{Op: change.Idle, Stream: p.stream, Position: p.position}
-		p.told = p.position
-		return &s.change, nil
+	if p.open != 0 {
+		return s.cut(p), nil
 	}
-	return nil, nil
+	return s.idle(p), nil
+}
+
+// idle says where a partition stands, if that was not said; else it is nil.
+func (s *Source) idle(p *partition) *change.Change {
+	if p.position.Compare(p.told) <= 0 {
+		return nil
+	}
+	s.change = change.Change{Op: change.Idle, Stream: p.stream, Position: p.position}
+	p.told = p.position
+	return &s.change
+}
+
+// ofTheRecord reports whether an error of the decoder is the record's, or its
+// schema's. Else what it asks has not answered, or is not there to be asked.
+func ofTheRecord(err error) bool {
+	_, undecodable := errors.AsType[*debezium.Undecodable](err)
+	_, unknown := errors.AsType[*debezium.UnknownSchema](err)
+	return (undecodable || unknown) && !change.IsRefusal(err)
 }
 
 // pass takes the first record away.
@@ -489,6 +592,35 @@ func (s *Source) commit(p *partition) *change.Change {
 	s.change = change.Change{Op: change.Commit, Stream: p.stream, XID: uint32(p.open), CommittedAt: p.committedAt, Position: p.position}
 	p.open, p.told = 0, p.position
 	return &s.change
+}
+
+// cut ends a transaction of which more may come: only a row of another one shows
+// that one has ended.
+func (s *Source) cut(p *partition) *change.Change {
+	c := s.commit(p)
+	c.Cut = true
+	return c
+}
+
+// leaves reports whether the event at hand is no part of what a partition has open.
+// What is of no transaction stands anywhere: a tombstone behind its delete, a row
+// that an incremental snapshot has read, a record of another database.
+func (s *Source) leaves(p *partition) bool {
+	e := &s.event
+	switch {
+	case e.Kind != debezium.Row && e.Kind != debezium.Truncate, e.Snapshot == debezium.Incremental, s.foreign(e):
+		return false
+	}
+	return e.XID != p.open
+}
+
+// follows reports whether the event at hand shows that what a partition has open has
+// ended: the connector has gone on to another transaction. One that was killed in
+// the middle begins again further back, and sends the rest later.
+func (s *Source) follows(p *partition) bool {
+	e := &s.event
+	return e.Snapshot == debezium.None && e.XID != 0 && e.Source.Connector == p.connector &&
+		slices.Compare(e.Sequence[:], p.sequence[:]) >= 0
 }
 
 // row turns the event at hand into a change; nil if there is nothing to apply.
@@ -505,6 +637,9 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		return s.tombstone(p)
 	case e.Kind == debezium.Other, s.foreign(e):
 		p.pass()
+		if e.Op == 'd' {
+			p.deleted = record.Key
+		}
 		return nil
 	case s.mixes(e):
 		p.ahead = true
@@ -521,7 +656,7 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		// from its watermark.
 		if s.begins(p.scanning) && (p.streamed || again || record.Offset >= p.end) {
 			p.ahead = true
-			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, Reason: "the connector reads every table anew"}
+			s.change = change.Change{Op: change.Restart, Stream: p.stream, Position: p.position, LSN: e.LSN, Reason: "the connector reads every table anew"}
 			return &s.change
 		}
 	case e.Snapshot == debezium.None:
@@ -539,16 +674,67 @@ func (s *Source) row(p *partition, record *kgo.Record) *change.Change {
 		Op: opOf(e), Relation: e.Relation, Old: e.Old, New: e.New,
 		Stream: p.stream, XID: uint32(e.XID), LSN: e.LSN, CommittedAt: e.CommittedAt, Position: p.position,
 		// A key that another partition may have, too, has no order.
-		Again: s.doubted(e) || !placed(record.Key, p.number, p.partitions),
+		Again:  !s.ordered(p) || s.doubted(e) || isPartition(e) || !placed(record.Key, p.number, p.partitions),
+		Spread: p.partitions > 1,
 	}
-	if e.Snapshot == debezium.None {
-		c.Sequence = change.Sequence{Commit: e.Sequence[0], LSN: e.Sequence[1]}
-	} else {
-		c.Scan = scans[e.Snapshot]
-	}
-	p.open, p.committedAt, p.told = e.XID, e.CommittedAt, p.position
+	p.told = p.position
 	s.committed.Store(e.CommittedAt)
+	if e.Snapshot != debezium.None {
+		// What was read had been committed, so there is nothing to wait for.
+		c.Scan, c.XID = scans[e.Snapshot], uint32(p.open)
+		return c
+	}
+	// What names no transaction cannot wait for one.
+	c.Again = c.Again || e.XID == 0
+	c.Sequence = change.Sequence{Commit: e.Sequence[0], LSN: e.Sequence[1]}
+	p.open, p.connector, p.sequence, p.committedAt = e.XID, e.Source.Connector, e.Sequence, e.CommittedAt
 	return c
+}
+
+// ordered reports whether the changes of the table of the event at hand have come
+// from one topic, with keys of the same columns. What came otherwise before may stand
+// in another partition, and come later.
+func (s *Source) ordered(p *partition) bool {
+	r := s.event.Relation
+	name := table{r.Schema, r.Name}
+	h := s.homes[name]
+	if h == nil {
+		h = &home{topic: p.topic, relation: r}
+		s.homes[name] = h
+	}
+	if h.mixed {
+		return false
+	}
+	how := ""
+	switch {
+	case h.topic != p.topic:
+		how = fmt.Sprintf("they come from topics %s and %s", h.topic, p.topic)
+	case h.relation == r, s.event.Kind == debezium.Truncate:
+	case p.partitions > 1 && !slices.Equal(keyed(h.relation), keyed(r)):
+		how = "their keys are of other columns than before"
+	default:
+		h.relation = r
+	}
+	if h.mixed = how != ""; h.mixed {
+		s.options.Logger.Warn("the changes of a table have no order: they drop keys, and set nothing", "table", r.Schema+"."+r.Name, "reason", how)
+	}
+	return !h.mixed
+}
+
+// keyed returns the columns of a record's key.
+func keyed(r *change.Relation) (names []string) {
+	for _, c := range r.Columns {
+		if c.Keyed {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// isPartition reports whether an event comes under the name of a partition. Rows move
+// between partitions, and each partition may have a topic of its own.
+func isPartition(e *debezium.Event) bool {
+	return e.Source.Schema != e.Relation.Schema || e.Source.Table != e.Relation.Name
 }
 
 // opOf is what the event of a row, or a truncate, says to have happened.
@@ -566,9 +752,11 @@ func opOf(e *debezium.Event) change.Op {
 
 // Late returns the change of an event that is applied long after its turn: it may
 // only drop. It is Undecodable if nobody knows what the event is about, and ok is
-// false if that concerns no entry.
-func Late(e *debezium.Event) (c change.Change, ok bool) {
+// false if that concerns no entry over the database that has these names; of none, any.
+func Late(e *debezium.Event, ours ...string) (c change.Change, ok bool) {
 	switch {
+	case foreign(e, ours):
+		return change.Change{}, false
 	case e.Kind == debezium.Tombstone && e.Relation == nil && e.Source.Table == "":
 		return change.Change{Op: change.Undecodable, Reason: "a tombstone whose table nobody knows"}, true
 	case e.Kind == debezium.Other, e.Relation == nil:
@@ -598,18 +786,20 @@ func (s *Source) tombstone(p *partition) *change.Change {
 	default:
 		return nil
 	}
-	c.Stream, c.Position, c.Again = p.stream, p.position, true
+	c.Stream, c.XID, c.Position, c.Again = p.stream, uint32(p.open), p.position, true
 	p.told = p.position
 	return c
 }
 
+// foreign reports whether the event is of another database than those names are of;
+// of none, any is ours.
+func foreign(e *debezium.Event, ours []string) bool {
+	return len(ours) > 0 && e.Source.Database != "" && !slices.Contains(ours, e.Source.Database)
+}
+
 // foreign reports whether the event is of another database, and says so once.
 func (s *Source) foreign(e *debezium.Event) bool {
-	if s.options.Database == "" {
-		return false
-	}
-	switch e.Source.Database {
-	case "", s.options.Database, s.options.Alias:
+	if !foreign(e, s.ours) {
 		return false
 	}
 	if s.meets(e.Source.Database) {
@@ -667,46 +857,74 @@ func (s *Source) doubted(e *debezium.Event) bool {
 }
 
 // wait sets a partition aside until the schema of its next record may be had. It
-// returns false when the registry has said for long enough that there is no such
-// schema. began is when it was asked, zero for the first time.
+// returns false if it is no schema that is missing, or when the registry has said for
+// long enough that there is no such schema, about this record or one before.
 func (s *Source) wait(p *partition, err error, began time.Time) bool {
+	unknown, ok := errors.AsType[*debezium.UnknownSchema](err)
+	absent := errors.Is(err, ErrNoSchema)
+	if !ok || absent && s.gone[unknown.ID] {
+		return false
+	}
+	switch {
+	case !absent:
+		p.absent = time.Time{} // it was not there to say so
+	case p.absent.IsZero():
+		p.absent = time.Now()
+	case time.Since(p.absent) > s.options.NoSchemaMax:
+		if len(s.gone) >= goneMax {
+			clear(s.gone)
+		}
+		s.gone[unknown.ID] = true
+		return false
+	}
+	s.hold(p, began, "a schema cannot be had", err)
+	return true
+}
+
+// hold sets a partition aside, and no other. Why is said once, and once more where it
+// has become another reason. began is when this try did, zero for the first.
+func (s *Source) hold(p *partition, began time.Time, why string, err error) {
 	now := time.Now()
 	if p.waiting.IsZero() {
 		p.waiting, began = now, now
 		s.reader.PauseFetchPartitions(map[string][]int32{p.topic: {p.number}})
-		s.options.Logger.Warn("holding a partition until its schema can be had", "topic", p.topic, "partition", p.number, "err", err)
 	}
-	switch {
-	case !errors.Is(err, ErrNoSchema):
-		p.absent = time.Time{} // it was not there to say so
-	case p.absent.IsZero():
-		p.absent = now
-	case now.Sub(p.absent) > noSchemaMax:
-		return false
+	reason := fmt.Sprintf("partition %d of %s: %s: %v", p.number, p.topic, why, err)
+	if p.why != why || change.IsRefusal(err) && p.held != reason {
+		p.why, p.held = why, reason
+		s.options.Logger.Warn("holding a partition: nothing of it is lost, and it goes on when this is over", "topic", p.topic, "partition", p.number, "reason", why, "err", err)
 	}
-	// A registry that hangs holds up every partition while it is asked.
-	p.again = now.Add(max(schemaAgain, 4*now.Sub(began)))
-	return true
+	s.options.Holding(p.held)
+	// What hangs holds up every partition while it is asked.
+	p.again = now.Add(max(holdAgain, 4*now.Sub(began)))
 }
 
-// arrived says that a schema could be had after all.
-func (p *partition) arrived(reader *kgo.Client) {
+// goOn says that there is nothing any more that a partition waits for.
+func (s *Source) goOn(p *partition) {
 	if p.waiting.IsZero() {
 		return
 	}
-	p.waiting, p.again, p.absent = time.Time{}, time.Time{}, time.Time{}
-	reader.ResumeFetchPartitions(map[string][]int32{p.topic: {p.number}})
+	p.waiting, p.why, p.held, p.again, p.absent = time.Time{}, "", "", time.Time{}, time.Time{}
+	s.reader.ResumeFetchPartitions(map[string][]int32{p.topic: {p.number}})
+	s.options.Logger.Info("going on", "topic", p.topic, "partition", p.number)
+	reason := ""
+	for _, other := range s.partitions {
+		reason = cmp.Or(reason, other.held)
+	}
+	s.options.Holding(reason)
 }
 
 // undecodable turns a record that cannot be read into a change whose keys are
-// unknown, when it is kept for a person.
-func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*change.Change, error) {
-	if err := s.options.Keep(ctx, p.records[0], reason); change.IsRefusal(err) {
-		return nil, err // the same for each record, and said once
-	} else if err != nil {
-		return nil, fmt.Errorf("keep offset %d of partition %d of %s, which cannot be read (%w): %w", p.records[0].Offset, p.number, p.topic, reason, err)
+// unknown, when it is kept for a person; until then its partition is held, and this
+// is nil.
+func (s *Source) undecodable(ctx context.Context, p *partition, reason error, began time.Time) *change.Change {
+	if err := s.options.Keep(ctx, p.records[0], reason); err != nil {
+		if ctx.Err() == nil {
+			s.hold(p, began, "a record can be neither read nor kept", fmt.Errorf("offset %d (%w): %w", p.records[0].Offset, reason, err))
+		}
+		return nil
 	}
-	p.arrived(s.reader)
+	s.goOn(p)
 	p.pass()
 	p.told, p.deleted = p.position, nil
 	s.change = change.Change{
@@ -714,7 +932,7 @@ func (s *Source) undecodable(ctx context.Context, p *partition, reason error) (*
 		// A reason is said once. Which record it was is in what Keep has kept.
 		Reason: fmt.Sprintf("a record of %s: %v", p.topic, reason),
 	}
-	return &s.change, nil
+	return &s.change
 }
 
 // Confirm says that everything of a stream up to p is durable where it was to go.
@@ -731,6 +949,7 @@ func (s *Source) detach() {
 		s.reader = nil
 	}
 	s.queue = nil
+	s.options.Holding("")
 	if s.member != nil {
 		s.member.release()
 	}
@@ -740,8 +959,7 @@ func (s *Source) detach() {
 func (s *Source) Close(ctx context.Context) error {
 	s.detach()
 	if s.member != nil {
-		s.member.close(ctx)
-		s.member = nil
+		s.leave(ctx)
 	}
 	return nil
 }

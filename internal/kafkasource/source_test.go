@@ -1,6 +1,7 @@
 package kafkasource_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/debezium"
 	"github.com/unstale/unstale/internal/kafkasource"
 )
 
@@ -47,7 +49,9 @@ func TestWhatIsPassedOverIsOneStep(t *testing.T) {
 	}
 	c := r.consumer()
 	c.begin(1)
-	c.want("0 insert 1 in 800 to 6", "0 commit in 800 to 6", "0 idle to 11")
+	c.want("0 insert 1 in 800 to 6", "0 commit in 800 cut to 11")
+	r.send(0, row("c", "1", 999, "other"))
+	c.want("0 idle to 12")
 }
 
 // Through a pooler a database has another name, which another one may bear: what
@@ -91,8 +95,140 @@ func TestTombstones(t *testing.T) {
 	c := r.consumer()
 	c.begin(1)
 	c.want("0 insert 1 in 699 to 1", "0 commit in 699 to 1",
-		"0 delete 1 in 700 to 2", "0 commit in 700 to 2", "0 delete 2 in 701 to 4", "0 commit in 701 to 4",
-		"0 delete 3 again to 5", "0 delete 3 again to 6")
+		"0 delete 1 in 700 to 2", "0 commit in 700 to 3", "0 delete 2 in 701 to 4",
+		"0 delete 3 in 701 again to 5", "0 delete 3 in 701 again to 6", "0 commit in 701 cut to 6")
+}
+
+// Only a later row of another transaction shows that one has ended. What stands
+// between its rows, or behind what was fetched of it, does not: shown as the end, it
+// has a state set that was never committed.
+func TestWhatShowsTheEndOfATransaction(t *testing.T) {
+	t.Parallel()
+	grave := kgo.Record{Key: key("1")}
+	of := func(record kgo.Record, old, updated string) kgo.Record {
+		record.Value = bytes.Replace(record.Value, []byte(old), []byte(updated), 1)
+		return record
+	}
+	incremental := of(of(row("r", "9", 0, "shop"), `"snapshot":"true"`, `"snapshot":"incremental"`), `"txId":0`, `"txId":null`)
+	for _, test := range []struct {
+		name    string
+		between []kgo.Record
+		want    []string
+	}{
+		{"a tombstone", []kgo.Record{row("d", "1", 700, "shop"), grave}, []string{"0 delete 1 in 700 to 2", "0 update 2 in 700 to 4", "0 commit in 700 to 4"}},
+		{"a tombstone whose delete is gone", []kgo.Record{grave}, []string{"0 delete 1 in 700 again to 2", "0 update 2 in 700 to 3", "0 commit in 700 to 3"}},
+		{"a heartbeat", []kgo.Record{{Key: key("1"), Value: []byte(`{"ts_ms":1}`)}}, []string{"0 update 2 in 700 to 3", "0 commit in 700 to 3"}},
+		{"a row of an incremental snapshot", []kgo.Record{incremental}, []string{"0 insert 9 in 700 to 2", "0 update 2 in 700 to 3", "0 commit in 700 to 3"}},
+		{"a row of another database", []kgo.Record{row("c", "1", 9, "other")}, []string{"0 update 2 in 700 to 3", "0 commit in 700 to 3"}},
+		{"another connector's row", []kgo.Record{of(insert("5", 705), `"name":"cdc"`, `"name":"cdc2"`)},
+			[]string{"0 commit in 700 cut to 1", "0 insert 5 in 705 to 2", "0 commit in 705 cut to 2", "0 update 2 in 700 to 3"}},
+		{"a connector that begins again further back", []kgo.Record{insert("5", 699)},
+			[]string{"0 commit in 700 cut to 1", "0 insert 5 in 699 to 2", "0 commit in 699 to 2", "0 update 2 in 700 to 3"}},
+		{"a record that cannot be read", []kgo.Record{{Key: key("1"), Value: []byte("rubbish")}},
+			[]string{"0 commit in 700 cut to 1", "0 undecodable to 2", "0 update 2 in 700 to 3"}},
+		{"a row of an initial snapshot", []kgo.Record{row("r", "5", 705, "shop")},
+			[]string{"0 commit in 700 cut to 1", "0 restart to 1", "0 insert 5 to 2", "0 update 2 in 700 to 3"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1)
+			r.send(0, append([]kgo.Record{insert("2", 700)}, append(test.between, row("u", "2", 700, "shop"), insert("6", 710))...)...)
+			c := r.consumer()
+			c.begin(1)
+			c.want(append([]string{"0 insert 2 in 700 to 1"}, test.want...)...)
+		})
+	}
+}
+
+// Two topics have no order between them, nor have records of one topic whose keys
+// are of different columns: of a table that comes so nothing is set from then on.
+func TestATableThatComesTwoWaysIsOnlyDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	const other = "routed.users"
+	if _, err := r.admin.CreateTopics(r.within(5*time.Second), 1, 1, nil, other); err != nil {
+		t.Fatal(err)
+	}
+	c := r.consumer(func(o *kafkasource.Options) { o.Topics = []string{topic, other} })
+	c.begin(2)
+	r.send(0, insert("1", 700))
+	c.want("0 insert 1 in 700 to 1", "0 commit in 700 cut to 1")
+	record := insert("1", 701)
+	record.Topic = other
+	if err := r.producer.ProduceSync(r.within(5*time.Second), &record).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	c.want("1 insert 1 in 701 again to 1", "1 commit in 701 cut to 1")
+	r.send(0, insert("1", 702))
+	c.want("0 insert 1 in 702 again to 2")
+	if n := strings.Count(c.log.String(), "have no order"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, c.log)
+	}
+}
+
+func TestATableWhoseKeysAreOfOtherColumnsIsOnlyDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	var id string
+	rekeyed := kgo.Record{Key: []byte(`{"id":"1","n":1}`)}
+	partitioner := kgo.StickyKeyPartitioner(nil).ForTopic(topic)
+	at := partitioner.Partition(&rekeyed, 2)
+	id = placed(at, 2)
+	rekeyed.Value = insert(id, 701).Value
+	r.send(int32(at), insert(id, 700), rekeyed, insert(id, 702))
+	c := r.consumer()
+	c.begin(2)
+	c.want(fmt.Sprintf("%d insert %s in 700 to 1", at, id), fmt.Sprintf("%d commit in 700 to 1", at),
+		fmt.Sprintf("%d insert %s in 701 again to 2", at, id), fmt.Sprintf("%d commit in 701 to 2", at),
+		fmt.Sprintf("%d insert %s in 702 again to 3", at, id))
+}
+
+// Rows move between partitions, so what comes under the name of one only drops. While
+// nobody can say whether a table is a partition, its changes are not passed over.
+func TestAPartitionOfATableIsOnlyDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	partition := insert("1", 700)
+	partition.Value = bytes.Replace(partition.Value, []byte(`"table":"users"`), []byte(`"table":"users_a"`), 1)
+	r.send(0, partition, insert("2", 701))
+	away := errors.New("the database is away")
+	c := r.consumer(func(o *kafkasource.Options) {
+		o.Decoder = debezium.NewDecoder(debezium.Options{
+			Schema: r.registry.schema, Compile: compile, Table: described,
+			Wanted: func(_, table string) bool { return table == "users" },
+			Root: func(context.Context, string, string) (debezium.TableName, bool, error) {
+				if away != nil {
+					return debezium.TableName{}, false, away
+				}
+				return debezium.TableName{Schema: "public", Table: "users"}, true, nil
+			},
+		})
+	})
+	c.begin(1)
+	if next, err := c.Next(c.within(10 * time.Second)); !errors.Is(err, away) {
+		t.Fatalf("%v, %v; want %v", next, err, away)
+	}
+	away = nil
+	c.begin(1)
+	c.want("0 insert 1 in 700 again to 1", "0 commit in 700 to 1", "0 insert 2 in 701 to 2")
+}
+
+// A partition that is made later may have a topic of its own.
+func TestATopicIsAddedLater(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	const later = "cdc.public.users_b"
+	if _, err := r.admin.CreateTopics(r.within(5*time.Second), 1, 1, nil, later); err != nil {
+		t.Fatal(err)
+	}
+	c := r.consumer()
+	c.begin(1)
+	reading := c.read()
+	c.Follow([]string{topic, later})
+	if err := <-reading.err; !errors.Is(err, change.ErrReassigned) {
+		t.Fatal(err)
+	}
+	c.attach(2)
 }
 
 // What a transaction of Kafka aborts was never there, and its marker is a place as
@@ -119,36 +255,102 @@ func TestTransactionsOfKafka(t *testing.T) {
 	c.want("0 insert 1 in 701 to 3", "0 commit in 701 cut to 4")
 }
 
-// A record that cannot be read is kept before it is passed over: if it cannot be
-// kept, it comes again.
+// A record that cannot be read is kept before it is passed over. One that cannot be
+// kept either holds its partition, and no other; that is said once.
 func TestARecordIsKeptBeforeItIsPassed(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1)
-	r.send(0, insert("1", 700), kgo.Record{Key: []byte("k"), Value: []byte("rubbish")}, insert("2", 701))
+	r := newRig(t, 2)
+	ids := []string{placed(0, 2), placed(1, 2)}
+	r.send(0, insert(ids[0], 700), kgo.Record{Key: []byte("k"), Value: []byte("rubbish")}, insert(ids[0], 701))
 	var kept []int64
-	full := errors.New("no room for it")
+	var holding []string
+	full := &change.Refusal{Problem: "no room for it"}
 	c := r.consumer(func(o *kafkasource.Options) {
 		o.Keep = func(_ context.Context, record *kgo.Record, reason error) error {
 			kept = append(kept, record.Offset)
-			if len(kept) == 1 {
+			if len(kept) < 3 {
 				return full
 			}
 			return nil
 		}
+		o.Holding = func(reason string) {
+			if len(holding) == 0 || holding[len(holding)-1] != reason {
+				holding = append(holding, reason)
+			}
+		}
 	})
-	c.begin(1)
-	c.want("0 insert 1 in 700 to 1", "0 commit in 700 to 1")
-	if next, err := c.Next(c.within(10 * time.Second)); !errors.Is(err, full) {
-		t.Fatalf("%v, %v; want %v", next, err, full)
+	c.begin(2)
+	c.want(fmt.Sprintf("0 insert %s in 700 to 1", ids[0]), "0 commit in 700 cut to 1")
+	for xid := 700; len(kept) < 2; xid++ {
+		r.send(1, insert(ids[1], xid))
+		c.want(fmt.Sprintf("1 insert %s in %d to %d", ids[1], xid, xid-699), fmt.Sprintf("1 commit in %d cut to %d", xid, xid-699))
 	}
-	c.attach(1)
-	if err := c.Resume(t.Context(), []change.Position{{Timeline: change.Offsets, LSN: 1}}); err != nil {
-		t.Fatal(err)
-	}
-	c.want("0 undecodable to 2", "0 insert 2 in 701 to 3", "0 commit in 701 cut to 3")
-	if diff := cmp.Diff([]int64{1, 1}, kept); diff != "" {
+	c.want("0 undecodable to 2", fmt.Sprintf("0 insert %s in 701 to 3", ids[0]), "0 commit in 701 cut to 3")
+	if diff := cmp.Diff([]int64{1, 1, 1}, kept); diff != "" {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}
+	if len(holding) != 3 || holding[0] != "" || !strings.Contains(holding[1], "no room for it") || holding[2] != "" {
+		t.Errorf("held %q", holding)
+	}
+	if n := strings.Count(c.log.String(), "holding a partition"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, c.log)
+	}
+}
+
+// A schema that was gone for the whole time is not waited for again: a topic with
+// many records of it would stand for longer than anybody waits.
+func TestASchemaThatIsGoneIsWaitedForOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.registry.set(func() (string, error) { return "", kafkasource.ErrNoSchema })
+	r.send(0, avro(7), avro(7), avro(7), insert("1", 700))
+	c := r.consumer(func(o *kafkasource.Options) { o.NoSchemaMax = 500 * time.Millisecond })
+	c.begin(1)
+	c.want("0 undecodable to 1")
+	began := time.Now()
+	c.want("0 undecodable to 2", "0 undecodable to 3", "0 insert 1 in 700 to 4")
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("took %s for what was known", took)
+	}
+	// It may be away all the same, and then it has not said so.
+	r.registry.set(func() (string, error) { return "", errors.New("no answer") })
+	r.send(0, avro(7))
+	c.want("0 commit in 700 cut to 4")
+	r.eventually("it is held", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if next, err := c.Next(ctx); err == nil {
+			t.Fatal(describe(next))
+		}
+		return strings.Contains(c.log.String(), "no answer")
+	})
+}
+
+// Without a registry no record in Avro is ever read: that is the configuration, and
+// not the registry's being away.
+func TestAvroWithoutARegistryIsARefusal(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.registry.set(func() (string, error) { return "", &change.Refusal{Problem: "no registry", Mend: "set one"} })
+	r.send(0, avro(7))
+	c := r.consumer()
+	c.begin(1)
+	if next, err := c.Next(c.within(10 * time.Second)); !change.IsRefusal(err) {
+		t.Fatalf("%v, %v; want a refusal", next, err)
+	}
+}
+
+// Of a deleted row in another database neither the delete nor its tombstone concerns
+// an entry, though a tombstone with a plain key does not say whose it is.
+func TestATombstoneOfAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	deleted := row("d", "1", 700, "other")
+	deleted.Key = []byte(`{"id":"1"}`)
+	r.send(0, deleted, kgo.Record{Key: deleted.Key}, insert("1", 701))
+	c := r.consumer()
+	c.begin(1)
+	c.want("0 insert 1 in 701 to 3")
 }
 
 // A schema that cannot be had holds its partition and no other. Whoever collects
@@ -350,11 +552,11 @@ func TestAnInstanceStandsByWhileTheGroupHasNothingForIt(t *testing.T) {
 			<-reading.err
 			first, second = second, first
 			break
-		} else if !errors.Is(err, change.ErrInUse) {
+		} else if !errors.Is(err, change.ErrInUse) && !errors.Is(err, change.ErrUnassigned) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := second.Attach(r.within(10 * time.Second)); !errors.Is(err, change.ErrInUse) {
+	if _, err := second.Attach(r.within(10 * time.Second)); !errors.Is(err, change.ErrInUse) && !errors.Is(err, change.ErrUnassigned) {
 		t.Fatalf("%v, want %v", err, change.ErrInUse)
 	}
 	if err := first.Close(r.within(5 * time.Second)); err != nil {
@@ -522,7 +724,7 @@ func TestWhoTheGroupHasGivenUpTakesNothingOver(t *testing.T) {
 		if err != nil || len(now[group].Members) == 0 || now[group].Members[0].MemberID == request.MemberID {
 			t.Fatalf("%+v, as member %q of %+v, %v", at, request.MemberID, now[group].Members, err)
 		}
-	} else if !errors.Is(err, change.ErrInUse) {
+	} else if !errors.Is(err, change.ErrUnassigned) {
 		t.Fatal(err)
 	}
 	c.begin(1)
@@ -547,7 +749,33 @@ func TestNoBrokerIsNoStandby(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("it reads on")
 	}
-	if _, err := c.Attach(r.within(20 * time.Second)); err == nil || errors.Is(err, change.ErrInUse) || errors.Is(err, context.DeadlineExceeded) && r.t.Context().Err() != nil {
+	if _, err := c.Attach(r.within(20 * time.Second)); err == nil || errors.Is(err, change.ErrInUse) || errors.Is(err, change.ErrUnassigned) || errors.Is(err, context.DeadlineExceeded) && r.t.Context().Err() != nil {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A user who may not join the group is told so, and what lets him, before anybody has
+// waited for long.
+func TestWhoMayNotJoinIsTold(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		refused *kerr.Error
+		want    string
+	}{{kerr.GroupAuthorizationFailed, "--group " + group}, {kerr.InvalidSessionTimeout, "source.kafka.session_timeout"}} {
+		t.Run(test.refused.Message, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1)
+			r.cluster.ControlKey(int16(kmsg.JoinGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
+				r.cluster.KeepControl()
+				reply := request.ResponseKind().(*kmsg.JoinGroupResponse)
+				reply.ErrorCode = test.refused.Code
+				return reply, nil, true
+			})
+			c := r.consumer()
+			at, err := c.Attach(r.within(10 * time.Second))
+			if !change.IsRefusal(err) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%+v, %v; want a refusal with %q", at, err, test.want)
+			}
+		})
 	}
 }

@@ -152,7 +152,10 @@ func look(ctx context.Context, admin *kadm.Client, group string, places []place)
 		}
 		s.topicID, s.partitions = [16]byte(detail.ID), len(detail.Partitions)
 		s.start, s.end = start.Offset, end.Offset
-		if at, ok := committed.Lookup(p.topic, p.number); ok && at.Err == nil && at.At >= 0 {
+		switch at, ok := committed.Lookup(p.topic, p.number); {
+		case ok && at.Err != nil:
+			return nil, fmt.Errorf("ask what group %s has committed of partition %d of %s: %w", group, p.number, p.topic, at.Err)
+		case ok && at.At >= 0:
 			s.committed, s.byUs = at.At, at.Metadata == committedByUs
 		}
 		standings[i] = s

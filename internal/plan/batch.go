@@ -47,8 +47,10 @@ type Batch struct {
 	// CommittedAt has, for each transaction that ends in the batch, the time of
 	// its commit in microseconds since the Unix epoch.
 	CommittedAt []int64
-	// Sweeps lists each entry to be swept once.
-	Sweeps []Sweep
+	// Sweeps lists each entry to be swept once. SweptTo is the greatest LSN of the
+	// changes that ask for that.
+	Sweeps  []Sweep
+	SweptTo uint64
 	// Incomplete lists, once each, why rows could not be SET.
 	Incomplete []Incomplete
 
@@ -162,7 +164,7 @@ func (b *Batch) Reset() {
 	b.Seen = change.Sequence{}
 	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
-	b.Changes, b.Effects = 0, 0
+	b.Changes, b.Effects, b.SweptTo = 0, 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
 	b.doubted, b.restores, b.open, b.openSets = 0, 0, 0, false
 	if b.values = b.values[:0]; cap(b.values) > 2*BatchBytesMax {
@@ -218,7 +220,7 @@ func (b *Batch) Effect(i int) Effect { return b.items[i].effect }
 func (b *Batch) Entry(i int) int { return b.items[i].entry }
 
 // Value returns what key i is SET to, as its entry's format has it, and the LSN
-// of the commit that did so.
+// of the change that did so (change.Change.LSN).
 func (b *Batch) Value(i int) (value []byte, lsn uint64) {
 	it := &b.items[i]
 	return b.values[it.valueStart:it.valueEnd], it.lsn
@@ -257,6 +259,11 @@ func (b *Batch) Doubt() {
 // Press makes the batch one that a full Redis takes: it writes no value.
 func (b *Batch) Press() {
 	b.Pressed = true
+	b.Disown()
+}
+
+// Disown lets the batch write no value at all, not even the rows of a snapshot.
+func (b *Batch) Disown() {
 	b.Doubt()
 	for i := range b.items {
 		if b.items[i].effect == Restore {
@@ -328,8 +335,8 @@ func (b *Batch) incomplete(entry int, reason string) {
 	b.Incomplete = append(b.Incomplete, Incomplete{entry, reason})
 }
 
-// Add adds the effect on one key. value and lsn, the commit's, are for those
-// that SET.
+// Add adds the effect on one key. value and lsn, the change's, are for those that
+// SET.
 func (b *Batch) Add(key []byte, effect Effect, entry int, value []byte, lsn uint64) {
 	b.begin()
 	b.keys = append(b.keys, key...)

@@ -112,6 +112,9 @@ type keyProgram struct {
 	// always shows its old row: one without comes from a partition with another
 	// identity.
 	identified bool
+	// ordered: the changes that concern one key are in one stream, also where those
+	// of the table are spread over several.
+	ordered bool
 	// nullsUnknown: a NULL in an old row may stand for a value that the
 	// partition's identity did not give.
 	nullsUnknown bool
@@ -158,7 +161,7 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
-		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: e.Partitioned}
+		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
 		var alphabets []guard.Alphabet
 		for _, name := range e.Key.Columns() {
 			at := columnOf(r, name)
@@ -271,6 +274,18 @@ func columnOf(r *change.Relation, name string) int {
 	return slices.IndexFunc(r.Columns, func(c change.Column) bool { return c.Name == name })
 }
 
+// ordered reports whether rows with the same key have the same Keyed columns.
+func ordered(r *change.Relation, key []string) bool {
+	keyed := false
+	for _, c := range r.Columns {
+		if c.Keyed && !slices.Contains(key, c.Name) {
+			return false
+		}
+		keyed = keyed || c.Keyed
+	}
+	return keyed
+}
+
 // sameShape reports whether a cached row looks the same under both.
 func sameShape(a, b *change.Relation) bool {
 	return a.OID == b.OID && slices.EqualFunc(a.Columns, b.Columns, func(x, y change.Column) bool {
@@ -281,6 +296,15 @@ func sameShape(a, b *change.Relation) bool {
 // Plan adds the effects of c to b, and moves b's end to c's position.
 func (p *Planner) Plan(c *change.Change, b *Batch) {
 	p.learn()
+	sweeps := len(b.Sweeps)
+	p.plan(c, b)
+	// Of an entry that is swept already a second TRUNCATE shows in nothing else.
+	if len(b.Sweeps) > sweeps || c.Op == change.Truncate {
+		b.SweptTo = max(b.SweptTo, c.LSN)
+	}
+}
+
+func (p *Planner) plan(c *change.Change, b *Batch) {
 	b.moveTo(c)
 	if c.Relation == nil {
 		p.planAll(c, b)
@@ -350,7 +374,7 @@ func (k *keyProgram) put(c *change.Change, b *Batch) {
 	it := item{entry: k.number, effect: k.dropping(), loads: k.entry.Loads() && c.Scan == change.Streamed, lsn: c.LSN, xid: c.XID, committedAt: c.CommittedAt, valueStart: len(b.values)}
 	switch {
 	case !k.entry.Sets():
-	case c.Again, c.Scan != change.Streamed && k.entry.Hash:
+	case c.Again, c.Spread && !k.ordered, c.Scan != change.Streamed && k.entry.Hash:
 		b.doubted++
 	default:
 		reason := k.render(&c.New, b)

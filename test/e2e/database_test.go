@@ -575,6 +575,10 @@ func TestTheGateOpensWhenTheTransactionIsVisible(t *testing.T) {
 		if s.InsertLSN == 0 {
 			t.Error("the snapshot has no place in the log")
 		}
+		// Whether it runs or has ended, it was begun here: others have higher numbers.
+		if s.Foreign(uint32(xid)) || !s.Foreign(uint32(xid+1<<30)) {
+			t.Errorf("transaction %d of %+v is foreign: %v, one far above it: %v", xid, s, s.Foreign(uint32(xid)), s.Foreign(uint32(xid+1<<30)))
+		}
 		return s.Visible(uint32(xid))
 	}
 	if visible() {

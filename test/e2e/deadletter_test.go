@@ -328,6 +328,54 @@ func TestALetterIsReadWhenTheRegistryHasItsSchema(t *testing.T) {
 	}
 }
 
+// Debezium's publication names the partitions of a table, unless somebody says
+// otherwise. Their topics are read, and their changes are those of the table's entry;
+// a partition that is made later is found.
+func TestTheChangesOfPartitionsAreThoseOfTheirTable(t *testing.T) {
+	f := newLetterFixture(t)
+	f.exec("CREATE TABLE orders (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)")
+	f.exec("CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (10)")
+	partition := func(table string, id int) {
+		t.Helper()
+		key, value := f.updated(id)
+		record := &kgo.Record{Topic: f.slot + ".public." + table, Key: []byte(key), Value: []byte(strings.Replace(value, `"table":"products"`, `"table":"`+table+`"`, 1))}
+		if err := f.client.ProduceSync(within(t, 30*time.Second), record).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	topic := func(table string) {
+		t.Helper()
+		if _, err := kadm.NewClient(f.client).CreateTopic(within(t, 30*time.Second), 1, 1, nil, f.slot+".public."+table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	topic("orders_1")
+	i := startInstance(t, f.config(10)+"  order: {key: 'order:{id}', table: orders}\n")
+	i.waitReady()
+	if err := f.rdb.MSet(within(t, 10*time.Second), "order:1", "old", "order:2", "old").Err(); err != nil {
+		t.Fatal(err)
+	}
+	partition("orders_1", 1)
+	i.eventually("order:1 is dropped", func() bool { return !f.cached("order:1") })
+	if !f.cached("order:2") {
+		t.Error("order:2 is dropped, too")
+	}
+
+	f.exec("CREATE TABLE orders_2 PARTITION OF orders FOR VALUES FROM (10) TO (20)")
+	topic("orders_2")
+	i.waitStatus("the topic is read", func(s *admin.Status) bool { return len(s.Streams) == 3 })
+	i.waitReady()
+	if err := f.rdb.MSet(within(t, 10*time.Second), "order:1", "old", "order:11", "old").Err(); err != nil {
+		t.Fatal(err)
+	}
+	partition("orders_2", 11)
+	i.eventually("order:11 is dropped", func() bool { return !f.cached("order:11") })
+	if !f.cached("order:1") {
+		t.Error("order:1 is dropped, too")
+	}
+	i.stop()
+}
+
 // A topic of which nothing can be read must not be copied record by record: it
 // holds, says so once, and goes on when a person has decided.
 func TestTooManyDeadLettersHoldThePartition(t *testing.T) {
@@ -347,7 +395,7 @@ func TestTooManyDeadLettersHoldThePartition(t *testing.T) {
 	if letters := lettersOf(t, i.config); len(letters) != 3 {
 		t.Errorf("letters %+v", letters)
 	}
-	if n := i.said("holding: nothing is lost"); n != 1 {
+	if n := i.said("holding a partition: nothing of it is lost"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, i.log)
 	}
 	if stdout, _, _ := unstaleCommand(t, "status", "--config", i.config); !strings.Contains(stdout, "source: ") || !strings.Contains(stdout, "deadletter_max_rate") {

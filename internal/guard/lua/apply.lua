@@ -15,8 +15,8 @@
 --       of those to restore: keys, side keys, ttls, values;
 --       of hashes: keys, side keys, ttls, orders, numbers of fields, and then
 --       each one's fields, name and value by turns.
---   ttl: ms; negative: only if the key is cached (to restore: never). order: LSN of the commit, eight
---   bytes big-endian.
+--   ttl: ms; negative: only if the key is cached (to restore: never). order: LSN of the commit,
+--   or one below it (over Kafka the row's own), eight bytes big-endian.
 -- Returns {'OK', now (ms of TIME; 0 if nothing was to be set), i...}: i are the
 -- numbers (from 1: strings to set, hashes, keys to be loaded again) of the sets
 -- that became drops, and of the keys to be loaded again; negative where the key
