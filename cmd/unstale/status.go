@@ -136,7 +136,7 @@ func printStatus(w io.Writer, s *admin.Status) {
 			line("slot", "%s, %d bytes, %.1f s behind", pipelineState(p.Slot, slotState(p), ""), p.BehindBytes, p.BehindSeconds)
 		}
 	}
-	line("changes", "%d, %d keys dropped, %d set", s.Changes, s.Dropped, s.Set)
+	line("changes", "%d, %d keys dropped (cached or not), %d set", s.Changes, s.Dropped, s.Set)
 	if s.LoadsPending > 0 || s.LoadsForgotten > 0 {
 		line("loads", "%d pending, %d forgotten", s.LoadsPending, s.LoadsForgotten)
 	}

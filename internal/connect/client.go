@@ -300,7 +300,7 @@ func (r *refusal) Error() string {
 	case r.status == http.StatusUnauthorized || r.status == http.StatusForbidden:
 		text += "\n  look at username and password of source.kafka.connect"
 	case r.status == http.StatusNotFound && r.Unwrap() == nil:
-		text += "\n  is this the REST API of Kafka Connect (source.kafka.connect)?"
+		text += "\n  is this the REST API of Kafka Connect (source.kafka.connect)? One that is starting answers so for a moment"
 	case r.status == http.StatusConflict:
 		text += "\n  its workers are sharing out their tasks anew; try again in a minute"
 	}
