@@ -183,6 +183,23 @@ func (n *Need) others(have map[string]string) (names []string) {
 	return names
 }
 
+// unpublished are the tables of the entries that a publication which is there lacks,
+// as SQL has them. Of a partitioned one it may have the partitions.
+func (n *Need) unpublished(p *Publication) (names []string) {
+	if p == nil || p.AllTables {
+		return nil
+	}
+	for _, t := range n.Tables {
+		has := slices.Contains(p.Tables, t) || slices.ContainsFunc(n.Partitions[t], func(partition Table) bool { return slices.Contains(p.Tables, partition) })
+		if !has {
+			names = append(names, quoted(t.Schema)+"."+quoted(t.Name))
+		}
+	}
+	return names
+}
+
+func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
 // autocreation judges what a connector does with its publication when it starts.
 func (n *Need) autocreation(have map[string]string) []Difference {
 	mode := Value(have, autocreateMode)
@@ -191,17 +208,23 @@ func (n *Need) autocreation(have map[string]string) []Difference {
 	if p != nil && Value(have, "publication.name") != n.Publication {
 		p = nil // it is that of another name, which is said
 	}
-	others := n.others(have)
+	others, lacks := n.others(have), n.unpublished(p)
+	add := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s;", quoted(n.Publication), strings.Join(lacks, ", "))
 	switch {
 	case mode == "filtered" && p != nil && p.AllTables:
 		d.Wrong, d.value = true, "disabled"
 		d.Why = fmt.Sprintf("publication %s is FOR ALL TABLES, which cannot be altered: the task fails when it starts", n.Publication)
 	case mode == "filtered" && p != nil && len(others) > 0:
-		d.value = "disabled"
+		if d.value = "disabled"; len(lacks) > 0 {
+			d.value, d.Then = "", add+" and write disabled"
+		}
 		d.Why = fmt.Sprintf("when it starts it takes %s out of publication %s, and who else reads that misses the changes", strings.Join(others, ", "), n.Publication)
 	case mode == "disabled" && p != nil && !p.Exists:
 		d.Wrong, d.value = true, "filtered"
 		d.Why = fmt.Sprintf("there is no publication %s, and the connector does not make it: the task fails when it starts, and its stream with the next change", n.Publication)
+	case mode != "filtered" && p != nil && p.Exists && len(lacks) > 0:
+		d.Wrong, d.Then = true, add
+		d.Why = fmt.Sprintf("publication %s lacks %s, and the connector does not add to it: their changes are not sent", n.Publication, strings.Join(lacks, ", "))
 	case mode != "filtered" && mode != "disabled" && mode != "all_tables":
 		d.value, d.Why = n.autocreate(), "the tables must be put into the publication by hand"
 	default:
@@ -258,7 +281,7 @@ func (n *Need) partitions(have map[string]string) (found []Difference) {
 		found = append(found, Difference{
 			Key: "publication.name", Have: Value(have, "publication.name"), Wrong: wrong,
 			Why:  names + harm + "; it is there already, and " + key + " holds for one that the connector makes",
-			Then: `ALTER PUBLICATION "` + strings.ReplaceAll(n.Publication, `"`, `""`) + `" SET (publish_via_partition_root = true);`,
+			Then: `ALTER PUBLICATION ` + quoted(n.Publication) + ` SET (publish_via_partition_root = true);`,
 		})
 	}
 	return found

@@ -339,3 +339,42 @@ func TestAPipelineThatIsDownIsSeen(t *testing.T) {
 	i.waitStatus("nothing is behind again", works)
 	i.stop()
 }
+
+// A publication FOR ALL TABLES is left as it is, and a connector whose publication or
+// slot is gone is said: each of it ends in a task that fails.
+func TestAConnectorFitsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	f := newConnectorFixture(t, jsonWithSchemas)
+	f.exec("CREATE PUBLICATION " + f.slot + " FOR ALL TABLES")
+	f.says("connector apply", 0, "created", "RUNNING", "RUNNING")
+	var have map[string]string
+	f.rest(http.MethodGet, "/connectors/"+f.slot+"/config", nil, &have)
+	if have["publication.autocreate.mode"] != "disabled" {
+		t.Errorf("it alters the publication: %v", have["publication.autocreate.mode"])
+	}
+	i := startInstance(t, f.text)
+	i.waitReady()
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+	i.stop()
+	f.says("connector apply", 0, "nothing to change")
+	f.says("connector pause", 0, "PAUSED")
+	f.says("connector status", 1, "PAUSED", "unstale connector resume")
+	f.says("connector resume", 0, "RUNNING")
+
+	f.reset(map[string]string{"publication.autocreate.mode": "filtered"})
+	f.says("check", 1, "publication.autocreate.mode is filtered: publication "+f.slot+" is FOR ALL TABLES", "publication.autocreate.mode=disabled")
+	f.says("connector apply", 0, "publication.autocreate.mode=disabled", "RUNNING")
+
+	// Another connector with that prefix would write every change twice.
+	second := *f
+	second.path, _ = writeConfig(t, strings.Replace(f.text, "connect: {url", "connect: {connector: another, url", 1))
+	second.says("connector apply", 1, "connector "+f.slot, "the prefix "+f.slot+" already")
+
+	f.exec("DROP PUBLICATION " + f.slot)
+	f.says("check", 1, "there is no publication "+f.slot+", and the connector does not make it")
+	f.rest(http.MethodPut, "/connectors/"+f.slot+"/stop", nil, nil)
+	f.eventually("nobody reads the slot", func() bool { return !f.slotIsRead() })
+	f.exec("SELECT pg_drop_replication_slot('" + f.slot + "')")
+	f.says("check", 1, "it is stopped", "slot "+f.slot+": it does not exist any more")
+	f.says("connector status", 1, "STOPPED", "it does not exist any more")
+}
