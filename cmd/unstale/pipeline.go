@@ -26,8 +26,9 @@ const (
 	// unconfirmedMax is the same for a slot that is read and does not move. Connect
 	// notes how far its connectors are once a minute.
 	unconfirmedMax = 5 * time.Minute
-	// unconfirmedBytes: an idle server writes a little by itself.
-	unconfirmedBytes = 1 << 20
+	// unconfirmedBytes: an idle server writes a little by itself. Heartbeats write as
+	// much in a few minutes.
+	unconfirmedBytes = 16 << 10
 )
 
 // A pipelineWatch tells how far the topics are behind the database's log. When
@@ -36,10 +37,14 @@ const (
 //
 // The slot says it: somebody has to read it, and up to where it was sent the log is
 // in the topics, or soon will be. A connector that is paused keeps its slot, and
-// reads on until its queue is full: so it counts only while it runs. Records and
-// their LSNs would not do: of tables that rest there are none.
+// reads on until its queue is full: so it counts only while it runs. One whose
+// records the brokers do not take, as of a topic that somebody has deleted, confirms
+// nothing more: where it has a heartbeat, that is seen too. Records and their LSNs
+// would not do: of tables that rest there are none.
 type pipelineWatch struct {
-	look      func(context.Context) (database.SlotState, error) // nil: there is no database to ask
+	look func(context.Context) (database.SlotState, error) // nil: there is no database to ask
+	// beats asks whether the connector has a heartbeat, so that its slot moves.
+	beats     func(context.Context) (bool, error)
 	logger    *slog.Logger
 	slot      string
 	connector string
@@ -58,14 +63,21 @@ type pipelineWatch struct {
 	// when it stands at confirmed.
 	unread, still time.Time
 	confirmed     uint64
-	said          string
+	unconfirmed   uint64 // bytes
+	// askedBeat: it was asked for a heartbeat since it stands still; beat: it has one.
+	askedBeat, beat bool
+	said            string
 }
 
 // newPipelineWatch watches the connector of the configuration, and its slot where
 // there is a database.
-func newPipelineWatch(c *config.Config, logger *slog.Logger) (w *pipelineWatch, end func(), err error) {
+func newPipelineWatch(c *config.Config, client *connect.Client, logger *slog.Logger) (w *pipelineWatch, end func(), err error) {
 	k := c.Source.Kafka.Connect
 	w = &pipelineWatch{logger: logger, slot: k.Slot, connector: k.Connector}
+	w.beats = func(ctx context.Context) (bool, error) {
+		have, err := client.Config(ctx, k.Connector)
+		return connect.Value(have, "heartbeat.interval.ms") != "0" && have["heartbeat.action.query"] != "", err
+	}
 	w.now = admin.Pipeline{Connector: k.Connector}
 	if c.Database.URL == "" {
 		return w, func() {}, nil
@@ -146,16 +158,34 @@ func (w *pipelineWatch) run(ctx context.Context) {
 		asked := time.Now()
 		bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 		state, err := w.look(bounded)
-		cancel()
 		if err == nil { // else the loop, which needs the database too, says it
-			w.see(asked, state)
+			if w.see(asked, state); w.isStill(asked) {
+				w.askBeat(bounded)
+			}
 		}
+		cancel()
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// isStill reports whether the slot is read and has not moved for long.
+func (w *pipelineWatch) isStill(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now.Read && now.Sub(w.still) >= unconfirmedMax && !w.askedBeat
+}
+
+// askBeat tells a connector that gets nothing to the brokers from one whose tables
+// rest.
+func (w *pipelineWatch) askBeat(ctx context.Context) {
+	beat, err := w.beats(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.askedBeat, w.beat = err == nil, err == nil && beat
 }
 
 // see notes what the slot is like.
@@ -180,7 +210,9 @@ func (w *pipelineWatch) see(now time.Time, s database.SlotState) {
 	w.reached = max(w.reached, s.Confirmed)
 	if s.Confirmed != w.confirmed || !s.Active || s.Behind < unconfirmedBytes {
 		w.confirmed, w.still = s.Confirmed, now
+		w.askedBeat, w.beat = false, false
 	}
+	w.unconfirmed = uint64(max(s.Behind, 0))
 	if s.Active {
 		w.unread = time.Time{}
 	} else if w.unread.IsZero() {
@@ -204,8 +236,9 @@ func (w *pipelineWatch) see(now time.Time, s database.SlotState) {
 	case now.Sub(w.still) >= unconfirmedMax:
 		w.now.Text = fmt.Sprintf("it is read, and was not moved for %s: the server keeps %d bytes of its log for it", now.Sub(w.still).Round(time.Second), s.Behind)
 		message = "the connector's slot is read and does not move: either no change reaches the topics, or no table of the connector changes and it has no heartbeat"
-		mend = "look at the log of Kafka Connect; unstale connector apply sets the heartbeat"
+		mend = "look at the log of Kafka Connect, and whether the topics are there; unstale connector apply sets the heartbeat"
 	}
+	w.now.Stuck = w.beat
 	switch {
 	case message == "":
 		if w.said != "" {
@@ -215,6 +248,9 @@ func (w *pipelineWatch) see(now time.Time, s database.SlotState) {
 	case message != w.said && (w.unread.IsZero() || now.Sub(w.unread) >= unreadMax):
 		w.said = message
 		bytes, age := w.lag.Behind(now, w.reached)
+		if w.unread.IsZero() {
+			bytes, age = w.unconfirmed, now.Sub(w.still)
+		}
 		w.logger.Warn(message, "slot", w.slot, "connector", w.connector, "behind_bytes", bytes, "behind", age.Round(time.Second), "mend", mend)
 	}
 }
@@ -229,6 +265,9 @@ func (w *pipelineWatch) at(moment time.Time) admin.Pipeline {
 	if w.known {
 		bytes, age := w.lag.Behind(moment, w.reached)
 		now.BehindBytes, now.BehindSeconds = bytes, age.Seconds()
+		if w.beat {
+			now.BehindBytes, now.BehindSeconds = w.unconfirmed, moment.Sub(w.still).Seconds()
+		}
 	}
 	return now
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -153,6 +154,26 @@ func TestASlotThatDoesNotMoveIsSaid(t *testing.T) {
 	}
 	if p := r.at(r.now); p.BehindBytes != 0 || p.Stalled() != "" || p.Text == "" {
 		t.Errorf("it is told to be %+v", p)
+	}
+}
+
+// With a heartbeat it would move: then nothing of what is read gets to the brokers.
+func TestASlotThatDoesNotMoveInSpiteOfAHeartbeatIsBehind(t *testing.T) {
+	r := newPipelineRig()
+	r.beats = func(context.Context) (bool, error) { return true, nil }
+	sent := func(s *database.SlotState) { s.Sent = s.Flushed }
+	r.pass(unconfirmedMax+30*time.Second, sent)
+	if !r.isStill(r.now) {
+		t.Fatal("nobody asks for a heartbeat")
+	}
+	r.askBeat(t.Context())
+	r.pass(time.Minute, sent)
+	if p := r.at(r.now); p.BehindBytes != 390_000 || p.BehindSeconds < 370 || p.Stalled() == "" {
+		t.Errorf("it is told to be %+v", p)
+	}
+	r.pass(2*time.Minute, r.reads)
+	if p := r.at(r.now); p.BehindBytes != 0 || p.Stalled() != "" {
+		t.Errorf("it moves again, and is %+v", p)
 	}
 }
 

@@ -81,7 +81,7 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		defer connector.Close()
 		watch := newConnectorWatch(c, connector, logger)
 		metrics.WatchConnector(watch.hasFailed)
-		pipeline, hangUp, err := newPipelineWatch(c, logger)
+		pipeline, hangUp, err := newPipelineWatch(c, connector, logger)
 		if err != nil {
 			return err
 		}

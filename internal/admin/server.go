@@ -58,6 +58,8 @@ type Pipeline struct {
 	Slot string `json:"slot,omitempty"`
 	Read bool   `json:"slot_read"`
 	Text string `json:"slot_text,omitempty"`
+	// Stuck: it is read and does not move, though the connector has a heartbeat.
+	Stuck bool `json:"slot_stuck,omitempty"`
 	// BehindBytes is the log that was not read, BehindSeconds how long ago the primary
 	// stood there.
 	BehindBytes   uint64  `json:"behind_bytes"`
@@ -71,7 +73,7 @@ func (p *Pipeline) Stalled() string {
 	default:
 		return fmt.Sprintf("connector %s is %s", p.Connector, p.State)
 	}
-	if p.Slot != "" && !p.Read && p.Text != "" {
+	if p.Slot != "" && (!p.Read || p.Stuck) && p.Text != "" {
 		return fmt.Sprintf("slot %s: %s", p.Slot, p.Text)
 	}
 	return ""
