@@ -131,12 +131,7 @@ func (w *pipelineWatch) heard(s connect.Status, err error) {
 	case err != nil:
 		w.now.State, w.now.Reason = "unreachable", err.Error()
 	case s.Failed():
-		w.now.State, w.now.Reason = string(connect.Failed), s.Connector.Reason()
-		for _, t := range s.Tasks {
-			if t.State == connect.Failed {
-				w.now.Reason = t.Reason()
-			}
-		}
+		w.now.State, w.now.Reason = string(connect.Failed), s.Reason()
 	case s.Connector.State == connect.Running && !s.Running():
 		w.now.State = "without a task"
 		for _, t := range s.Tasks {
