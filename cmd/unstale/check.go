@@ -109,6 +109,9 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	case c.Database.URL == "":
 		_, templates := templatesAlone(&sound)
 		fs.addConfig(templates.Err())
+		for _, text := range unpromised {
+			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
+		}
 	default:
 		fs.database(ctx, &sound)
 	}
@@ -232,7 +235,11 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	subject := "connector " + k.name
 	have, err := client.Config(ctx, k.name)
 	if errors.Is(err, connect.ErrNotFound) {
-		fs.add(subject, "it does not exist: nothing is sent", "unstale connector apply, or write the name of yours into source.kafka.connect.connector")
+		mend := "unstale connector apply, or write the name of yours into source.kafka.connect.connector"
+		if others, err := k.prefixed(ctx, c.Source.Kafka.TopicPrefix); err == nil && len(others) > 0 {
+			mend = fmt.Sprintf("write connector: %s below source.kafka.connect, with its slot and publication: that writes topics with the prefix %s", others[0], c.Source.Kafka.TopicPrefix)
+		}
+		fs.add(subject, "it does not exist: nothing is sent", mend)
 		return
 	}
 	var status connect.Status
@@ -258,7 +265,15 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	}
 	view := viewCatalog(ctx, c, names)
 	view.tell(need)
-	for _, d := range need.Differences(have) {
+	if connect.Value(have, "slot.name") == need.Slot { // else that is said
+		state := k.stateOf(status)
+		k.locate(ctx, state)
+		fs.slot(state)
+	}
+	if p := view.publication; p != nil && !p.Exists && status.Running() && connect.Value(have, "publication.name") == need.Publication {
+		fs.missingPublication(need.Publication, connect.Value(have, "publication.autocreate.mode"))
+	}
+	for _, d := range worthSaying(need.Differences(have)) {
 		if d.Key == "publication.name" && !d.Mendable() {
 			continue // it is said of the publication
 		}
@@ -266,6 +281,7 @@ func (fs *findings) connector(ctx context.Context, c *config.Config) {
 	}
 	if err == nil {
 		fs.recordKeys(c, names, view.tables, have)
+		fs.unbrought(c, names, view, have)
 	}
 }
 
@@ -308,6 +324,35 @@ func (fs *findings) state(subject string, s connect.Status) {
 	}
 }
 
+// worthSaying leaves out that another role has another password.
+func worthSaying(differences []connect.Difference) []connect.Difference {
+	other := slices.ContainsFunc(differences, func(d connect.Difference) bool { return d.Kept && d.Key == "database.user" })
+	return slices.DeleteFunc(slices.Clone(differences), func(d connect.Difference) bool { return other && d.Kept && d.Key == "database.password" })
+}
+
+// slot says what only the slot and the connector together show: what is to be known
+// of the slot alone the database's findings have.
+func (fs *findings) slot(state *connectorState) {
+	s := state.Slot
+	switch {
+	case s == nil || s.elsewhere || s.Text == "":
+	case s.Wrong:
+		fs.add("slot "+s.Name, s.Text, "")
+	case state.Running && !s.Active:
+		fs.addProblem(database.Problem{Severity: database.Advice, Subject: "slot " + s.Name, Text: s.Text})
+	}
+}
+
+// missingPublication says that a stream is about to break. One that the connector
+// would not make anew is said of its setting.
+func (fs *findings) missingPublication(name, mode string) {
+	if mode == "disabled" {
+		return
+	}
+	fs.add("publication "+name, "it does not exist, and the connector runs: its stream breaks with the next change",
+		"unstale connector restart --all, which makes it anew; if the task then fails because changes were written while there was none, drop the slot, and the connector begins anew")
+}
+
 func (fs *findings) difference(subject string, d connect.Difference) {
 	p := database.Problem{Severity: database.Advice, Subject: subject, Text: d.String(), Then: d.Then}
 	if d.Wrong {
@@ -316,8 +361,11 @@ func (fs *findings) difference(subject string, d connect.Difference) {
 	if d.Mendable() {
 		p.Mend = []string{d.Key + "=" + d.Want}
 		p.Then = "unstale connector apply sets it"
-		if d.Moves {
+		switch {
+		case d.Moves:
 			p.Then = "unstale connector apply --force sets it, and makes another connector of it, which begins anew"
+		case d.Kept:
+			p.Then = "unstale connector apply leaves the login as it is; --force sets it"
 		}
 	}
 	fs.addProblem(p)

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +48,31 @@ func TestCheckAdvisesAgainstASessionTimeoutThatBrokersRefuse(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: %d findings, want %d: %+v", timeout, got, want, found)
+		}
+	}
+}
+
+// Whoever has given a database that cannot be read has given one.
+func TestCheckDoesNotMissADatabaseThatHasAMistake(t *testing.T) {
+	for database, says := range map[string]string{
+		"postgres://app:hunter2@db:notaport/shop":       ":1:11: database: is a URL with a mistake in it",
+		"'host=127.0.0.1 port=no password=hunter2'":     ":1:12: database: is no connection that can be made: invalid port",
+		"'postgres://app:hunter2@127.0.0.1:1/shop?a=b'": "error: database: ",
+		"": "advice: database: no database is given",
+	} {
+		text := "redis: redis://127.0.0.1:1\nsource: {kafka: {brokers: ['127.0.0.1:1'], topic_prefix: cdc}}\nentries: {p: {key: 'p:{id}', table: public.p}}\n"
+		if database != "" {
+			text = "database: " + database + "\n" + text
+		}
+		file := filepath.Join(t.TempDir(), "unstale.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out, errs bytes.Buffer
+		execute([]string{"check", "--config", file}, strings.NewReader(""), &out, &errs)
+		said := out.String() + errs.String()
+		if !strings.Contains(said, says) || strings.Contains(said, "no database is given") != (database == "") || strings.Contains(said, "hunter2") {
+			t.Errorf("database: %s: check says\n%s", database, said)
 		}
 	}
 }

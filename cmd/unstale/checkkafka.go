@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -20,9 +21,8 @@ type catalogView struct {
 	// splits has, for each table, the publications that send the changes of its
 	// partitions under names of their own.
 	splits [][]string
-	// viaRoot says whether the connector's publication sends them under that of the
-	// table; nil: it is not there.
-	viaRoot *bool
+	// publication is the connector's; nil: nobody knows.
+	publication *database.PublicationState
 }
 
 func viewCatalog(ctx context.Context, c *config.Config, names []database.Name) catalogView {
@@ -50,13 +50,11 @@ func viewCatalog(ctx context.Context, c *config.Config, names []database.Name) c
 		}
 		v.splits = append(v.splits, splits)
 	}
-	viaRoot, exists, err := database.ViaRoot(ctx, conn, c.Source.Kafka.Connect.Publication)
+	publication, err := database.Publication(ctx, conn, c.Source.Kafka.Connect.Publication)
 	if err != nil {
 		return catalogView{}
 	}
-	if exists {
-		v.viaRoot = &viaRoot
-	}
+	v.publication = &publication
 	v.tables = tables
 	return v
 }
@@ -64,6 +62,9 @@ func viewCatalog(ctx context.Context, c *config.Config, names []database.Name) c
 // unknownConnector says what the catalog alone tells of how changes come, where the
 // connector is nobody's business here.
 func (fs *findings) unknownConnector(ctx context.Context, c *config.Config) {
+	fs.addProblem(database.Problem{Severity: database.Advice, Subject: "source.kafka.connect",
+		Text: "it is left out: when Debezium stops sending, the topics look as they do when nothing changes, and nobody notices",
+		Then: "write connect: {url: http://host:8083, connector: ..., slot: ..., publication: ...} below source.kafka"})
 	names, err := tableNames(ctx, c)
 	if err != nil {
 		return // it was said of the database
@@ -71,12 +72,70 @@ func (fs *findings) unknownConnector(ctx context.Context, c *config.Config) {
 	view := viewCatalog(ctx, c, names)
 	fs.partitions(view)
 	fs.recordKeys(c, names, view.tables, nil)
+	fs.unbrought(c, names, view, nil)
+}
+
+// unbrought names the entries whose table none of the topics that are read can
+// bring: what they have cached would never be dropped. have is the connector's
+// configuration, nil where nobody knows it: then names of topics are all that
+// there is to go by, and they prove nothing.
+func (fs *findings) unbrought(c *config.Config, names []database.Name, view catalogView, have map[string]string) {
+	k := c.Source.Kafka
+	if k.TopicPrefix != "" {
+		return // the topics are made of the entries; whether it is the connector's is said
+	}
+	topics, isPattern := kafkaTopics(k, names)
+	prefix, known := connect.TopicPrefix(have)
+	if !known && (have != nil || isPattern) {
+		return
+	}
+	isRead := func(topic string) bool { return slices.Contains(topics, topic) }
+	if pattern, err := regexp.Compile(k.TopicsPattern); isPattern && err == nil {
+		isRead = pattern.MatchString
+	}
+	for i, e := range c.Entries {
+		brought := []database.Name{names[i]}
+		if view.tables != nil {
+			for _, partition := range view.tables[i].Below {
+				brought = append(brought, partition.Name)
+			}
+		}
+		is := func(name database.Name) bool { return isRead(topicName(prefix, name)) }
+		if !known {
+			is = func(name database.Name) bool {
+				return slices.ContainsFunc(topics, func(topic string) bool {
+					return strings.Contains(strings.ToLower(topic), strings.ToLower(sanitized(name.Table)))
+				})
+			}
+		}
+		if slices.ContainsFunc(brought, is) {
+			continue
+		}
+		p := database.Problem{Severity: database.Advice, Subject: "entry " + e.Name,
+			Text: fmt.Sprintf("none of the topics %s is named after %s: if none has its changes, what is cached is never dropped", strings.Join(topics, ", "), names[i]),
+			Then: "look whether source.kafka.topics has the topic of the table; source.kafka.connect lets check know"}
+		if known {
+			setting := "topics"
+			if isPattern {
+				setting = "topics_pattern"
+			}
+			p.Severity = database.Wrong
+			p.Text = fmt.Sprintf("the connector writes the changes of %s into %s, which source.kafka.%s does not have: what is cached is never dropped", names[i], topicName(prefix, names[i]), setting)
+			p.Mend, p.Then = []string{"topic_prefix: " + prefix}, fmt.Sprintf("in place of %s, or name the topic there", setting)
+		}
+		fs.addProblem(p)
+	}
 }
 
 // tell lets a connector's need know which tables are partitioned, and what the
 // publication makes of that.
 func (v catalogView) tell(need *connect.Need) {
-	need.ViaRoot = v.viaRoot
+	if p := v.publication; p != nil {
+		need.Published = &connect.Publication{Exists: p.Exists, AllTables: p.AllTables, ViaRoot: p.ViaRoot}
+		for _, t := range p.Tables {
+			need.Published.Tables = append(need.Published.Tables, connect.Table{Schema: t.Schema, Name: t.Table})
+		}
+	}
 	need.Partitions = map[connect.Table][]connect.Table{}
 	for i := range v.tables {
 		t := &v.tables[i]

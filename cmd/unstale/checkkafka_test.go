@@ -87,3 +87,48 @@ func TestCheckAdvisesAgainstPublicationsThatTearTables(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// An entry whose table comes by none of the topics is ready, and never dropped. The
+// connector proves it; names alone are a reason to look.
+func TestCheckNamesEntriesThatNoTopicBrings(t *testing.T) {
+	names := []database.Name{{Schema: "public", Table: "products"}, {Schema: "shop", Table: "orders"}}
+	plain := map[string]string{"topic.prefix": "cdc"}
+	routed := map[string]string{"topic.prefix": "cdc", "transforms": "r", "transforms.r.type": "org.apache.kafka.connect.transforms.RegexRouter"}
+	unwrapped := map[string]string{"topic.prefix": "cdc", "transforms": "h", "transforms.h.type": "org.apache.kafka.connect.transforms.InsertHeader$Value"}
+	for _, tt := range []struct {
+		name  string
+		kafka config.Kafka
+		have  map[string]string
+		want  []string
+	}{
+		{"a slip of the pen", config.Kafka{Topics: []string{"cdc.public.productz", "cdc.shop.orders"}}, plain, []string{"error entry product"}},
+		{"the same, and nobody knows the connector", config.Kafka{Topics: []string{"cdc.public.productz", "cdc.shop.orders"}}, nil, []string{"advice entry product"}},
+		{"another table's", config.Kafka{Topics: []string{"cdc.shop.orders"}}, unwrapped, []string{"error entry product"}},
+		{"another prefix", config.Kafka{TopicsPattern: `^other\.`}, plain, []string{"error entry product", "error entry order"}},
+		{"a pattern that has them", config.Kafka{TopicsPattern: `^cdc\.`}, plain, nil},
+		{"a pattern, and nobody knows the connector", config.Kafka{TopicsPattern: `^other\.`}, nil, nil},
+		{"a router may call them anything", config.Kafka{Topics: []string{"a"}}, routed, nil},
+		{"named by themselves", config.Kafka{Topics: []string{"Products", "all-orders"}}, nil, nil},
+		{"by the prefix, which is judged elsewhere", config.Kafka{TopicPrefix: "other"}, plain, nil},
+	} {
+		c := &config.Config{Entries: []config.Entry{{Name: "product"}, {Name: "order"}}}
+		c.Source.Kafka = tt.kafka
+		var found findings
+		found.unbrought(c, names, catalogView{}, tt.have)
+		var got []string
+		for _, f := range found {
+			got = append(got, string(f.Severity)+" "+f.Subject)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+	// The rows of partitions may come under their own names.
+	c := &config.Config{Entries: []config.Entry{{Name: "product"}}}
+	c.Source.Kafka.Topics = []string{"cdc.public.products_1"}
+	view := catalogView{tables: []database.Table{{Below: []database.Relation{{Name: database.Name{Schema: "public", Table: "products_1"}}}}}}
+	var found findings
+	if found.unbrought(c, names[:1], view, plain); len(found) > 0 {
+		t.Errorf("a partition's topic is taken for none: %+v", found)
+	}
+}

@@ -113,7 +113,12 @@ func databaseConfig(c *config.Config) (*pgx.ConnConfig, error) {
 	}
 	databaseConfig, err := pgx.ParseConfig(c.Database.ConnString())
 	if err != nil {
-		return nil, err
+		// Before that stands the whole string.
+		reason := err.Error()
+		if i := strings.LastIndex(reason, "`: "); i >= 0 {
+			reason = reason[i+len("`: "):]
+		}
+		return nil, config.Problems{c.Problem("database", "is no connection that can be made: "+reason, "write postgres://user@host:5432/name or host=... user=... dbname=...")}.Err()
 	}
 	expectName(&databaseConfig.Config, c.Database.TLS.ServerName)
 	for name := range databaseConfig.RuntimeParams {

@@ -28,6 +28,9 @@ const (
 	// failedPolls is the same for a failure: what has failed before stays so until
 	// its new task has begun, which takes a worker that has much to do a while.
 	failedPolls = 20
+	// againPolls is the same for what runs after a restart: a task that fails again
+	// has run for a while, until it has looked at the database.
+	againPolls = 15
 )
 
 func newConnector() *cobra.Command {
@@ -144,7 +147,12 @@ loses, alters or delays changes, and says so; what else is in it stays. Applied
 again it does nothing.
 
 It does not give a connector another server, database, slot, publication or
-prefix: that would make it another one, which begins anew. --force does.
+prefix: that would make it another one, which begins anew. --force does. Nor does
+it replace the login of one that is there, unless source.kafka.connect.database
+says which, or --force is given.
+
+Whoever else reads the connector's topics gets other records by some of what it
+sets; it says which. It makes none whose prefix another connector has.
 
 Exit code 1: the connector has failed, or something is left that a person has to
 look at.`,
@@ -153,7 +161,7 @@ look at.`,
 		Args: noArgs,
 	}
 	dryRun := cmd.Flags().Bool("dry-run", false, "only say what would be changed")
-	force := cmd.Flags().Bool("force", false, "also what makes another connector of it")
+	force := cmd.Flags().Bool("force", false, "also what makes another connector of it, and its login")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = connectorCommand(func(ctx context.Context, cmd *cobra.Command, k *kafkaConnect) error {
 		result, err := k.apply(ctx, *dryRun, *force)
@@ -198,6 +206,9 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 		if err := need.Complete(); err != nil {
 			return nil, err
 		}
+		if err := k.refusePrefix(ctx, need.TopicPrefix); err != nil {
+			return nil, err
+		}
 		result.Created, wanted = true, need.Config()
 		// The publication may be there already, and not as the connector would make it.
 		result.Left = append(result.Left, need.Differences(wanted)...)
@@ -205,13 +216,18 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 		return nil, err
 	default:
 		for _, d := range need.Differences(have) {
-			if d.Mendable() && (force || !d.Moves) {
+			if d.Mendable() && (force || !d.Moves && !d.Kept) {
 				result.Changed = append(result.Changed, d)
 			} else {
 				result.Left = append(result.Left, d)
 			}
 		}
 		wanted = connect.Mended(have, result.Changed)
+		if wanted["topic.prefix"] != have["topic.prefix"] {
+			if err := k.refusePrefix(ctx, need.TopicPrefix); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if dryRun {
 		return result, nil
@@ -221,8 +237,34 @@ func (k *kafkaConnect) apply(ctx context.Context, dryRun, force bool) (*applied,
 			return nil, fmt.Errorf("%w\n  what Connect says of the database is how its workers reach it: source.kafka.connect.database, where that is otherwise than here", err)
 		}
 	}
-	result.State, err = k.settle(ctx, func(s connect.Status) bool { return s.Running() || s.Failed() || s.Connector.State == connect.Paused })
+	result.State, err = k.settle(ctx, settlePolls, func(s connect.Status) bool { return s.Running() || s.Failed() || s.Connector.State == connect.Paused })
 	return result, err
+}
+
+// refusePrefix returns an error where another connector writes topics with the
+// prefix: two would write every change twice, each in an order of its own.
+func (k *kafkaConnect) refusePrefix(ctx context.Context, prefix string) error {
+	others, err := k.prefixed(ctx, prefix)
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	return fmt.Errorf("connector %s of %s writes topics with the prefix %s already: write connector: %s below source.kafka.connect, with its slot and publication, to use that; or give Unstale a topic_prefix of its own",
+		others[0], k.client.URL(), prefix, others[0])
+}
+
+// prefixed are the other connectors whose topics have the prefix.
+func (k *kafkaConnect) prefixed(ctx context.Context, prefix string) (names []string, err error) {
+	configs, err := k.client.Configs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for name, have := range configs {
+		if name != k.name && prefix != "" && have["connector.class"] == connect.Class && have["topic.prefix"] == prefix {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func printApplied(w io.Writer, r *applied, dryRun bool) {
@@ -241,8 +283,21 @@ func printApplied(w io.Writer, r *applied, dryRun bool) {
 	for _, d := range r.Changed {
 		fmt.Fprintf(w, "  %s=%s\n      %s\n", d.Key, d.Want, d)
 	}
-	for _, d := range r.Left {
+	var sent []string
+	for _, d := range r.Changed {
+		if d.Sent && !r.Created {
+			sent = append(sent, d.Key)
+		}
+	}
+	if len(sent) > 0 {
+		fmt.Fprintf(w, "\nwhoever else reads its topics %sgets other records: %s\n", would, strings.Join(sent, ", "))
+		fmt.Fprintln(w, "    where that must not be, make one for Unstale alone: give source.kafka.connect a connector, slot and publication of its own, and source.kafka another topic_prefix")
+	}
+	for _, d := range worthSaying(r.Left) {
 		fmt.Fprintf(w, "\nleft: %s\n", d)
+		if d.Kept {
+			fmt.Fprintf(w, "    the connector keeps its own login: --force gives it ours\n")
+		}
 		if d.Moves {
 			fmt.Fprintf(w, "    with %s=%s it would be another connector, which begins anew: --force does that\n", d.Key, d.Want)
 		}
@@ -266,7 +321,8 @@ func newConnectorStatus() *cobra.Command {
 position that Connect has committed and, where the configuration names the
 database, how far its slot is behind.
 
-Exit code 1: it has failed, or does not exist.`,
+Exit code 1: it has failed, is paused or stopped, or does not exist; or changes
+are missing in its slot, or will be.`,
 		Example: `  unstale connector status
   unstale connector status --json`,
 		Args: noArgs,
@@ -284,7 +340,7 @@ Exit code 1: it has failed, or does not exist.`,
 		} else {
 			state.print(cmd.OutOrStdout())
 		}
-		if err == nil && (state.Failed || state.Slot != nil && state.Slot.Wrong) {
+		if err == nil && (state.Failed || state.halted() || state.Slot != nil && state.Slot.Wrong) {
 			return errSaid
 		}
 		return err
@@ -321,7 +377,7 @@ has failed anew. Its position is kept: nothing is lost.`,
 		if err != nil {
 			return err
 		}
-		return k.printSettled(ctx, cmd.OutOrStdout(), func(s connect.Status) bool { return s.Running() || s.Failed() })
+		return k.printSettled(ctx, cmd.OutOrStdout(), againPolls, func(s connect.Status) bool { return s.Running() || s.Failed() })
 	})
 	return cmd
 }
@@ -337,7 +393,7 @@ as old as its last change, and the server keeps its log for the slot.`,
 			if err := k.client.Pause(ctx, k.name); err != nil {
 				return k.explain(err)
 			}
-			return k.printSettled(ctx, cmd.OutOrStdout(), func(s connect.Status) bool { return s.Connector.State == connect.Paused && !s.Running() })
+			return k.printSettled(ctx, cmd.OutOrStdout(), settlePolls, func(s connect.Status) bool { return s.Connector.State == connect.Paused && !s.Running() })
 		}),
 	}
 }
@@ -351,7 +407,7 @@ func newConnectorResume() *cobra.Command {
 			if err := k.client.Resume(ctx, k.name); err != nil {
 				return k.explain(err)
 			}
-			return k.printSettled(ctx, cmd.OutOrStdout(), func(s connect.Status) bool { return s.Running() || s.Failed() })
+			return k.printSettled(ctx, cmd.OutOrStdout(), settlePolls, func(s connect.Status) bool { return s.Running() || s.Failed() })
 		}),
 	}
 }
@@ -544,7 +600,8 @@ func connectorNeed(c *config.Config, tables []connect.Table, plugins []connect.P
 		}
 		need.Database = connect.Database{
 			Host: parsed.Host, Port: parsed.Port, User: parsed.User, Password: parsed.Password, Name: parsed.Database,
-			TLS: c.ConnectorTLS("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"),
+			Assumed: k.Connect.Database == "",
+			TLS:     c.ConnectorTLS("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"),
 		}
 		if strings.HasPrefix(parsed.Host, "/") {
 			return nil, fmt.Errorf("the database is reached by a socket, %s, and Kafka Connect knows none: write source.kafka.connect.database with a host", parsed.Host)
@@ -588,6 +645,13 @@ type connectorSlot struct {
 	// Text says what is to know of it; Wrong: changes are missing, or will be.
 	Text  string `json:"text,omitempty"`
 	Wrong bool   `json:"wrong"`
+
+	elsewhere bool // check says it of the database
+}
+
+// halted reports that a person has stopped it, and nothing is sent.
+func (s *connectorState) halted() bool {
+	return s.State == connect.Paused || s.State == connect.Stopped
 }
 
 func (k *kafkaConnect) stateOf(s connect.Status) *connectorState {
@@ -616,19 +680,15 @@ func (k *kafkaConnect) locate(ctx context.Context, state *connectorState) {
 			slot, err = database.Slot(ctx, conn, state.Slot.Name)
 		}
 		if err != nil {
-			state.Slot.Text = err.Error()
-		} else {
-			state.Slot.judge(slot, state)
+			state.Slot.Text, state.Slot.elsewhere = err.Error(), true
 		}
 	}
 	lsn := k.position(ctx)
-	if lsn == 0 {
-		return
+	if lsn != 0 {
+		state.Position = fmt.Sprintf("%X/%X", lsn>>32, uint32(lsn))
 	}
-	state.Position = fmt.Sprintf("%X/%X", lsn>>32, uint32(lsn))
-	if slot.Usable && slot.Confirmed > lsn && state.Slot.Text == "" {
-		state.Slot.Wrong = true
-		state.Slot.Text = fmt.Sprintf("it is ahead of the connector's position, at %X/%X: what lies between was not sent, unless it was somebody else's", slot.Confirmed>>32, uint32(slot.Confirmed))
+	if state.Slot != nil && state.Slot.Text == "" {
+		state.Slot.judge(slot, lsn, state)
 	}
 }
 
@@ -652,22 +712,28 @@ func (k *kafkaConnect) position(ctx context.Context) uint64 {
 	return 0
 }
 
-func (s *connectorSlot) judge(slot database.SlotState, state *connectorState) {
+func (s *connectorSlot) judge(slot database.SlotState, position uint64, state *connectorState) {
 	s.Active, s.Behind = slot.Active, slot.Behind
 	switch {
 	case !slot.Exists && state.Running:
 		s.Wrong = true
-		s.Text = "which does not exist: if the connector has another, write it into source.kafka.connect.slot"
+		s.Text = "it does not exist: if the connector has another, write it into source.kafka.connect.slot"
 	case !slot.Exists && state.Failed:
 		s.Wrong = true
-		s.Text = "which does not exist: unstale connector apply lets the connector begin anew where its slot is lost (snapshot.mode=when_needed)"
-	case !slot.Exists:
-		s.Text = "which does not exist yet"
-	case !slot.Usable:
+		s.Text = "it does not exist: unstale connector apply lets the connector begin anew where its slot is lost (snapshot.mode=when_needed)"
+	case !slot.Exists && position != 0:
 		s.Wrong = true
+		s.Text = "it does not exist any more, though the connector has a position: what has changed since is not sent; with snapshot.mode=when_needed, which unstale connector apply sets, it begins anew when it starts"
+	case !slot.Exists:
+		s.Text = "it does not exist yet"
+	case !slot.Usable:
+		s.Wrong, s.elsewhere = true, true
 		s.Text = fmt.Sprintf("the server has thrown away log that it needs, and the connector waits for that: SELECT pg_drop_replication_slot('%s'); then it begins anew", s.Name)
 	case !slot.Active && state.Running:
 		s.Text = "nobody reads it: the connector copies the rows that are there, or tries to reach the database again (its log says which)"
+	case position != 0 && slot.Confirmed > position:
+		s.Wrong = true
+		s.Text = fmt.Sprintf("it is ahead of the connector's position, at %X/%X: what lies between was not sent, unless it was somebody else's", slot.Confirmed>>32, uint32(slot.Confirmed))
 	}
 }
 
@@ -695,8 +761,11 @@ func (s *connectorState) print(w io.Writer) {
 		}
 		line("slot", "%s, %s", s.Slot.Name, text)
 	}
-	if s.Failed {
+	switch {
+	case s.Failed:
 		fmt.Fprintln(w, "  when that is mended: unstale connector restart")
+	case s.halted():
+		fmt.Fprintln(w, "  nothing is sent until: unstale connector resume")
 	}
 }
 
@@ -713,9 +782,10 @@ func located(state connect.State, worker, reason string) string {
 
 // settle waits until the connector has come to a state, and for how long it takes
 // at most returns the one that it is in.
-func (k *kafkaConnect) settle(ctx context.Context, there func(connect.Status) bool) (*connectorState, error) {
+// It has come there when so many polls have agreed.
+func (k *kafkaConnect) settle(ctx context.Context, polls int, there func(connect.Status) bool) (*connectorState, error) {
 	deadline := time.Now().Add(settleMax)
-	for agree := 0; ; {
+	for agree, was := 0, false; ; {
 		status, err := k.client.Status(ctx, k.name)
 		switch {
 		case errors.Is(err, connect.ErrNotFound): // just created
@@ -723,15 +793,19 @@ func (k *kafkaConnect) settle(ctx context.Context, there func(connect.Status) bo
 		case err != nil:
 			return nil, err
 		case there(status):
+			if status.Failed() != was {
+				agree = 0
+			}
 			agree++
 		default:
 			agree = 0
 		}
-		polls := settlePolls
-		if status.Failed() {
-			polls = failedPolls
+		was = status.Failed()
+		enough := polls
+		if was {
+			enough = failedPolls
 		}
-		if err == nil && (agree >= polls || time.Now().After(deadline)) {
+		if err == nil && (agree >= enough || time.Now().After(deadline)) {
 			return k.stateOf(status), nil
 		}
 		if time.Now().After(deadline) {
@@ -767,8 +841,8 @@ func (k *kafkaConnect) gone(ctx context.Context) error {
 	}
 }
 
-func (k *kafkaConnect) printSettled(ctx context.Context, w io.Writer, there func(connect.Status) bool) error {
-	state, err := k.settle(ctx, there)
+func (k *kafkaConnect) printSettled(ctx context.Context, w io.Writer, polls int, there func(connect.Status) bool) error {
+	state, err := k.settle(ctx, polls, there)
 	if err != nil {
 		return err
 	}

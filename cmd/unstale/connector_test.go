@@ -27,6 +27,7 @@ type fakeConnect struct {
 	mu      sync.Mutex
 	plugins []string
 	config  map[string]string // nil: there is no connector
+	others  map[string]string // topic.prefix of other connectors, by name
 	// state of the connector and its tasks; trace of those that have FAILED, and
 	// with a start those are what next says.
 	state, next string
@@ -53,6 +54,12 @@ func (f *fakeConnect) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			plugins = append(plugins, map[string]string{"class": class, "type": "x", "version": version})
 		}
 		answer(200, plugins)
+	case r.URL.Path == "/connectors":
+		all := map[string]any{}
+		for name, prefix := range f.others {
+			all[name] = map[string]any{"info": map[string]any{"config": map[string]string{"topic.prefix": prefix, "connector.class": "io.debezium.connector.postgresql.PostgresConnector"}}}
+		}
+		answer(200, all)
 	case r.Method == http.MethodPut && path == "/config":
 		if f.config == nil {
 			f.state = "RUNNING RUNNING"
@@ -112,8 +119,9 @@ entries:
 `
 
 // Each story of the file is a Connect, one command, and what it says. A line
-// "have" makes a connector of ours, and then key=value changes it; "without"
-// takes a line of the configuration out and "with" puts one in.
+// "have" makes a connector of ours, and then key=value changes it; "other" names
+// another one and its prefix; "without" takes a line of the configuration out and
+// "with" puts one in, "top" and "entry" at the top and among the entries.
 func TestConnectorStories(t *testing.T) {
 	const path = "testdata/connector.txt"
 	text, err := os.ReadFile(path)
@@ -176,6 +184,10 @@ func tellConnector(t *testing.T, input string) string {
 			config = strings.Join(kept, "")
 		case word == "with":
 			config = strings.Replace(config, "entries:\n", "    "+rest+"\nentries:\n", 1)
+		case word == "top":
+			config = rest + "\n" + config
+		case word == "entry":
+			config += "  " + rest + "\n"
 		case word == "plugins":
 			f.plugins = strings.Fields(rest)
 		case word == "have":
@@ -184,6 +196,9 @@ func tellConnector(t *testing.T, input string) string {
 				t.Fatalf("%v in %s", err, shown)
 			}
 			f.state, f.next = "RUNNING RUNNING", "RUNNING RUNNING"
+		case word == "other":
+			name, prefix, _ := strings.Cut(rest, " ")
+			f.others = map[string]string{name: prefix}
 		case word == "state":
 			f.state = rest
 		case word == "next":

@@ -59,6 +59,8 @@ once); DEL after event reads the log as before.
       on_change             in caches.unstale only
       reads, hits, loads, hit_rate, stale
   servers
+  pipeline                with --kafka: kafka, connect, schema_registry, connector
+                          (its state), lag_records
 
 Exit code 1: Unstale served a stale hit, or its hit rate was less than half of
 that of DEL after event. Ctrl-C ends the demo and removes everything.`,

@@ -127,11 +127,6 @@ func (fs *findings) kafka(ctx context.Context, c *config.Config) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	k := c.Source.Kafka
-	if c.Database.URL == "" {
-		for _, text := range unpromised {
-			fs.addProblem(database.Problem{Severity: database.Advice, Subject: "database", Text: text, Then: "give `database` the address of the primary"})
-		}
-	}
 	if shortSession(k) {
 		fs.addProblem(database.Problem{Severity: database.Advice, Subject: "source.kafka.session_timeout",
 			Text: fmt.Sprintf("it is %s: %s", k.SessionTimeout, shortSessionText), Then: shortSessionMend})

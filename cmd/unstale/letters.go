@@ -57,8 +57,13 @@ func (l *topicLetters) keep(ctx context.Context, record *kgo.Record, reason erro
 		table = database.Name{Schema: unread.Source.Schema, Table: unread.Source.Table}
 	}
 	if table != (database.Name{}) {
-		letter.Table, letter.Entries = table.String(), entriesOver(l.x.entries, table)
+		letter.Table = table.String()
 	}
+	// What a record says of its table that cannot be read is no proof: all are swept.
+	for _, e := range l.x.entries {
+		letter.Entries = append(letter.Entries, e.Name)
+	}
+	slices.Sort(letter.Entries)
 	return l.Keep(ctx, letter)
 }
 

@@ -82,9 +82,20 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		defer connector.Close()
 		watch := newConnectorWatch(c, connector, logger)
 		metrics.WatchConnector(watch.hasFailed)
+		pipeline, hangUp, err := newPipelineWatch(c, connector, logger)
+		if err != nil {
+			return err
+		}
+		metrics.WatchPipeline(pipeline.pipeline)
+		watch.ask = pipeline.hear(watch.ask)
 		watching, endWatching := context.WithCancel(workCtx)
 		work.Go(func() error {
 			watch.run(watching)
+			return nil
+		})
+		work.Go(func() error {
+			defer hangUp()
+			pipeline.run(watching)
 			return nil
 		})
 		defer endWatching()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -85,6 +86,23 @@ func askStatus(ctx context.Context, address string) (*admin.Status, error) {
 	return &status, nil
 }
 
+func pipelineState(name, state, reason string) string {
+	if state == "" {
+		state = "not asked yet"
+	}
+	if reason != "" {
+		state += ": " + reason
+	}
+	return name + ", " + state
+}
+
+func slotState(p *admin.Pipeline) string {
+	if p.Read && p.Text == "" {
+		return "read"
+	}
+	return p.Text
+}
+
 func printStatus(w io.Writer, s *admin.Status) {
 	line := func(name, format string, values ...any) {
 		fmt.Fprintf(w, "%-10s "+format+"\n", append([]any{name}, values...)...)
@@ -93,19 +111,32 @@ func printStatus(w io.Writer, s *admin.Status) {
 	if !s.Ready {
 		ready = "not ready"
 	}
-	line("state", "%s, %s, up %s", s.State, ready, (time.Duration(s.UpSeconds) * time.Second).String())
+	stalled := ""
+	if s.Pipeline != nil && s.Pipeline.Stalled() != "" {
+		stalled = ", but no change comes"
+	}
+	line("state", "%s, %s%s, up %s", s.State, ready, stalled, (time.Duration(s.UpSeconds) * time.Second).String())
 	for _, st := range s.Streams {
-		line("stream", "%s", st.Name)
+		line("stream", "%s", cmp.Or(st.Title, st.Name))
 		line("position", "%s", st.Position)
 		line("settled", "%s", st.Settled)
 		line("confirmed", "%s", st.Confirmed)
 	}
-	if s.LagRecords > 0 {
+	switch {
+	case s.State == apply.StateHolding || s.State == apply.StateStarting:
+		line("lag", "unknown")
+	case s.OverTopics:
 		line("lag", "%d records, %.1f s", s.LagRecords, s.LagSeconds)
-	} else {
+	default:
 		line("lag", "%d bytes, %.1f s", s.LagBytes, s.LagSeconds)
 	}
-	line("changes", "%d, %d keys dropped, %d set", s.Changes, s.Dropped, s.Set)
+	if p := s.Pipeline; p != nil {
+		line("connector", "%s", pipelineState(p.Connector, p.State, p.Reason))
+		if p.Slot != "" {
+			line("slot", "%s, %d bytes, %.1f s behind", pipelineState(p.Slot, slotState(p), ""), p.BehindBytes, p.BehindSeconds)
+		}
+	}
+	line("changes", "%d, %d keys dropped (cached or not), %d set", s.Changes, s.Dropped, s.Set)
 	if s.LoadsPending > 0 || s.LoadsForgotten > 0 {
 		line("loads", "%d pending, %d forgotten", s.LoadsPending, s.LoadsForgotten)
 	}

@@ -36,6 +36,7 @@ type Metrics struct {
 	letters   *prometheus.CounterVec
 
 	pending   atomic.Pointer[func() int] // asks how many keys are to be loaded
+	pipeline  atomic.Pointer[func() Pipeline]
 	forgotten atomic.Uint64
 }
 
@@ -100,11 +101,11 @@ func (m *Metrics) watch(status func() apply.Status) {
 			func() float64 { return value(status()) }))
 	}
 	gauge("unstale_lag_bytes", "Bytes of the primary's log that are not applied yet.",
-		func(s apply.Status) float64 { return float64(s.LagBytes) })
+		func(s apply.Status) float64 { return float64(m.behind(&s).LagBytes) })
 	gauge("unstale_lag_records", "Records of the topics that are not applied yet.",
 		func(s apply.Status) float64 { return float64(s.LagRecords) })
 	gauge("unstale_lag_seconds", "How long ago the primary stood where Redis is; 0 when nothing is outstanding.",
-		func(s apply.Status) float64 { return s.Lag.Seconds() })
+		func(s apply.Status) float64 { return m.behind(&s).Lag.Seconds() })
 	gauge("unstale_ready", "1 when the cache has caught up once and is swept.",
 		func(s apply.Status) float64 { return number(s.Ready()) })
 	gauge("unstale_holding", "1 while a server is away.",
@@ -129,6 +130,25 @@ func (m *Metrics) WatchConnector(failed func() bool) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "unstale_connector_failed", Help: "1 while Debezium's connector or its task has failed, or there is no such connector."},
 		func() float64 { return number(failed()) }))
+}
+
+// WatchPipeline adds what stands before the topics: its lag is the service's too.
+// It is to be called once.
+func (m *Metrics) WatchPipeline(pipeline func() Pipeline) {
+	m.pipeline.Store(&pipeline)
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unstale_pipeline_stalled", Help: "1 while no change comes into the topics: the connector does not run, or nobody reads its slot."},
+		func() float64 { now := pipeline(); return number(now.Stalled() != "") }))
+}
+
+// behind adds to a loop's lag that of what stands before its topics.
+func (m *Metrics) behind(s *apply.Status) *apply.Status {
+	if ask := m.pipeline.Load(); ask != nil {
+		p := (*ask)()
+		s.LagBytes += p.BehindBytes
+		s.Lag = max(s.Lag, time.Duration(p.BehindSeconds*float64(time.Second)))
+	}
+	return s
 }
 
 func number(b bool) float64 {

@@ -18,10 +18,13 @@ import (
 
 // Status is what /status answers and `unstale status` prints.
 type Status struct {
-	Version    string            `json:"version"`
-	State      apply.State       `json:"state"`
-	Ready      bool              `json:"ready"`
-	Streams    []Stream          `json:"streams"`
+	Version string      `json:"version"`
+	State   apply.State `json:"state"`
+	Ready   bool        `json:"ready"`
+	Streams []Stream    `json:"streams"`
+	// OverTopics: the streams are partitions, and LagRecords of them are to be read;
+	// LagBytes are those of the log that the connector has not read.
+	OverTopics bool              `json:"over_topics"`
 	LagBytes   uint64            `json:"lag_bytes"`
 	LagRecords int64             `json:"lag_records"`
 	LagSeconds float64           `json:"lag_seconds"`
@@ -35,14 +38,51 @@ type Status struct {
 	Set        uint64            `json:"keys_set"`
 	// LoadsPending are keys that the service is to load, LoadsForgotten those that
 	// it has left to readers since there were too many, or on a change of owner.
-	LoadsPending   int     `json:"loads_pending"`
-	LoadsForgotten uint64  `json:"loads_forgotten"`
-	UpSeconds      float64 `json:"up_seconds"`
+	LoadsPending   int    `json:"loads_pending"`
+	LoadsForgotten uint64 `json:"loads_forgotten"`
+	// Pipeline is what stands before the topics, where Kafka Connect is known.
+	Pipeline  *Pipeline `json:"pipeline,omitempty"`
+	UpSeconds float64   `json:"up_seconds"`
+}
+
+// A Pipeline is what stands between the database's log and the topics: Debezium's
+// connector, and the slot that it reads.
+type Pipeline struct {
+	Connector string `json:"connector"`
+	// State is what Kafka Connect says of the connector and its task, or absent, or
+	// unreachable; empty: it was not asked yet. Reason is why it is not RUNNING.
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+	// Slot is empty without a database. Read: somebody reads it. Text is what is to be
+	// known of it; both are of the last look.
+	Slot string `json:"slot,omitempty"`
+	Read bool   `json:"slot_read"`
+	Text string `json:"slot_text,omitempty"`
+	// Stuck: it is read and does not move, though the connector has a heartbeat.
+	Stuck bool `json:"slot_stuck,omitempty"`
+	// BehindBytes is the log that was not read, BehindSeconds how long ago the primary
+	// stood there.
+	BehindBytes   uint64  `json:"behind_bytes"`
+	BehindSeconds float64 `json:"behind_seconds"`
+}
+
+// Stalled says why no change comes into the topics; it is empty where one would.
+func (p *Pipeline) Stalled() string {
+	switch p.State {
+	case "", "RUNNING", "unreachable": // what cannot be asked may go on all the same
+	default:
+		return fmt.Sprintf("connector %s is %s", p.Connector, p.State)
+	}
+	if p.Slot != "" && (!p.Read || p.Stuck) && p.Text != "" {
+		return fmt.Sprintf("slot %s: %s", p.Slot, p.Text)
+	}
+	return ""
 }
 
 // Stream is how far one replication slot or one partition is.
 type Stream struct {
 	Name      string `json:"stream"`
+	Title     string `json:"title,omitempty"` // topic/partition
 	Position  string `json:"position"`
 	Settled   string `json:"settled"`
 	Confirmed string `json:"confirmed"`
@@ -103,6 +143,12 @@ func (s *Server) handler() http.Handler {
 			fmt.Fprintln(w, notReady(status))
 			return
 		}
+		// It has caught up with the topics. Who is sent elsewhere for what Debezium does
+		// not do finds nothing better there.
+		if p := s.pipeline(); p != nil && p.Stalled() != "" {
+			fmt.Fprintln(w, "ready, but no change comes: "+p.Stalled())
+			return
+		}
 		fmt.Fprintln(w, "ready")
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
@@ -133,13 +179,24 @@ func notReady(s apply.Status) string {
 	return "not ready: " + string(s.State)
 }
 
+// pipeline is what stands before the topics; nil if nothing does, or nobody looks.
+func (s *Server) pipeline() *Pipeline {
+	ask := s.metrics.pipeline.Load()
+	if ask == nil {
+		return nil
+	}
+	p := (*ask)()
+	return &p
+}
+
 func (s *Server) report() Status {
 	now := s.status()
+	s.metrics.behind(&now)
 	holding := map[string]string{}
 	maps.Copy(holding, now.Holding)
 	streams := []Stream{}
 	for _, st := range now.Streams {
-		streams = append(streams, Stream{st.Name, st.Position.String(), st.Settled.String(), st.Confirmed.String()})
+		streams = append(streams, Stream{st.Name, st.Title, st.Position.String(), st.Settled.String(), st.Confirmed.String()})
 	}
 	pending, forgotten := s.metrics.loads()
 	return Status{
@@ -147,6 +204,7 @@ func (s *Server) report() Status {
 		State:        now.State,
 		Ready:        now.Ready(),
 		Streams:      streams,
+		OverTopics:   now.OverTopics(),
 		LagBytes:     now.LagBytes,
 		LagRecords:   now.LagRecords,
 		LagSeconds:   now.Lag.Seconds(),
@@ -159,6 +217,7 @@ func (s *Server) report() Status {
 		Dropped:      s.metrics.total(s.metrics.dropped),
 		Set:          s.metrics.total(s.metrics.set),
 		LoadsPending: pending, LoadsForgotten: forgotten,
+		Pipeline:  s.pipeline(),
 		UpSeconds: time.Since(s.started).Seconds(),
 	}
 }

@@ -139,3 +139,38 @@ func TestStatusIsOneObject(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// What stands before the topics is as far behind as what it has not read. It takes
+// no instance out of service: none would have more.
+func TestAPipelineThatIsStalledIsSeen(t *testing.T) {
+	metrics := admin.NewMetrics()
+	metrics.WatchPipeline(func() admin.Pipeline {
+		return admin.Pipeline{Connector: "shop", State: "PAUSED", Slot: "shop", Read: true, BehindBytes: 4096, BehindSeconds: 42}
+	})
+	get := serve(t, metrics, func() apply.Status {
+		return apply.Status{State: apply.StateStreaming, CaughtUp: true, Lag: time.Second}
+	})
+	if code, text := get("/readyz"); code != 200 || text != "ready, but no change comes: connector shop is PAUSED\n" {
+		t.Errorf("/readyz: %d %q", code, text)
+	}
+	_, text := get("/metrics")
+	for _, want := range []string{"unstale_pipeline_stalled 1", "unstale_lag_bytes 4096", "unstale_lag_seconds 42", "unstale_ready 1"} {
+		if !strings.Contains(text, "\n"+want+"\n") {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	_, text = get("/status")
+	var got admin.Status
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatal(err)
+	}
+	if !got.Ready || got.LagBytes != 4096 || got.LagSeconds != 42 || got.Pipeline == nil || got.Pipeline.Stalled() == "" {
+		t.Errorf("/status: %s", text)
+	}
+	for state, stalled := range map[string]bool{"": false, "RUNNING": false, "unreachable": false, "STOPPED": true, "FAILED": true, "absent": true} {
+		p := admin.Pipeline{State: state}
+		if got := p.Stalled() != ""; got != stalled {
+			t.Errorf("%s: stalled is %v", state, got)
+		}
+	}
+}

@@ -188,6 +188,7 @@ type Loop struct {
 	// saidUnset of those that could not be SET.
 	saidUnapplied, saidUnset map[unapplied]bool
 	saidPressed, saidStandby bool
+	saidStreaming            streaming
 	standbySince             time.Time
 }
 
@@ -214,7 +215,7 @@ func New(source Source, planner *plan.Planner, gate Gate, catalog Catalog, sink 
 // change.ErrReplan, when it is to be made anew with another planner.
 func (l *Loop) Run(ctx context.Context) error {
 	outages := &outages{loop: l}
-	again := backoffMin
+	again, saidAgain := backoffMin, ""
 	for {
 		began := time.Now()
 		err := l.session(ctx, outages)
@@ -238,7 +239,11 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		l.status.set(func(s *Status) { s.State = StateHolding; s.CaughtUp = false })
 		if attachAgain(err) {
-			l.logger.Warn("taking the stream over again", "err", err)
+			// A server that comes up refuses for a while, each time with the same words.
+			if text := err.Error(); text != saidAgain || time.Since(began) > 2*backoffMax {
+				saidAgain = text
+				l.logger.Warn("taking the stream over again", "err", err)
+			}
 			// Two instances that fence each other must not do so in a busy loop.
 			if time.Since(began) > 2*backoffMax {
 				again = backoffMin

@@ -71,6 +71,19 @@ func (l *lag) behind(now time.Time, lsn uint64) (bytes uint64, age time.Duration
 	return l.samples[len(l.samples)-1].lsn - lsn, now.Sub(l.samples[0].at)
 }
 
+// A Lag is what tells how far something is behind the primary's log that is no
+// stream of a [Loop]. Its zero value knows nothing.
+type Lag struct{ lag lag }
+
+// Sample says where the primary's log stood at a moment. Moments do not go back.
+func (l *Lag) Sample(at time.Time, lsn uint64) { l.lag.sample(at, lsn) }
+
+// Behind returns how many bytes what stands at lsn is behind the newest sample,
+// and how long ago the primary stood there. It forgets the samples before that.
+func (l *Lag) Behind(now time.Time, lsn uint64) (bytes uint64, age time.Duration) {
+	return l.lag.behind(now, lsn)
+}
+
 // trim forgets what is too old to tell anything of a change that may be SET.
 func (l *lag) trim(now time.Time) {
 	l.mu.Lock()

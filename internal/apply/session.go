@@ -1,11 +1,13 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -246,7 +248,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		now.State, now.CaughtUp = StateStreaming, false
 		now.Streams = make([]StreamStatus, len(first))
 		for i, b := range first {
-			now.Streams[i] = StreamStatus{Name: names[i], Position: b.End, Confirmed: at.Streams[i].Confirmed}
+			now.Streams[i] = StreamStatus{Name: names[i], Title: at.Streams[i].Title, Position: b.End, Confirmed: at.Streams[i].Confirmed}
 		}
 		now.Sweeping = s.sweeps.pending()
 	})
@@ -299,7 +301,7 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		cause, reason = gapOrigin, fmt.Sprintf("the topic has brought changes of another server: up to %X, and the primary's log ends at %X", lowest.Seen.LSN, s.logged)
 	}
 	if cause != "" {
-		gaps.add(cause, reason, st.Name)
+		gaps.add(cause, reason, cmp.Or(st.Title, st.Name))
 		sweeps = s.everySweep(marks)
 	} else if len(changedEntries(lowest.Fingerprints, s.fingerprints)) > 0 && snapshot.XMin < snapshot.XMax {
 		// What changed while nobody looked may be how a table is published: a
@@ -377,10 +379,21 @@ func (s *session) sayGaps(found gaps) {
 	}
 	switch {
 	case len(s.streams) > 1:
-		s.logger.Info("streaming", "streams", len(s.streams), "sweeping", s.sweeps.pending())
+		// A source that lets us in and breaks off again and again says so itself.
+		said := streaming{len(s.streams), strings.Join(s.sweeps.pending(), " ")}
+		if said != s.saidStreaming || len(found) > 0 {
+			s.logger.Info("streaming", "streams", len(s.streams), "sweeping", s.sweeps.pending())
+		}
+		s.saidStreaming = said
 	case len(found) == 0:
 		s.logger.Info("streaming", "stream", s.streams[0].Name, "position", s.streams[0].resume, "sweeping", s.sweeps.pending())
 	}
+}
+
+// streaming is what is said of a session over several streams.
+type streaming struct {
+	streams  int
+	sweeping string
 }
 
 // hadWatermark reports whether an earlier session of this process has written the

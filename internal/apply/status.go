@@ -43,10 +43,17 @@ type Status struct {
 
 // StreamStatus is how far a stream is.
 type StreamStatus struct {
-	Name string
+	Name  string
+	Title string // what people call it; may be empty
 	// Position is what Redis holds, Settled what it holds with nothing
 	// outstanding, Confirmed what the source need not send again.
 	Position, Settled, Confirmed change.Position
+}
+
+// OverTopics reports whether the streams are partitions of topics, so that records
+// are what they are behind.
+func (s *Status) OverTopics() bool {
+	return slices.ContainsFunc(s.Streams, func(st StreamStatus) bool { return st.Position.Timeline == change.Offsets })
 }
 
 // Ready reports whether the cache can be trusted: caught up once, and swept.

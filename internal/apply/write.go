@@ -271,8 +271,12 @@ func (s *session) unset(incomplete plan.Incomplete) {
 		return
 	}
 	s.saidUnset[what] = true
-	s.logger.Info("a change that does not show the whole value: its key is dropped, now and whenever this happens again; unstale check says what mends it",
-		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", incomplete.Reason)
+	mend := "unstale check says what mends it"
+	if status := s.Loop.Status(); status.OverTopics() {
+		mend = "unstale check says it, if a setting of the connector does; a value that is NULL or its column's default is not known where the converter writes both alike"
+	}
+	s.logger.Info("a change that does not show the whole value: its key is dropped, now and whenever this happens again",
+		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", incomplete.Reason, "mend", mend)
 }
 
 // unapplied says once an entry and reason that a change could not be applied.

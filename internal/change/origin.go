@@ -58,6 +58,8 @@ type Stream struct {
 	// Name names the stream for good: two deployments on one Redis never share a
 	// watermark. It has no braces.
 	Name string
+	// Title is what people call it; empty: Name.
+	Title string
 	// Confirmed is what the source will never send again. It can send every
 	// change behind it.
 	Confirmed Position

@@ -69,8 +69,18 @@ func checkDatabaseURL(value string) (string, *fault) {
 	case !strings.Contains(value, "="):
 		return "", &fault{text: "is no connection string", mend: mend}
 	}
+	if isDatabaseURL(value) && !strings.Contains(value, ",") { // several hosts are not of a URL's syntax
+		if _, err := url.Parse(value); err != nil {
+			return "", mistakenURL
+		}
+	}
 	return value, nil
 }
+
+// mistakenURL is a mistake in a URL. What url.Parse says of it is not passed on: it
+// quotes the password.
+var mistakenURL = &fault{text: "is a URL with a mistake in it",
+	mend: "percent-encode what is special in user and password (/ is %2F, @ is %40, # is %23), and look at the port"}
 
 func checkRedisURL(value string) (string, *fault) {
 	const mend = "write redis://host:6379, or rediss://host:6379 for TLS"
@@ -83,10 +93,8 @@ func checkRedisURL(value string) (string, *fault) {
 	case scheme != "redis" && scheme != "rediss":
 		return "", &fault{text: "is no URL of Redis", mend: mend}
 	}
-	// What url.Parse says is not passed on: it quotes the password.
 	if _, err := url.Parse(value); err != nil {
-		return "", &fault{text: "is a URL with a mistake in it",
-			mend: "percent-encode what is special in user and password (/ is %2F, @ is %40, # is %23), and look at the port"}
+		return "", mistakenURL
 	}
 	return value, nil
 }

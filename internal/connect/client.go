@@ -92,6 +92,21 @@ func (c *Client) Plugins(ctx context.Context) (plugins []Plugin, err error) {
 	return plugins, c.do(ctx, http.MethodGet, nil, &plugins, "/connector-plugins?connectorsOnly=false")
 }
 
+// Configs are the configurations of all connectors, by name. They hold secrets.
+func (c *Client) Configs(ctx context.Context) (map[string]map[string]string, error) {
+	var answer map[string]struct {
+		Info struct{ Config map[string]string }
+	}
+	if err := c.do(ctx, http.MethodGet, nil, &answer, "/connectors?expand=info"); err != nil {
+		return nil, err
+	}
+	configs := map[string]map[string]string{}
+	for name, connector := range answer {
+		configs[name] = connector.Info.Config
+	}
+	return configs, nil
+}
+
 // Config is the configuration of a connector, or ErrNotFound. It holds secrets.
 func (c *Client) Config(ctx context.Context, connector string) (config map[string]string, err error) {
 	return config, c.do(ctx, http.MethodGet, nil, &config, "/connectors/", connector, "/config")
@@ -285,7 +300,7 @@ func (r *refusal) Error() string {
 	case r.status == http.StatusUnauthorized || r.status == http.StatusForbidden:
 		text += "\n  look at username and password of source.kafka.connect"
 	case r.status == http.StatusNotFound && r.Unwrap() == nil:
-		text += "\n  is this the REST API of Kafka Connect (source.kafka.connect)?"
+		text += "\n  is this the REST API of Kafka Connect (source.kafka.connect)? One that is starting answers so for a moment"
 	case r.status == http.StatusConflict:
 		text += "\n  its workers are sharing out their tasks anew; try again in a minute"
 	}

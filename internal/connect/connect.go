@@ -26,11 +26,19 @@ type Need struct {
 	Tables      []Table
 	// Partitions has those of each table that is partitioned, as far as it is known.
 	Partitions map[Table][]Table
-	// ViaRoot says whether the publication sends the rows of partitions as those of
-	// their table; nil: it is not there, or nobody knows.
-	ViaRoot     *bool
+	// Published is what the publication is like; nil: nobody knows.
+	Published   *Publication
 	Placeholder string
 	Registry    *Registry // nil: records are JSON
+}
+
+// A Publication is what the catalog of the database says of one.
+type Publication struct {
+	Exists    bool
+	AllTables bool // FOR ALL TABLES; else Tables are those that it has
+	Tables    []Table
+	// ViaRoot: the rows of partitions come as those of their table.
+	ViaRoot bool
 }
 
 // Database is how the workers of Connect reach PostgreSQL. Host is empty where
@@ -38,6 +46,9 @@ type Need struct {
 type Database struct {
 	Host, User, Password, Name string
 	Port                       uint16
+	// Assumed: nobody has said that the workers log in like that, but only that we
+	// do. A connector that is there keeps its own login.
+	Assumed bool
 	// TLS has sslmode, sslrootcert, sslcert, sslkey and sslpassword, as far as
 	// they are given. Files are those of the workers.
 	TLS map[string]string
@@ -170,7 +181,11 @@ func (n *Need) Settings() []Setting {
 	for i := range rules {
 		r := &rules[i]
 		if value := r.value(n); value != "" {
-			settings = append(settings, Setting{Key: r.key, Value: value, Why: r.why, Secret: r.secret})
+			why := r.why
+			if r.whyOf != nil {
+				why = r.whyOf(value)
+			}
+			settings = append(settings, Setting{Key: r.key, Value: value, Why: why, Secret: r.secret})
 		}
 	}
 	for _, key := range tlsKeys {

@@ -47,8 +47,17 @@ func with(t *testing.T, words []string) *connect.Need {
 		case "partitioned":
 			n.Partitions = map[connect.Table][]connect.Table{n.Tables[0]: {{Schema: "public", Name: "products_1"}, {Schema: "public", Name: "products_2"}}}
 		case "via-root", "not-via-root":
-			viaRoot := word == "via-root"
-			n.ViaRoot = &viaRoot
+			n.Published = &connect.Publication{Exists: true, ViaRoot: word == "via-root", Tables: n.Tables}
+		case "no-publication":
+			n.Published = &connect.Publication{}
+		case "all-tables":
+			n.Published = &connect.Publication{Exists: true, AllTables: true, ViaRoot: true}
+		case "shared-publication":
+			n.Published = &connect.Publication{Exists: true, ViaRoot: true, Tables: append([]connect.Table{{Schema: "public", Name: "orders"}}, n.Tables...)}
+		case "lacking-publication":
+			n.Published = &connect.Publication{Exists: true, ViaRoot: true, Tables: []connect.Table{{Schema: "public", Name: "orders"}, n.Tables[1]}}
+		case "assumed":
+			n.Database.Assumed = true
 		case "reference":
 			n.Database.Password = "${file:/opt/secrets:db}"
 		default:
@@ -133,6 +142,9 @@ func TestDifferences(t *testing.T) {
 			}
 			if d.Moves {
 				fmt.Fprintf(&b, "    moves\n")
+			}
+			if d.Kept {
+				fmt.Fprintf(&b, "    kept\n")
 			}
 			if d.Then != "" {
 				fmt.Fprintf(&b, "  %s\n", d.Then)

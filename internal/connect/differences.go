@@ -22,6 +22,10 @@ type Difference struct {
 	Why   string `json:"why"`
 	// Moves: with the wanted value it is another connector, which begins anew.
 	Moves bool `json:"moves,omitempty"`
+	// Kept: it is a login that serves, and nobody has said that ours is to be there.
+	Kept bool `json:"kept,omitempty"`
+	// Sent: whoever else reads the topics gets other records with the wanted value.
+	Sent bool `json:"sent,omitempty"`
 	// Then is what a person has to do: no value mends it.
 	Then string `json:"then,omitempty"`
 
@@ -53,9 +57,10 @@ func (n *Need) Differences(have map[string]string) []Difference {
 		}
 		found = append(found, Difference{
 			Key: r.key, Have: value, Default: r.initial, Want: ours,
-			Wrong: r.isWrong(value), Why: r.differsAs(value), Moves: r.moves, value: ours,
+			Wrong: r.isWrong(value), Why: r.differsAs(value), Moves: r.moves, Kept: r.login && n.Database.Assumed, Sent: r.sent, value: ours,
 		})
 	}
+	found = append(found, n.autocreation(have)...)
 	found = append(found, n.converters(have)...)
 	if d, differs := n.tables(have); differs {
 		found = append(found, d)
@@ -92,7 +97,7 @@ func (n *Need) converters(have map[string]string) []Difference {
 	var found []Difference
 	for _, key := range []string{"key.converter", "value.converter"} {
 		class, ours := have[key], n.converterClass()
-		d := Difference{Key: key, Have: class, Want: ours, value: ours}
+		d := Difference{Key: key, Have: class, Want: ours, Sent: true, value: ours}
 		switch {
 		case class == "":
 			d.Why = "whatever the workers take by default is used"
@@ -148,6 +153,87 @@ func captures(have map[string]string, t Table) bool {
 		matches(have["table.include.list"], name, true) && !matches(have["table.exclude.list"], name, false)
 }
 
+const autocreateMode = "publication.autocreate.mode"
+
+// autocreate is how a connector that does not exist ought to treat the publication.
+// Debezium's filtered mode sets the tables of one that is there: it fails where that
+// is FOR ALL TABLES, and takes out what others have put in.
+func (n *Need) autocreate() string {
+	if p := n.Published; p != nil && (p.AllTables || len(n.others(nil)) > 0) {
+		return "disabled"
+	}
+	return "filtered"
+}
+
+// others are the tables of the publication that neither the entries need nor the
+// connector, if there is one, captures.
+func (n *Need) others(have map[string]string) (names []string) {
+	if n.Published == nil {
+		return nil
+	}
+	for _, t := range n.Published.Tables {
+		ours := slices.Contains(n.Tables, t) || have != nil && captures(have, t)
+		for _, partitions := range n.Partitions {
+			ours = ours || slices.Contains(partitions, t)
+		}
+		if !ours {
+			names = append(names, t.Schema+"."+t.Name)
+		}
+	}
+	return names
+}
+
+// unpublished are the tables of the entries that a publication which is there lacks,
+// as SQL has them. Of a partitioned one it may have the partitions.
+func (n *Need) unpublished(p *Publication) (names []string) {
+	if p == nil || p.AllTables {
+		return nil
+	}
+	for _, t := range n.Tables {
+		has := slices.Contains(p.Tables, t) || slices.ContainsFunc(n.Partitions[t], func(partition Table) bool { return slices.Contains(p.Tables, partition) })
+		if !has {
+			names = append(names, quoted(t.Schema)+"."+quoted(t.Name))
+		}
+	}
+	return names
+}
+
+func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// autocreation judges what a connector does with its publication when it starts.
+func (n *Need) autocreation(have map[string]string) []Difference {
+	mode := Value(have, autocreateMode)
+	d := Difference{Key: autocreateMode, Have: have[autocreateMode], Default: "all_tables"}
+	p := n.Published
+	if p != nil && Value(have, "publication.name") != n.Publication {
+		p = nil // it is that of another name, which is said
+	}
+	others, lacks := n.others(have), n.unpublished(p)
+	add := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s;", quoted(n.Publication), strings.Join(lacks, ", "))
+	switch {
+	case mode == "filtered" && p != nil && p.AllTables:
+		d.Wrong, d.value = true, "disabled"
+		d.Why = fmt.Sprintf("publication %s is FOR ALL TABLES, which cannot be altered: the task fails when it starts", n.Publication)
+	case mode == "filtered" && p != nil && len(others) > 0:
+		if d.value = "disabled"; len(lacks) > 0 {
+			d.value, d.Then = "", add+" and write disabled"
+		}
+		d.Why = fmt.Sprintf("when it starts it takes %s out of publication %s, and who else reads that misses the changes", strings.Join(others, ", "), n.Publication)
+	case mode == "disabled" && p != nil && !p.Exists:
+		d.Wrong, d.value = true, "filtered"
+		d.Why = fmt.Sprintf("there is no publication %s, and the connector does not make it: the task fails when it starts, and its stream with the next change", n.Publication)
+	case mode != "filtered" && p != nil && p.Exists && len(lacks) > 0:
+		d.Wrong, d.Then = true, add
+		d.Why = fmt.Sprintf("publication %s lacks %s, and the connector does not add to it: their changes are not sent", n.Publication, strings.Join(lacks, ", "))
+	case mode != "filtered" && mode != "disabled" && mode != "all_tables":
+		d.value, d.Why = n.autocreate(), "the tables must be put into the publication by hand"
+	default:
+		return nil
+	}
+	d.Want = d.value
+	return []Difference{d}
+}
+
 // partitions judges under which name the rows of partitions come. The publication
 // decides it; the connector's setting only holds for one that it makes (seen in
 // Debezium 3.6.3: it alters the tables of one that is there, and not this).
@@ -155,8 +241,9 @@ func (n *Need) partitions(have map[string]string) (found []Difference) {
 	const key = "publish.via.partition.root"
 	set := strings.EqualFold(Value(have, key), "true")
 	under := !set
-	if n.ViaRoot != nil {
-		under = !*n.ViaRoot
+	exists := n.Published != nil && n.Published.Exists
+	if exists {
+		under = !n.Published.ViaRoot
 	}
 	var tables, lost []string
 	for _, t := range n.Tables {
@@ -190,11 +277,11 @@ func (n *Need) partitions(have map[string]string) (found []Difference) {
 		}
 		found = append(found, d)
 	}
-	if n.ViaRoot != nil && under {
+	if exists && under {
 		found = append(found, Difference{
 			Key: "publication.name", Have: Value(have, "publication.name"), Wrong: wrong,
 			Why:  names + harm + "; it is there already, and " + key + " holds for one that the connector makes",
-			Then: `ALTER PUBLICATION "` + strings.ReplaceAll(n.Publication, `"`, `""`) + `" SET (publish_via_partition_root = true);`,
+			Then: `ALTER PUBLICATION ` + quoted(n.Publication) + ` SET (publish_via_partition_root = true);`,
 		})
 	}
 	return found
@@ -250,7 +337,7 @@ var foreignRules = []foreignRule{
 	{
 		key: regexp.MustCompile(`^topic\.(naming\.strategy|delimiter)$`), wrong: true,
 		harm: func(n *Need, value string) string {
-			if n.TopicPrefix == "" || value == "io.debezium.schema.SchemaTopicNamingStrategy" || value == "." {
+			if n.TopicPrefix == "" || value == schemaNaming || value == "." {
 				return ""
 			}
 			return "its topics are named otherwise than source.kafka.topic_prefix says: none of its changes is read"
@@ -276,6 +363,7 @@ var foreignRules = []foreignRule{
 
 const (
 	ownConnector = "take it out, or give Unstale a connector of its own"
+	schemaNaming = "io.debezium.schema.SchemaTopicNamingStrategy" // PREFIX.SCHEMA.TABLE
 	nameTopics   = "name them in source.kafka.topics or topics_pattern"
 )
 
@@ -390,6 +478,25 @@ func (n *Need) foreign(have map[string]string) []Difference {
 		}
 	}
 	return found
+}
+
+// TopicPrefix is what the topics of a connector begin with: PREFIX.SCHEMA.TABLE. It
+// is not ok where they may be named otherwise.
+func TopicPrefix(have map[string]string) (prefix string, ok bool) {
+	for _, name := range strings.Split(have["transforms"], ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		class, _, _ := strings.Cut(have["transforms."+name+".type"], "$")
+		if _, known := transforms[class]; !known || strings.HasSuffix(class, "Router") {
+			return "", false
+		}
+	}
+	strategy := have["topic.naming.strategy"]
+	if strategy != "" && strategy != schemaNaming || have["topic.delimiter"] != "" && have["topic.delimiter"] != "." {
+		return "", false
+	}
+	return have["topic.prefix"], have["topic.prefix"] != ""
 }
 
 // Mended is a connector's configuration with every difference set right that a

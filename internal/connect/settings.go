@@ -14,6 +14,7 @@ type rule struct {
 	ours  string
 	ourOf func(*Need) string
 	why   string
+	whyOf func(value string) string // where it hangs on the value
 	// initial is what Debezium takes where the key is absent.
 	initial string
 	// serves lists other values that are as good; servesIf decides where a list
@@ -31,6 +32,8 @@ type rule struct {
 	// moves: with another value it is another connector, which begins anew.
 	moves  bool
 	secret bool
+	login  bool // to the database: see Difference.Kept
+	sent   bool // it decides what is in the records
 }
 
 func (r *rule) value(n *Need) string {
@@ -89,6 +92,8 @@ const (
 	// pollMax is how long a change may wait before somebody ought to know, in
 	// milliseconds.
 	pollMax = 100
+	// restartWaitMax is the same for what stands still when the server is back.
+	restartWaitMax = 5000
 )
 
 var anything = []string{"*"}
@@ -117,12 +122,12 @@ var rules = slices.Concat(
 			differs: "if it is the same server by another port, write that into source.kafka.connect.database",
 		},
 		{
-			key: "database.user", ourOf: func(n *Need) string { return n.Database.User }, servesIf: reference,
+			key: "database.user", ourOf: func(n *Need) string { return n.Database.User }, login: true, servesIf: reference,
 			why:     "a role that may stream (LOGIN REPLICATION) and read the tables",
 			differs: "if another role is right, write it into source.kafka.connect.database",
 		},
 		{
-			key: "database.password", ourOf: func(n *Need) string { return n.Database.Password }, secret: true, servesIf: reference,
+			key: "database.password", ourOf: func(n *Need) string { return n.Database.Password }, login: true, secret: true, servesIf: reference,
 			why:     "its password; Connect keeps it in a topic, as it is, unless it is a reference like ${file:/secrets:db}",
 			differs: "it is not the password that the configuration has",
 		},
@@ -156,9 +161,14 @@ var rules = slices.Concat(
 			differs: "check looks at the publication that the configuration names: write this one into source.kafka.connect.publication",
 		},
 		{
-			key: "publication.autocreate.mode", ours: "filtered", initial: "all_tables", serves: []string{"disabled", "all_tables"},
-			why:     "the connector creates the publication, with the tables below, unless it is there; for that its role must own them",
-			differs: "the tables must be put into the publication by hand",
+			key: autocreateMode, ourOf: (*Need).autocreate, initial: "all_tables",
+			servesIf: func(*Need, string) bool { return true }, // see autocreation
+			whyOf: func(value string) string {
+				if value == "disabled" {
+					return "the publication is there, and sends more than the tables below: the connector leaves it as it is"
+				}
+				return "the connector creates the publication, with the tables below, unless it is there; for that its role must own them"
+			},
 		},
 		{
 			key: "publish.via.partition.root", ours: "true", initial: "false", servesIf: func(*Need, string) bool { return true }, // see partitions
@@ -189,7 +199,7 @@ var rules = slices.Concat(
 			differs: "its topics are others than source.kafka.topic_prefix says: none of its changes is read",
 		},
 		{
-			key: "skipped.operations", ours: "none", initial: "t", wrong: true,
+			key: "skipped.operations", sent: true, ours: "none", initial: "t", wrong: true,
 			why: "by its default the connector leaves TRUNCATE out",
 			differsOf: func(value string) string {
 				var lost []string
@@ -205,7 +215,7 @@ var rules = slices.Concat(
 			},
 		},
 		{
-			key: "tombstones.on.delete", ours: "true", initial: "true",
+			key: "tombstones.on.delete", sent: true, ours: "true", initial: "true",
 			why:     "a compacted topic forgets rows that are gone",
 			differs: "a compacted topic keeps the rows that are gone for ever",
 		},
@@ -215,7 +225,7 @@ var rules = slices.Concat(
 			differs: "it would be taken for a value: write it into source.kafka.placeholder",
 		},
 		{
-			key: "decimal.handling.mode", ours: "string", initial: "precise",
+			key: "decimal.handling.mode", sent: true, ours: "string", initial: "precise",
 			why: "every digit, and NaN and the infinities",
 			differsOf: func(value string) string {
 				if value == "double" {
@@ -225,7 +235,7 @@ var rules = slices.Concat(
 			},
 		},
 		{
-			key: "time.precision.mode", ours: "adaptive_time_microseconds", initial: "adaptive", serves: []string{"adaptive", "microseconds"},
+			key: "time.precision.mode", sent: true, ours: "adaptive_time_microseconds", initial: "adaptive", serves: []string{"adaptive", "microseconds"},
 			why: "every microsecond",
 			differsOf: func(value string) string {
 				if value == "nanoseconds" {
@@ -235,27 +245,27 @@ var rules = slices.Concat(
 			},
 		},
 		{
-			key: "interval.handling.mode", ours: "string", initial: "numeric",
+			key: "interval.handling.mode", sent: true, ours: "string", initial: "numeric",
 			why:     "months, days and seconds as they are",
 			differs: "a month counts as 30.4 days: what holds an interval is dropped, never set",
 		},
 		{
-			key: "hstore.handling.mode", ours: "json", initial: "json", serves: []string{"map"},
+			key: "hstore.handling.mode", sent: true, ours: "json", initial: "json", serves: []string{"map"},
 			why:     "one form for hstore, whatever the converter",
 			differs: "what holds an hstore is dropped, never set",
 		},
 		{
-			key: "binary.handling.mode", ours: "bytes", initial: "bytes",
+			key: "binary.handling.mode", sent: true, ours: "bytes", initial: "bytes",
 			why:     "bytea shows as bytes in the schema: it needs no guess",
 			differs: "bytea shows as text in the schema: what holds one may be dropped in place of set",
 		},
 		{
-			key: "include.unknown.datatypes", ours: "true", initial: "false",
+			key: "include.unknown.datatypes", sent: true, ours: "true", initial: "false",
 			why:     "a column whose type the connector does not know is sent, so that it is not taken for absent",
 			differs: "a column whose type the connector does not know is left out: its row is dropped, never set",
 		},
 		{
-			key: "column.propagate.source.type", ours: ".*", initial: "",
+			key: "column.propagate.source.type", sent: true, ours: ".*", initial: "",
 			servesIf: func(_ *Need, value string) bool { return value != "" },
 			why:      "each column says its type and its name in the database, which Avro's rules may have changed",
 			differs:  "a column whose name Avro's rules have changed, or whose type has several forms, is known only with database: what holds it is else dropped, never set",
@@ -276,12 +286,12 @@ var rules = slices.Concat(
 	converter("key"), converter("value"),
 	[]rule{
 		{
-			key: "schema.name.adjustment.mode", ourOf: ifAvro("avro"), initial: "none", servesIf: ifJSON("avro_unicode"),
+			key: "schema.name.adjustment.mode", sent: true, ourOf: ifAvro("avro"), initial: "none", servesIf: ifJSON("avro_unicode"),
 			why:     "Avro allows fewer names than PostgreSQL",
 			differs: "a table or a schema whose name Avro does not allow stops the task",
 		},
 		{
-			key: "field.name.adjustment.mode", ourOf: ifAvro("avro"), initial: "none", servesIf: ifJSON("avro_unicode"),
+			key: "field.name.adjustment.mode", sent: true, ourOf: ifAvro("avro"), initial: "none", servesIf: ifJSON("avro_unicode"),
 			why:     "the same for columns",
 			differs: "a column whose name Avro does not allow stops the task",
 		},
@@ -297,25 +307,30 @@ var rules = slices.Concat(
 		{
 			key: "heartbeat.interval.ms", ours: "1000", initial: "0",
 			servesIf: func(_ *Need, value string) bool { return value != "0" },
-			why:      "the position moves while the tables are quiet: the server can free its log, and a barrier need not wait for the next change",
-			differs:  "while the tables are quiet the slot keeps the server's log, and no barrier ends",
+			why:      "the position moves while the tables are quiet: the server can free its log",
+			differs:  "while the tables are quiet the slot keeps the server's log",
 		},
 		{
 			key: "heartbeat.action.query", ours: heartbeatQuery,
 			servesIf: func(_ *Need, value string) bool { return value != "" },
 			why:      "something in the log for the heartbeat to see",
-			differs:  "a heartbeat without it sees nothing while the tables are quiet: the slot keeps the server's log, and no barrier ends",
+			differs:  "a heartbeat without it sees nothing while the tables are quiet: the slot keeps the server's log",
 		},
 		{
 			key: "message.prefix.exclude.list", ours: heartbeatPrefix, serves: anything,
 			why: "it is not sent on",
 		},
 		{
-			key: "retriable.restart.connector.wait.ms", ours: "1000", initial: "10000", serves: anything,
-			why: "how long the connector waits before it tries again to reach a server that was away",
+			key: "retriable.restart.connector.wait.ms", ours: "1000", initial: "10000",
+			servesIf: func(_ *Need, value string) bool {
+				n, err := strconv.Atoi(value)
+				return err == nil && n <= restartWaitMax
+			},
+			why:     "how long the connector waits before it tries again to reach a server that was away",
+			differs: "after a restart of the server nobody reads the log for that long, in milliseconds, and what is cached grows old meanwhile",
 		},
 		{
-			key: "extended.headers.enabled", ours: "false", initial: "true",
+			key: "extended.headers.enabled", sent: true, ours: "false", initial: "true",
 			why:     "headers on each record that nobody reads",
 			differs: "each record carries headers that nobody reads: fewer records a second",
 		},
@@ -406,12 +421,12 @@ func converter(side string) []rule {
 			why: "how " + side + "s are written",
 		},
 		{
-			key: prefix + ".schemas.enable", ourOf: when(JSON, always("true")), initial: "true",
+			key: prefix + ".schemas.enable", sent: true, ourOf: when(JSON, always("true")), initial: "true",
 			why:     "each record says what its values are",
 			differs: "records do not say what their values are: types come from the database, without which what has several forms is dropped, never set; and what holds a time or timestamp without a zone is dropped all the same",
 		},
 		{
-			key: prefix + ".replace.null.with.default", ourOf: when(JSON, always("false")), initial: "true",
+			key: prefix + ".replace.null.with.default", sent: true, ourOf: when(JSON, always("false")), initial: "true",
 			why:     "a NULL in a column that has a default stays a NULL",
 			differs: "a NULL in a column that has a default is sent as the default: what holds that is dropped, never set",
 		},
@@ -432,7 +447,7 @@ func converter(side string) []rule {
 			differs: login,
 		},
 		{
-			key: prefix + ".ignore.default.for.nullables", ourOf: when(ConfluentAvro, always("true")), initial: "false",
+			key: prefix + ".ignore.default.for.nullables", sent: true, ourOf: when(ConfluentAvro, always("true")), initial: "false",
 			why:     "a NULL in a column that has a default stays a NULL",
 			differs: "a NULL in a column that has a default is sent as the default: what holds that is dropped, never set",
 		},
@@ -456,22 +471,22 @@ func converter(side string) []rule {
 			why: "new schemas are put there",
 		},
 		{
-			key: prefix + ".apicurio.registry.find-latest", ourOf: when(ApicurioAvro, always("false")), initial: "false", wrong: true,
+			key: prefix + ".apicurio.registry.find-latest", sent: true, ourOf: when(ApicurioAvro, always("false")), initial: "false", wrong: true,
 			why:     "each record names the schema that it was written with",
 			differs: "records name the latest schema, not the one that they were written with",
 		},
 		{
-			key: prefix + ".apicurio.registry.as-confluent", ourOf: when(ApicurioAvro, always("true")), initial: "false", wrong: true,
+			key: prefix + ".apicurio.registry.as-confluent", sent: true, ourOf: when(ApicurioAvro, always("true")), initial: "false", wrong: true,
 			why:     "ids of four bytes, as Confluent's converter writes them",
 			differs: "ids have eight bytes: no record can be read",
 		},
 		{
-			key: prefix + ".apicurio.registry.use-id", ourOf: when(ApicurioAvro, always("contentId")), initial: "globalId", wrong: true,
+			key: prefix + ".apicurio.registry.use-id", sent: true, ourOf: when(ApicurioAvro, always("contentId")), initial: "globalId", wrong: true,
 			why:     "the ids that the Confluent API knows",
 			differs: "the Confluent API knows those ids as other schemas, or not at all",
 		},
 		{
-			key: prefix + ".apicurio.registry.headers.enabled", ourOf: when(ApicurioAvro, always("false")), initial: "false", wrong: true,
+			key: prefix + ".apicurio.registry.headers.enabled", sent: true, ourOf: when(ApicurioAvro, always("false")), initial: "false", wrong: true,
 			why:     "the id stands in the record itself",
 			differs: "ids stand in headers: no record can be read",
 		},

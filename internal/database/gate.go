@@ -161,7 +161,7 @@ func (g *Gate) connect(ctx context.Context) error {
 	g.conn, g.verified = nil, false
 	conn, err := pgconn.ConnectConfig(ctx, &g.config.Config)
 	if goingDown(err) {
-		return fmt.Errorf("%w: connect the gate: %w", change.ErrOriginChanged, err)
+		return &closed{err}
 	}
 	if err != nil {
 		return fmt.Errorf("connect the gate: %w", err)
@@ -173,6 +173,16 @@ func (g *Gate) connect(ctx context.Context) error {
 	g.conn = conn
 	return nil
 }
+
+// closed is change.ErrOriginChanged of a server that lets nobody in: it may well be
+// the same one, and is left for another run of it.
+type closed struct{ err error }
+
+func (e *closed) Error() string {
+	return fmt.Sprintf("the database shuts down, or has not come up yet: connect the gate: %v", e.err)
+}
+
+func (e *closed) Unwrap() []error { return []error{change.ErrOriginChanged, e.err} }
 
 // goingDown reports that the server is shutting down, or has not come up again
 // (SQLSTATE cannot_connect_now). A server that shuts down waits for a stream to

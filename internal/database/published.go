@@ -76,17 +76,31 @@ func Publications(ctx context.Context, conn *pgx.Conn, publication string, names
 	return found, nil
 }
 
-// ViaRoot reports whether a publication sends the changes of partitions under the
-// name of their table, and whether it is there.
-func ViaRoot(ctx context.Context, conn *pgx.Conn, publication string) (viaRoot, exists bool, err error) {
-	err = conn.QueryRow(ctx, `SELECT pubviaroot FROM pg_publication WHERE pubname = $1`, publication).Scan(&viaRoot)
+// A PublicationState is what a publication sends.
+type PublicationState struct {
+	Exists    bool
+	AllTables bool // FOR ALL TABLES; else Tables are those that it has
+	Tables    []Name
+	// ViaRoot: the changes of partitions come under the name of their table.
+	ViaRoot bool
+}
+
+// Publication looks at a publication.
+func Publication(ctx context.Context, conn *pgx.Conn, name string) (p PublicationState, err error) {
+	err = conn.QueryRow(ctx, `SELECT puballtables, pubviaroot FROM pg_publication WHERE pubname = $1`, name).Scan(&p.AllTables, &p.ViaRoot)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return false, false, nil
+		return PublicationState{}, nil
+	}
+	if p.Exists = true; err == nil && !p.AllTables {
+		var rows pgx.Rows
+		if rows, err = conn.Query(ctx, `SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1 ORDER BY 1, 2`, name); err == nil {
+			p.Tables, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Name])
+		}
 	}
 	if err != nil {
-		return false, false, fmt.Errorf("look at publication %s: %w", publication, err)
+		return PublicationState{}, fmt.Errorf("look at publication %s: %w", name, err)
 	}
-	return viaRoot, true, nil
+	return p, nil
 }
 
 // splitQuery finds the publications that send the changes of a table's partitions

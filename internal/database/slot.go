@@ -2,7 +2,6 @@ package database
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -19,21 +18,31 @@ type SlotState struct {
 	// the log has been written since, in bytes.
 	Confirmed uint64
 	Behind    int64
+	// Sent is up to where the log was sent to whoever reads it; zero where nobody
+	// does, or the role may not see it (pg_read_all_stats).
+	Sent uint64
+	// Flushed is where the server's log ends, as far as it is sent to anybody.
+	Flushed uint64
 }
 
 // Slot looks at a replication slot. One that does not exist is not usable.
 func Slot(ctx context.Context, conn *pgx.Conn, name string) (s SlotState, err error) {
-	var confirmed string
+	var flushed string
+	var confirmed, sent *string
 	err = conn.QueryRow(ctx, `
-		SELECT wal_status IS DISTINCT FROM 'lost' AND confirmed_flush_lsn IS NOT NULL, active, coalesce(confirmed_flush_lsn, '0/0')::text,
-		       coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), confirmed_flush_lsn), 0)::bigint
-		FROM pg_replication_slots WHERE slot_name = $1`, name).Scan(&s.Usable, &s.Active, &confirmed, &s.Behind)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return SlotState{}, nil
-	}
-	s.Exists = true
-	if err == nil {
-		s.Confirmed, err = parseLSN([]byte(confirmed))
+		SELECT s.slot_name IS NOT NULL, s.wal_status IS DISTINCT FROM 'lost' AND s.confirmed_flush_lsn IS NOT NULL, coalesce(s.active, false),
+		       s.confirmed_flush_lsn::text, coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.confirmed_flush_lsn), 0)::bigint,
+		       w.sent_lsn::text, pg_current_wal_flush_lsn()::text
+		FROM (VALUES ($1::name)) asked (name)
+		LEFT JOIN pg_replication_slots s ON s.slot_name = asked.name
+		LEFT JOIN pg_stat_replication w ON w.pid = s.active_pid`, name).Scan(&s.Exists, &s.Usable, &s.Active, &confirmed, &s.Behind, &sent, &flushed)
+	for _, lsn := range []struct {
+		text *string
+		to   *uint64
+	}{{confirmed, &s.Confirmed}, {sent, &s.Sent}, {&flushed, &s.Flushed}} {
+		if err == nil && lsn.text != nil {
+			*lsn.to, err = parseLSN([]byte(*lsn.text))
+		}
 	}
 	if err != nil {
 		return SlotState{}, fmt.Errorf("look at slot %s: %w", name, err)

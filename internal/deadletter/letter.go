@@ -22,7 +22,7 @@ type Letter struct {
 	// Reason is why the change could not be applied.
 	Reason string
 	// Table is schema.table, empty if nobody knows. Entries are the names of those
-	// that were over it.
+	// that were swept.
 	Table   string
 	Entries []string
 	// Exactly one is set: the record that Kafka had, or what is known of a change

@@ -579,6 +579,11 @@ func TestWithoutADatabaseOnlyTheCertainTypesAreKnown(t *testing.T) {
 		{`"type":"float"`, `1.5`, "1.5", 700},
 		{`"type":"bytes"`, `"AA=="`, "(missing)", 0}, // or of an unknown type
 		{`"type":"int32","name":"io.debezium.time.Date"`, `19782`, "2024-02-29", 1082},
+		// Milliseconds are only of types that have no more.
+		{`"type":"int64","name":"io.debezium.time.Timestamp"`, `1709208000123`, "2024-02-29 12:00:00.123", 1114},
+		{`"type":"int64","name":"io.debezium.time.Timestamp","parameters":{"__debezium.source.column.type":"TIMESTAMP"}`, `1709208000000`, "2024-02-29 12:00:00", 1114},
+		{`"type":"int32","name":"io.debezium.time.Time","parameters":{"__debezium.source.column.type":"TIME"}`, `43200005`, "12:00:00.005", 1083},
+		{`"type":"int64","name":"org.apache.kafka.connect.data.Timestamp","parameters":{"__debezium.source.column.type":"TIMESTAMP"}`, `1709208000123`, "(missing)", 1114},
 		{`"type":"string","name":"io.debezium.time.ZonedTimestamp"`, `"2024-02-29T12:00:00Z"`, "2024-02-29 12:00:00+00", 1184},
 		{`"type":"array","items":{"type":"int32"}`, `[1]`, "(missing)", 0},
 		{`"type":"array","items":{"type":"int32"},"parameters":{"__debezium.source.column.type":"_INT4"}`, `[1]`, "{1}", 1007},

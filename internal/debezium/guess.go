@@ -49,7 +49,7 @@ func (d *Decoder) guess(f *field) (oid uint32, how *column) {
 			oid = builtIn[name].oid
 		}
 		if t := builtInTypes[oid]; t != nil {
-			return oid, d.columnOf(t, -1, f)
+			return oid, d.columnOf(t, f.precision(), f)
 		}
 	}
 	// By the form alone. A boolean may be a bit, a double a numeric, bytes may be
@@ -72,14 +72,23 @@ func (d *Decoder) guess(f *field) (oid uint32, how *column) {
 		oid = oidUUID
 	case f.logical == logicalDate:
 		oid = oidDate
-	case f.logical == logicalMicroTime, f.logical == logicalNanoTime:
+	case f.logical == logicalTime, f.logical == logicalMicroTime, f.logical == logicalNanoTime:
 		oid = oidTime
-	case f.logical == logicalMicroTimestamp, f.logical == logicalNanoTimestamp:
+	case f.logical == logicalTimestamp, f.logical == logicalMicroTimestamp, f.logical == logicalNanoTimestamp:
 		oid = oidTimestamp
 	case f.logical == logicalZonedTimestamp:
 		oid = oidTimestamptz
 	case f.logical == logicalInterval:
 		oid = oidInterval
 	}
-	return oid, d.columnOf(builtInTypes[oid], -1, f)
+	return oid, d.columnOf(builtInTypes[oid], f.precision(), f)
+}
+
+// precision is what the schema shows of a column's type modifier, -1 if nothing:
+// Debezium counts milliseconds where a time or a timestamp has no more.
+func (f *field) precision() int32 {
+	if f.logical == logicalTime || f.logical == logicalTimestamp {
+		return 3
+	}
+	return -1
 }

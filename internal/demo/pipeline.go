@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -35,6 +36,9 @@ type pipeline struct {
 	worker   *stack.Connect
 	client   *connect.Client
 	admin    *kadm.Client
+	// last is what was reported last: whoever does not answer, as when the time is
+	// over, has not changed.
+	last PipelineReport
 }
 
 func startPipeline(ctx context.Context, servers *stack.Stack) (*pipeline, error) {
@@ -197,16 +201,23 @@ type PipelineReport struct {
 	LagRecords int64  `json:"lag_records"`
 }
 
+// String has what changes while it works.
+func (r *PipelineReport) String() string {
+	return fmt.Sprintf("connector %s, %d records to be read", r.Connector, r.LagRecords)
+}
+
 func (p *pipeline) report(ctx context.Context, service *service) *PipelineReport {
-	r := &PipelineReport{Kafka: p.kafka.Name(), Connect: p.worker.Name(), Registry: p.registry.Name(), Connector: "unknown"}
+	p.last.Kafka, p.last.Connect, p.last.Registry = p.kafka.Name(), p.worker.Name(), p.registry.Name()
 	if status, err := p.client.Status(ctx, connectorName); err == nil {
-		r.Connector = string(status.Connector.State)
+		p.last.Connector = string(status.Connector.State)
 		for _, task := range status.Tasks {
-			r.Connector = string(task.State)
+			p.last.Connector = string(task.State)
 		}
 	}
 	if status, err := service.status(ctx); err == nil {
-		r.LagRecords = status.LagRecords
+		p.last.LagRecords = status.LagRecords
 	}
-	return r
+	r := p.last
+	r.Connector = cmp.Or(r.Connector, "unknown")
+	return &r
 }

@@ -60,7 +60,7 @@ func (s *Screen) Lines(r Report) []string {
 	}
 	lines = append(lines, s.table(&r, before)...)
 	if p := r.Pipeline; p != nil {
-		lines = append(lines, " "+s.paint(faint, fmt.Sprintf("%s: connector %s, %d records to be read", p.Connect, p.Connector, p.LagRecords)))
+		lines = append(lines, " "+s.paint(faint, p.Connect+": "+p.String()))
 	}
 	return append(lines, "",
 		" Stale: older than a change that DEL and Unstale had applied before the read.",
@@ -147,6 +147,9 @@ func (s *Screen) Line(r Report) string {
 		c.TTLOnly.Stale, c.DELAfterEvent.Stale, c.Unstale.Stale)
 	if l := c.Unstale.Latency; l != nil {
 		text += fmt.Sprintf("  p50 %.2f p99 %.2f ms", l.P50, l.P99)
+	}
+	if r.Pipeline != nil {
+		text += "  " + r.Pipeline.String()
 	}
 	return text
 }

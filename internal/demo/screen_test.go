@@ -80,6 +80,18 @@ func TestTheScreenShowsTheCachesSideBySide(t *testing.T) {
 	}
 }
 
+// Where changes come through Kafka, each way of telling has how the connector is.
+func TestTheConnectorIsTold(t *testing.T) {
+	r := report(10)
+	r.Pipeline = &demo.PipelineReport{Connect: "Kafka Connect 4.3.1", Connector: "RUNNING", LagRecords: 7}
+	screen := demo.NewScreen(demo.Options{}, false)
+	for way, text := range map[string]string{"screen": strings.Join(screen.Lines(r), "\n"), "line": screen.Line(r)} {
+		if !strings.Contains(text, "connector RUNNING, 7 records to be read") {
+			t.Errorf("the %s does not tell it:\n%s", way, text)
+		}
+	}
+}
+
 // Colors are for whoever asked for them.
 func TestWithoutColorTheScreenIsText(t *testing.T) {
 	for _, color := range []bool{false, true} {

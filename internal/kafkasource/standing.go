@@ -168,6 +168,7 @@ func (s *standing) stream(group string) change.Stream {
 	st := change.Stream{
 		// The topic's id, not its name: one that was made anew is another stream.
 		Name:      fmt.Sprintf("kafka:%s:%d:%s", hex.EncodeToString(s.topicID[:]), s.number, group),
+		Title:     fmt.Sprintf("%s/%d", s.topic, s.number),
 		Confirmed: offset(s.start),
 		End:       offset(s.end),
 	}

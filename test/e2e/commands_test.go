@@ -487,7 +487,7 @@ position   1/\d+/[0-9A-F]+
 settled    1/\d+/[0-9A-F]+
 confirmed  1/\d+/[0-9A-F]+
 lag        \d+ bytes, \d+\.\d s
-changes    3, 2 keys dropped, 0 set
+changes    3, 2 keys dropped \(cached or not\), 0 set
 gaps       1
 last gap   no watermark of this stream in Redis: it is new, or was emptied; slot created
 $`)

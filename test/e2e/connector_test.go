@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/unstale/unstale/internal/admin"
+	"github.com/unstale/unstale/internal/stack"
 )
 
 // A connectorFixture has a connector that the configuration makes.
@@ -21,7 +24,11 @@ type connectorFixture struct {
 }
 
 func newConnectorFixture(t *testing.T, format format) *connectorFixture {
-	f := &connectorFixture{topicFixture: newTopicFixture(t, 15, format)}
+	return newConnectorFixtureOn(t, usePipeline(t), format)
+}
+
+func newConnectorFixtureOn(t *testing.T, p pipeline, format format) *connectorFixture {
+	f := &connectorFixture{topicFixture: newTopicFixtureOn(t, sharedPostgres(t, 15), startRedis(t, stack.RedisOptions{}), p, format)}
 	f.text = strings.Replace(f.config("  warm: {key: 'warm:{id}', table: products, on_change: warm}\n"), "    group:", fmt.Sprintf(
 		"    connect: {url: %q, slot: %s, publication: %s}\n    group:", f.connect.URL(), f.slot, f.slot), 1)
 	f.path, _ = writeConfig(t, f.text)
@@ -279,4 +286,95 @@ func TestSettingsOfTheConnectorsSessionsAreFound(t *testing.T) {
 	if out, _, _ := unstaleCommand(t, "check", "--config", f.path); strings.Contains(out, "its sessions have") || strings.Contains(out, "dead letters") {
 		t.Errorf("check still has something to say:\n%s", out)
 	}
+}
+
+// A pipeline that is down brings nothing, and so do tables that rest: only the
+// slot tells them apart. How far the cache is behind is to be seen, and to be said.
+func TestAPipelineThatIsDownIsSeen(t *testing.T) {
+	t.Parallel()
+	own := usePipeline(t)
+	var err error
+	own.connect, err = servers.Connect(within(t, 3*time.Minute), stack.ConnectOptions{Kafka: own.kafka, Registry: own.registry})
+	check(t, err)
+	check(t, own.watch())
+	f := newConnectorFixtureOn(t, own, jsonWithSchemas)
+	f.says("connector apply", 0, "created", "RUNNING")
+	i := startInstance(t, f.text)
+	i.waitReady()
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+	works := func(s *admin.Status) bool {
+		return s.Ready && s.Pipeline != nil && s.Pipeline.State == "RUNNING" && s.Pipeline.Read && s.Pipeline.Stalled() == "" && s.LagSeconds < 2
+	}
+	i.waitStatus("nothing is behind", works)
+	if out, _, code := unstaleCommand(t, "status", "--config", f.path, "--address", i.address); code != 0 ||
+		!regexp.MustCompile(`(?m)^stream +`+f.slot+`\.public\.products/\d$(?s:.*)^lag +0 records, \d\.\d s\nconnector +`+f.slot+`, RUNNING\nslot +`+f.slot+`, read, \d+ bytes, \d\.\d s behind$`).MatchString(out) {
+		t.Errorf("status exits %d and says\n%s", code, out)
+	}
+
+	check(t, own.connect.Kill())
+	f.exec("UPDATE products SET price = price + 1")
+	s := i.waitStatus("it is behind", func(s *admin.Status) bool {
+		return s.LagBytes > 0 && s.LagSeconds > 3 && s.Pipeline.State == "unreachable"
+	})
+	if !s.Ready || s.LagRecords != 0 || s.Pipeline.Stalled() != "slot "+f.slot+": nobody reads it" {
+		t.Errorf("it shows %+v and %+v", s, s.Pipeline)
+	}
+	if got := i.metric("unstale_pipeline_stalled"); got != 1 || i.metric("unstale_lag_bytes") == 0 || i.metric("unstale_lag_seconds") < 3 {
+		t.Errorf("metrics: stalled %v, lag %v bytes, %v s", got, i.metric("unstale_lag_bytes"), i.metric("unstale_lag_seconds"))
+	}
+	if out, _, code := unstaleCommand(t, "status", "--config", f.path, "--address", i.address); code != 0 || !strings.Contains(out, "streaming, ready, but no change comes") {
+		t.Errorf("status exits %d and says\n%s", code, out)
+	}
+	i.eventually("it is said", func() bool { return i.said("nobody reads the connector's slot") == 1 })
+	check(t, own.connect.Start(within(t, time.Minute)))
+	i.waitStatus("nothing is behind again", works)
+	i.eventually("what was changed meanwhile is set or dropped", func() bool { return len(f.different("warm")) == 0 })
+
+	f.says("connector pause", 0, "PAUSED")
+	f.exec("UPDATE products SET price = price + 1")
+	i.waitStatus("it is behind while it is paused", func(s *admin.Status) bool {
+		return s.LagBytes > 0 && s.LagSeconds > 2 && s.Pipeline.Stalled() == "connector "+f.slot+" is PAUSED"
+	})
+	f.says("connector resume", 0, "RUNNING")
+	i.waitStatus("nothing is behind again", works)
+	i.stop()
+}
+
+// A publication FOR ALL TABLES is left as it is, and a connector whose publication or
+// slot is gone is said: each of it ends in a task that fails.
+func TestAConnectorFitsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	f := newConnectorFixture(t, jsonWithSchemas)
+	f.exec("CREATE PUBLICATION " + f.slot + " FOR ALL TABLES")
+	f.says("connector apply", 0, "created", "RUNNING", "RUNNING")
+	var have map[string]string
+	f.rest(http.MethodGet, "/connectors/"+f.slot+"/config", nil, &have)
+	if have["publication.autocreate.mode"] != "disabled" {
+		t.Errorf("it alters the publication: %v", have["publication.autocreate.mode"])
+	}
+	i := startInstance(t, f.text)
+	i.waitReady()
+	i.eventually("what the snapshot has read is warm", func() bool { return len(f.different("warm")) == 0 })
+	i.stop()
+	f.says("connector apply", 0, "nothing to change")
+	f.says("connector pause", 0, "PAUSED")
+	f.says("connector status", 1, "PAUSED", "unstale connector resume")
+	f.says("connector resume", 0, "RUNNING")
+
+	f.reset(map[string]string{"publication.autocreate.mode": "filtered"})
+	f.says("check", 1, "publication.autocreate.mode is filtered: publication "+f.slot+" is FOR ALL TABLES", "publication.autocreate.mode=disabled")
+	f.says("connector apply", 0, "publication.autocreate.mode=disabled", "RUNNING")
+
+	// Another connector with that prefix would write every change twice.
+	second := *f
+	second.path, _ = writeConfig(t, strings.Replace(f.text, "connect: {url", "connect: {connector: another, url", 1))
+	second.says("connector apply", 1, "connector "+f.slot, "the prefix "+f.slot+" already")
+
+	f.exec("DROP PUBLICATION " + f.slot)
+	f.says("check", 1, "there is no publication "+f.slot+", and the connector does not make it")
+	f.rest(http.MethodPut, "/connectors/"+f.slot+"/stop", nil, nil)
+	f.eventually("nobody reads the slot", func() bool { return !f.slotIsRead() })
+	f.exec("SELECT pg_drop_replication_slot('" + f.slot + "')")
+	f.says("check", 1, "it is stopped", "slot "+f.slot+": it does not exist any more")
+	f.says("connector status", 1, "STOPPED", "it does not exist any more")
 }
