@@ -171,9 +171,14 @@ func (e *Entry) dependency() *Dependency {
 // Path is the path of one of the entry's settings, for [Config.Problem].
 func (e Entry) Path(setting string) string { return join(join("entries", e.Name), setting) }
 
-// DependencyPath is the path of a setting of the dependency at index i of DependsOn.
+// DependencyPath is the path of a setting of the dependency at index i of DependsOn, or
+// of the dependency itself if that is empty.
 func (e Entry) DependencyPath(i int, setting string) string {
-	return join(join(e.Path("depends_on"), e.DependsOn[i].Name), setting)
+	path := join(e.Path("depends_on"), e.DependsOn[i].Name)
+	if setting == "" {
+		return path
+	}
+	return join(path, setting)
 }
 
 // DependencyColumnPath is the path of the column at index at of a dependency's key or

@@ -193,7 +193,7 @@ func hasUpper(name string) bool {
 var (
 	plainYAML = regexp.MustCompile(`^[A-Za-z0-9_/.]([A-Za-z0-9_/.:@?=&%+*$,{}-]*[A-Za-z0-9_/@?=&%+*$}-])?$`)
 	// Neither a comment nor a mapping begins inside.
-	plainSQL = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_.,@"'()=<>+*/$ -]*[A-Za-z0-9_"')])?$`)
+	plainSQL = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_.,@"'()=<>+*/$ -]|::[a-z])*[A-Za-z0-9_"')]$`)
 	// Inside a list commas, colons and braces mean something.
 	plainName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 )

@@ -408,6 +408,7 @@ func (r *reader) pair(path string, s *setting, pair *ast.MappingValueNode, e *En
 	}
 	r.value(full, c, pair.Value, e)
 	if c.path == dependencyPath {
+		r.document.places[full] = place{start: at} // also where its key stands alone
 		r.leads(full, e.dependency())
 	}
 	if e != nil && c.path == "entries.*" {
