@@ -173,6 +173,25 @@ func tryFacts(t *testing.T, major int, facts []fact, written func(f *fixture, en
 	i.stop()
 }
 
+// plan shows what is written by hand as it shows what is derived, and check takes it.
+func TestPlanPrintsDependsOn(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), sharedRedis(t))
+	execute(t, f.conn, dependsOnFacts[0].setup...)
+	path, _ := writeConfig(t, f.config(dependsOnFacts[0].entries))
+	s := session{t: t, config: path}
+	s.run(0, "plan", "--sql")
+	s.run(1, "plan", "--depends-on")
+	s.run(2, "plan", "--depends-on", "--json")
+	s.run(0, "plan", "--change", `{"table":"reviews","op":"u","before":{"id":1,"product_id":7,"stars":1},"after":{"id":1,"product_id":8,"stars":1}}`)
+	golden(t, "depends_on_plan.txt", s.text.String())
+
+	execute(t, f.conn, "ALTER TABLE reviews REPLICA IDENTITY DEFAULT")
+	if text := fmt.Sprint(checkJSON(t, path)); !strings.Contains(text, "ALTER TABLE public.reviews REPLICA IDENTITY FULL") && !strings.Contains(text, `ALTER TABLE "public"."reviews" REPLICA IDENTITY FULL`) {
+		t.Errorf("check does not ask for the old product of a review\n%s", text)
+	}
+}
+
 // Whatever depends_on says wrong is said at its place, all at once.
 func TestDependsOnIsHeldAgainstTheDatabase(t *testing.T) {
 	t.Parallel()
