@@ -186,6 +186,22 @@ func (t *taker) lookup(text string) error {
 			}
 		}
 	}
+	tables, err := q.Reads()
+	if err != nil {
+		return err
+	}
+	for _, table := range tables {
+		hides, err := t.queries.Hides(table[0], table[1])
+		if err != nil {
+			return err
+		}
+		if hides {
+			return &query.Error{
+				Offset: strings.Index(text, table[1]), Text: fmt.Sprintf("row security hides rows of %s from this role, and the keys that they lead to would stay", table[1]),
+				Mend: "ALTER ROLE ... BYPASSRLS, or read them through a view of the owner of the table",
+			}
+		}
+	}
 	found := q.Lookup(columns, t.types)
 	t.path = &plan.Path{Lookup: found}
 	return t.queries.Takes(found)

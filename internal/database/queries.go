@@ -259,6 +259,20 @@ func (q *Queries) Results(of *query.Query, parameters []query.Type) ([]query.Typ
 	return types, nil
 }
 
+// Hides reports whether row security hides rows of the relation of that name from who
+// asks.
+func (q *Queries) Hides(schema, name string) (hides bool, err error) {
+	r, err := q.Relation(schema, name)
+	if err != nil || r == nil || !r.RowSecurity {
+		return false, err
+	}
+	err = q.conn.QueryRow(q.ctx, "SELECT pg_catalog.row_security_active($1::text)", pgx.Identifier{r.Schema, r.Name}.Sanitize()).Scan(&hides)
+	if err != nil {
+		return false, fmt.Errorf("read whether row security holds for %s.%s: %w", r.Schema, r.Name, err)
+	}
+	return hides, nil
+}
+
 // Takes has PostgreSQL prepare a lookup. Its error is a *query.Error where that does not
 // take it.
 func (q *Queries) Takes(l *plan.Lookup) error {

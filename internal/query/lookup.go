@@ -34,6 +34,22 @@ func (q *Query) Lookup(columns, key []Type) *plan.Lookup {
 	}
 }
 
+// Reads returns the schemas and names that the query takes tables by; a name without a
+// schema may be one of its WITH. Its error is an *Error: a query that locks rows does more
+// than read.
+func (q *Query) Reads() (tables [][2]string, err error) {
+	walk(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: q.tree}}, func(n *pg.Node) bool {
+		if n.GetLockingClause() != nil {
+			err = &Error{Offset: -1, Text: "FOR UPDATE and FOR SHARE lock rows", Mend: "leave it out"}
+		}
+		if v := n.GetRangeVar(); v != nil {
+			tables = append(tables, [2]string{v.Schemaname, v.Relname})
+		}
+		return true
+	})
+	return tables, err
+}
+
 // ForOne is the query of which Lookup would make a derived lookup, as Parse reads it. With
 // asTexts its result are texts, so that it can stand in a UNION with others. It is not
 // ok if a column of the row has no name that could stand behind an @.

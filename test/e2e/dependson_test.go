@@ -219,6 +219,7 @@ func TestDependsOnIsHeldAgainstTheDatabase(t *testing.T) {
 		{`{products: {lookup: 'SELECT id FROM products WHERE name = @category_id'}}`, `depends_on: {products: {lookup: 'SELECT id FROM products WHERE name `, `operator does not exist: text = integer`},
 		{`{products: {lookup: 'SELECT id, name FROM products WHERE id = @id'}}`, `depends_on: {products: {lookup: '`, `it returns 2 columns, and the key a:{id} has one placeholder`},
 		{`{products: {lookup: 'SELECT price FROM products WHERE id = @id'}}`, `depends_on: {products: {lookup: '`, `what it returns for {id} is numeric`},
+		{`{products: {lookup: 'SELECT id FROM products WHERE id = @id FOR UPDATE'}}`, `depends_on: {products: {lookup: '`, `FOR UPDATE and FOR SHARE lock rows`},
 		{`{products: {lookup: 'WITH gone AS (DELETE FROM products RETURNING id) SELECT id FROM gone WHERE id = @id'}}`, `depends_on: {products: {lookup: '`, `it cannot be run for many rows at once`},
 	} {
 		path, _ := writeConfig(t, f.config("  a: {key: 'a:{id}', depends_on: "+c.dependsOn+"}\n"))
@@ -235,6 +236,31 @@ func TestDependsOnIsHeldAgainstTheDatabase(t *testing.T) {
 			t.Errorf("%s: exit %d, want %s\n%s%s", c.dependsOn, exit, c.says, stdout, stderr)
 		}
 	}
+}
+
+// A lookup sees what its role sees: rows that are hidden from it lead to no key, and would
+// stay unnoticed.
+func TestDependsOnSeesEveryRow(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), sharedRedis(t))
+	role := f.slot + "_reader"
+	execute(t, f.conn,
+		`CREATE TABLE categories (id int PRIMARY KEY)`, `CREATE TABLE products (id int PRIMARY KEY, category_id int)`,
+		`ALTER TABLE products ENABLE ROW LEVEL SECURITY`, `ALTER TABLE categories ENABLE ROW LEVEL SECURITY`,
+		`CREATE ROLE `+role, `GRANT SELECT ON products, categories TO `+role)
+	plan := func(url string) (stderr string) {
+		path, _ := writeConfig(t, strings.Replace(f.config("  a: {key: 'a:{id}', depends_on: {categories: {lookup: 'SELECT id FROM products WHERE category_id = @id'}}}\n"), f.url, url, 1))
+		_, stderr, _ = unstaleCommand(t, "plan", "--config", path)
+		return stderr
+	}
+	const says = "row security hides rows of products from this role"
+	if got := plan(f.url + "&options=-c%20role%3D" + role); !strings.Contains(got, says) {
+		t.Errorf("a role that does not see every row: %s", got)
+	}
+	if got := plan(f.url); strings.Contains(got, says) {
+		t.Errorf("a superuser: %s", got)
+	}
+	execute(t, f.conn, `DROP OWNED BY `+role, `DROP ROLE `+role)
 }
 
 // A lookup that a change of the database has broken is no reason to serve what is stale.
