@@ -38,7 +38,7 @@ type catalog struct {
 	needs   database.Needs
 	entries []plan.Entry
 	logger  *slog.Logger
-	// derive, if not nil, derives the dependencies of the entries over queries again.
+	// derive, if not nil, derives the dependencies of the entries again.
 	derive func(context.Context, *pgx.Conn) ([]derived, config.Problems, error)
 	// definitions are those of the views and functions when it did so last.
 	definitions string
@@ -134,6 +134,9 @@ func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard
 	if e.Query != "" {
 		text = fmt.Appendf(text, " %q %v", e.Query, e.Many)
 	}
+	if e.DependsOn != "" {
+		text = fmt.Appendf(text, " %q", e.DependsOn)
+	}
 	sum := sha256.Sum256(text)
 	return guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
 }
@@ -176,11 +179,11 @@ func partitioned(e plan.Entry) bool {
 	return e.Partitioned || slices.ContainsFunc(e.Dependencies, func(d plan.Dependency) bool { return d.Partitioned })
 }
 
-// replan derives again what follows from queries, whenever a table, a view or a
+// replan derives again what follows from queries and from depends_on, whenever a table, a view or a
 // function has changed. An entry whose query cannot be planned any more is swept again
 // and again, and the instance is not ready, until a person has mended it.
 func (c *catalog) replan(ctx context.Context, today guard.Fingerprints) error {
-	if c.derive == nil || !slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return e.Query != "" }) {
+	if c.derive == nil || !slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return len(e.Dependencies) > 0 }) {
 		return nil
 	}
 	definitions, err := database.Definitions(ctx, c.conn)
@@ -213,7 +216,7 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 	c.unplanned = map[string]string{}
 	for i := range c.entries {
 		e := &c.entries[i]
-		if e.Query == "" {
+		if len(e.Dependencies) == 0 {
 			continue
 		}
 		if at := slices.IndexFunc(problems, func(p config.Problem) bool { return strings.HasPrefix(p.Path, "entries."+e.Name+".") }); at >= 0 {

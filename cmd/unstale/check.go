@@ -100,7 +100,8 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	}
 	sound := *c
 	sound.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e config.Entry) bool {
-		return about(e.Path("table")) || about(e.Path("query")) || about(e.Path("key")) || e.Table == "" && e.Query == "" || e.Key == ""
+		return about(e.Path("table")) || about(e.Path("key")) || e.Key == "" ||
+			about(e.Path("query")) || about(e.Path("depends_on")) || e.Table == "" && e.Query == "" && e.DependsOn == nil
 	})
 	switch {
 	case about("database") || about("source"):

@@ -27,7 +27,7 @@ func parseTemplates(c *config.Config) ([]*guard.Template, config.Problems) {
 			problems = append(problems, c.ProblemAt(entry.Path("key"), wrong.Offset, wrong.Text, wrong.Mend))
 			continue
 		}
-		if len(t.Columns()) == 0 && entry.Query == "" {
+		if len(t.Columns()) == 0 && entry.Table != "" {
 			problems = append(problems, c.Problem(entry.Path("key"), "a key without a placeholder",
 				fmt.Sprintf("name the columns that tell two rows apart, such as %s:{id}", strings.TrimSuffix(entry.Key, ":"))))
 			continue
@@ -144,19 +144,20 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 	if x.shapes, err = database.Shapes(ctx, conn, names); err != nil {
 		return nil, fmt.Errorf("look up the tables: %w", err)
 	}
-	over := make([]*database.Table, len(c.Entries)) // nil: a query
+	over := make([]*database.Table, len(c.Entries)) // nil: a query, or depends_on
 	for i, entry := range c.Entries {
 		described := plan.Entry{
 			Name: entry.Name, Key: templates[i], Lease: entry.Lease, OnChange: onChange[entry.OnChange],
 			Columns: entry.Columns, Hash: entry.Format == "hash", TTL: entry.TTL, Query: entry.Query, Many: entry.Rows == "many",
 			Load:         queries[i].load(templates[i].Columns()),
+			DependsOn:    written(entry.DependsOn),
 			Dependencies: queries[i].dependencies,
 		}
 		at := slices.IndexFunc(needs.Tables, func(n database.TableNeed) bool { return n.Entry == entry.Name })
 		for j := range described.Dependencies {
 			described.Dependencies[j].Partitioned = x.tables[at+j].Kind == database.KindPartitioned
 		}
-		if entry.Query == "" {
+		if entry.Table != "" {
 			over[i] = &x.tables[at]
 			described.Schema, described.Table = over[i].Relation.Name.Schema, over[i].Relation.Name.Table
 			described.Partitioned, described.Shape = over[i].Kind == database.KindPartitioned, x.shapes[at]
@@ -189,7 +190,7 @@ func needsOf(c *config.Config, templates []*guard.Template, queries []derived) d
 		}
 	}
 	for i, entry := range c.Entries {
-		if entry.Query != "" {
+		if entry.Table == "" {
 			needs.Tables = append(needs.Tables, queries[i].needs(&c.Entries[i])...)
 			continue
 		}
@@ -212,6 +213,8 @@ func entryProblem(c *config.Config, p database.Problem) config.Problem {
 	i := slices.IndexFunc(c.Entries, func(e config.Entry) bool { return e.Name == p.Entry })
 	entry := &c.Entries[i]
 	switch {
+	case entry.DependsOn != nil:
+		return c.Problem(dependencyPath(entry, p), p.Subject+": "+p.Text, mend)
 	case entry.Query != "":
 		return c.Problem(entry.Path("query"), p.Subject+": "+p.Text, mend)
 	case p.Setting == "key":

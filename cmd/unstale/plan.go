@@ -30,7 +30,10 @@ the log would carry it under the table's replica identity.
 
 The change is JSON: table, op (c or insert, u or update, d or delete, t or
 truncate), before and after. A column that is not given is one that the log does
-not have. A value that JSON knows as text is as PostgreSQL prints it.`,
+not have. A value that JSON knows as text is as PostgreSQL prints it.
+
+With --depends-on it writes each entry over a query as one with depends_on that
+drops the same keys, or more: for a value that the application makes itself.`,
 		Example: `  unstale plan
   unstale plan --change '{"table":"products","op":"u","before":{"id":7},"after":{"id":8}}'`,
 		Args: noArgs,
@@ -38,6 +41,7 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 	one := cmd.Flags().String("change", "", "a change as JSON")
 	withSQL := cmd.Flags().Bool("sql", false, "print the statements of lookups")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	asDependsOn := cmd.Flags().Bool("depends-on", false, "write entries over queries as depends_on")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var asked *askedChange
 		if *one != "" {
@@ -45,6 +49,9 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 			if asked, err = parseChange(*one); err != nil {
 				return usageError{fmt.Errorf("--change: %w", err)}
 			}
+		}
+		if *asDependsOn && (asked != nil || *withSQL || *asJSON) {
+			return usageError{errors.New("--depends-on prints a configuration: take the other flags out")}
 		}
 		c, err := loadConfig(cmd)
 		if err != nil {
@@ -70,6 +77,9 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s\n\n", p) // what follows holds once this is mended
 			}
 		}
+		if *asDependsOn {
+			return printDependsOn(cmd.OutOrStdout(), database.NewQueries(ctx, conn), x.entries)
+		}
 		planner := plan.New(x.entries)
 		if asked != nil {
 			effects, err := asked.effects(planner, x)
@@ -86,7 +96,7 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 // anyOp is the Op of a rule that follows from a query.
 const anyOp = "any"
 
-// printDerived prints, for each entry over a query, what follows from it: a line for
+// printDerived prints, for each entry over a query or with depends_on, what follows from it: a line for
 // each place where it reads a table, and how a change there finds the keys.
 func printDerived(w io.Writer, rules []plan.Rule, withSQL bool) {
 	entry, place := "", ""
@@ -133,7 +143,10 @@ func through(lookup *plan.Lookup) string {
 	for _, t := range lookup.Through {
 		tables = append(tables, fmt.Sprintf("%s.%s (%s)", t.Schema, t.Table, strings.Join(t.Columns, ", ")))
 	}
-	if len(tables) == 0 {
+	switch {
+	case lookup.Written:
+		return ", as depends_on says"
+	case len(tables) == 0:
 		return ", computed by PostgreSQL"
 	}
 	return ", through " + strings.Join(tables, ", ")

@@ -16,21 +16,34 @@ import (
 	"github.com/unstale/unstale/internal/query"
 )
 
-// A derived is what follows from the query of an entry; zero for another entry.
+// A derived is what follows from the query of an entry, or from its depends_on; zero for
+// an entry over a table.
 type derived struct {
-	query        *query.Query
+	query        *query.Query // nil: depends_on
 	types        []query.Type // of its parameters
 	dependencies []plan.Dependency
+	// letters are those of the key's placeholders, of depends_on.
+	letters map[string]guard.Alphabet
 }
 
-// derive derives the dependencies of every entry over a query.
+// derive derives the dependencies of every entry that is not over a table.
 func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*guard.Template) ([]derived, config.Problems, error) {
 	found := make([]derived, len(c.Entries))
 	queries := database.NewQueries(ctx, conn)
 	var problems config.Problems
 	for i := range c.Entries {
 		entry := &c.Entries[i]
-		if entry.Query == "" || templates[i] == nil {
+		if templates[i] == nil {
+			continue
+		}
+		if entry.DependsOn != nil {
+			wrong, err := found[i].take(queries, c, entry, templates[i].Columns())
+			if err != nil {
+				return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
+			}
+			problems = append(problems, wrong...)
+		}
+		if entry.Query == "" {
 			continue
 		}
 		err := found[i].derive(queries, entry, templates[i].Columns())
@@ -133,9 +146,16 @@ func lookups(planner *plan.Planner) []string {
 	return statements
 }
 
-// alphabet says which characters a parameter's values can hold.
-func (d *derived) alphabet(parameter string) guard.Alphabet {
-	switch d.types[slices.Index(d.query.Parameters, parameter)].Base {
+// alphabet says which characters the values of a placeholder can hold.
+func (d *derived) alphabet(placeholder string) guard.Alphabet {
+	if d.query == nil {
+		return d.letters[placeholder]
+	}
+	return alphabetOf(d.types[slices.Index(d.query.Parameters, placeholder)])
+}
+
+func alphabetOf(of query.Type) guard.Alphabet {
+	switch of.Base {
 	case "int2", "int4", "int8", "oid":
 		return guard.Integer
 	case "uuid":

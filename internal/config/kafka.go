@@ -497,6 +497,9 @@ func (r *reader) withoutDatabase() {
 		if e.Query != "" {
 			r.addAt(e.Path("query"), "the database tells what follows from a query, and none is given", "write database: ${DATABASE_URL}; or table")
 		}
+		if e.DependsOn != nil {
+			r.addAt(e.Path("depends_on"), "the database tells what its tables are, and none is given", "write database: ${DATABASE_URL}; or table")
+		}
 		if e.Schema == "" {
 			e.Schema = "public" // there is no search_path to ask
 		}

@@ -234,6 +234,65 @@ func (q *Queries) Parameters(of *query.Query) ([]query.Type, error) {
 	return types, nil
 }
 
+// Results returns the types of the columns of a query's result, its parameters being of
+// those types. Its error is as that of Parameters.
+func (q *Queries) Results(of *query.Query, parameters []query.Type) ([]query.Type, error) {
+	names, oids := make([]string, len(parameters)), []uint32{}
+	for i := range parameters {
+		names[i] = parameters[i].Name
+	}
+	rows, err := q.conn.Query(q.ctx, "SELECT pg_catalog.to_regtype(n)::oid FROM unnest($1::text[]) WITH ORDINALITY AS t(n, i) ORDER BY i", names)
+	if err == nil {
+		oids, err = pgx.CollectRows(rows, pgx.RowTo[uint32])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the types of the columns: %w", err)
+	}
+	prepared, err := q.conn.PgConn().Prepare(q.ctx, "", of.SQL, oids)
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return nil, of.At(int(refused.Position), refused.Message, refused.Hint)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("prepare the lookup: %w", err)
+	}
+	results := make([]uint32, len(prepared.Fields))
+	for i := range prepared.Fields {
+		results[i] = prepared.Fields[i].DataTypeOID
+	}
+	types, err := q.typesOf(results)
+	if err != nil {
+		return nil, fmt.Errorf("read the types of the result: %w", err)
+	}
+	return types, nil
+}
+
+// Hides reports whether row security hides rows of the relation of that name from who
+// asks.
+func (q *Queries) Hides(schema, name string) (hides bool, err error) {
+	r, err := q.Relation(schema, name)
+	if err != nil || r == nil || !r.RowSecurity {
+		return false, err
+	}
+	err = q.conn.QueryRow(q.ctx, "SELECT pg_catalog.row_security_active($1::text)", pgx.Identifier{r.Schema, r.Name}.Sanitize()).Scan(&hides)
+	if err != nil {
+		return false, fmt.Errorf("read whether row security holds for %s.%s: %w", r.Schema, r.Name, err)
+	}
+	return hides, nil
+}
+
+// Takes has PostgreSQL prepare a lookup. Its error is a *query.Error where that does not
+// take it.
+func (q *Queries) Takes(l *plan.Lookup) error {
+	_, err := q.conn.PgConn().Prepare(q.ctx, "", l.SQL, nil)
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return &query.Error{Offset: -1, Text: "it cannot be run for many rows at once: " + refused.Message, Mend: refused.Hint}
+	}
+	if err != nil {
+		return fmt.Errorf("prepare the lookup: %w", err)
+	}
+	return nil
+}
+
 // ErrUnverified is that PostgreSQL could not be asked what a query reads.
 var ErrUnverified = errors.New("not verified against PostgreSQL's own reading of the query")
 

@@ -56,8 +56,10 @@ func (p *Path) Columns() []string {
 type Lookup struct {
 	SQL       string     `json:"sql"`
 	Arguments []Argument `json:"arguments"`
-	// Through are the tables that it reads, in the order of the statement.
+	// Through are the tables that it reads, in the order of the statement; of one that
+	// is Written by a person they are not known.
 	Through []Through `json:"through"`
+	Written bool      `json:"written,omitempty"`
 }
 
 // Through is a table on the way of a lookup.

@@ -28,6 +28,7 @@ type Entry struct {
 	// Dependencies are those of the results of Query; Schema and Table are empty then.
 	Dependencies []Dependency
 	Query        string
+	DependsOn    string // what they are written as, if they do not follow from Query
 	Load         string // Query, as a database.Load has it
 	Many         bool   // its result has any number of rows; else one at most
 	// Partitioned: changes to the rows of partitions arrive under this table's

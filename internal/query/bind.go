@@ -366,11 +366,24 @@ func (b *binder) bindRangeVar(v *pg.RangeVar, inner *scope) (*item, error) {
 	return it, nil
 }
 
-// unreadable says why no log tells the changes of a relation.
+// unreadable says why nothing tells when what a query shows of a relation has changed.
 func unreadable(r *Relation) (what, mend string) {
+	what, mend = r.Untold()
 	switch {
-	case r.Schema == "pg_catalog" || r.Schema == "information_schema":
-		return "a system catalog, whose changes are not in the log", "leave it out, or give the entry a short ttl and depends_on"
+	case what == "" && r.RowSecurity:
+		return "under row security, so what a query shows depends on who asks", "read it without row security, or write the entry with depends_on"
+	case r.ofSystem():
+		return what, "leave it out, or give the entry a short ttl and depends_on"
+	}
+	return what, mend
+}
+
+// Untold says why no log tells the changes of the relation. Those of a view are told
+// by the tables behind it.
+func (r *Relation) Untold() (what, mend string) {
+	switch {
+	case r.ofSystem():
+		return "a system catalog, whose changes are not in the log", "leave it out"
 	case r.Kind == 'f':
 		return "a foreign table, whose changes are not in this database's log", "copy it into a table"
 	case r.Kind == 'm':
@@ -383,10 +396,12 @@ func unreadable(r *Relation) (what, mend string) {
 		return "unlogged, so its changes are not in the log", "ALTER TABLE ... SET LOGGED"
 	case r.Partition:
 		return "a partition, whose changes the log tells as those of the partitioned table", "read that"
-	case r.RowSecurity:
-		return "under row security, so what a query shows depends on who asks", "read it without row security, or write the entry with depends_on"
 	}
 	return "", ""
+}
+
+func (r *Relation) ofSystem() bool {
+	return r.Schema == "pg_catalog" || r.Schema == "information_schema"
 }
 
 func (b *binder) bindView(r *Relation, v *pg.RangeVar) (*block, error) {

@@ -60,6 +60,9 @@ type Type struct {
 	Nondeterministic bool
 }
 
+// Textual reports whether values of the type are equal exactly if their texts are.
+func (t Type) Textual() bool { return t.family() != "" }
+
 // family groups the types whose values are equal exactly if their texts are, also
 // across types. Empty: equality is not that of texts.
 func (t Type) family() string {

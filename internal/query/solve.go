@@ -525,16 +525,7 @@ func computedKey(value string, of Type) string {
 
 func (w *writer) statement(keys, where []string) string {
 	var sql strings.Builder
-	sql.WriteString("SELECT DISTINCT " + strings.Join(keys, ", ") + "\nFROM unnest(")
-	names := make([]string, len(w.arguments))
-	for i, argument := range w.arguments {
-		if i > 0 {
-			sql.WriteString(", ")
-		}
-		fmt.Fprintf(&sql, "$%d::text[]::%s[]", i+1, argument.Type)
-		names[i] = quote(argument.Column)
-	}
-	sql.WriteString(") AS changed(" + strings.Join(names, ", ") + ")")
+	sql.WriteString("SELECT DISTINCT " + strings.Join(keys, ", ") + "\nFROM " + w.rows("changed"))
 	for _, it := range w.with {
 		sql.WriteString(", ")
 		if it.only {
@@ -546,6 +537,16 @@ func (w *writer) statement(keys, where []string) string {
 		sql.WriteString("\nWHERE " + strings.Join(where, "\n  AND "))
 	}
 	return sql.String()
+}
+
+// rows are those that have changed, as a table.
+func (w *writer) rows(name string) string {
+	values, names := make([]string, len(w.arguments)), make([]string, len(w.arguments))
+	for i, argument := range w.arguments {
+		values[i] = fmt.Sprintf("$%d::text[]::%s[]", i+1, argument.Type)
+		names[i] = quote(argument.Column)
+	}
+	return fmt.Sprintf("unnest(%s) AS %s(%s)", strings.Join(values, ", "), name, strings.Join(names, ", "))
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
