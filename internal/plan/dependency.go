@@ -267,6 +267,9 @@ func (p Predicate) String() string {
 	case Or:
 		return several(" OR ")
 	case Not:
+		if p.Args[0].Op == IsNull {
+			return p.Args[0].Column + " IS NOT NULL"
+		}
 		return "NOT " + p.Args[0].String()
 	case IsNull:
 		return p.Column + " IS NULL"

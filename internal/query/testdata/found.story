@@ -83,7 +83,7 @@ stock k (id weight)
 -- types: int8
 SELECT k.place, s.city, c.open FROM stock k JOIN shops s ON s.id = k.shop_id LEFT JOIN shops c ON c.id = s.city WHERE k.id = @id
 ==>
-stock k (id place shop_id) where NOT shop_id IS NULL
+stock k (id place shop_id) where shop_id IS NOT NULL
   direct: id
 shops s (city id)
   lookup:

@@ -14,7 +14,7 @@ SELECT p.id, p.name, p.price, c.name AS category_name
 FROM products p JOIN categories c ON c.id = p.category_id
 WHERE p.id = @id
 ==>
-products p (category_id id name price) where NOT category_id IS NULL
+products p (category_id id name price) where category_id IS NOT NULL
   direct: id
 categories c (id name)
   lookup:
