@@ -308,7 +308,7 @@ func dependsOn(relation *query.Relation, several []plan.Dependency) (of config.D
 	}
 	for _, d := range several {
 		if d.Where != nil {
-			comment("the query spares rows without " + d.Where.String() + ": here they count")
+			comment("of the query only rows with " + d.Where.String() + " count, here all do")
 		}
 		if len(d.Paths) == 0 {
 			of.Sweep = true
