@@ -69,6 +69,71 @@ func Standings(ctx context.Context, options Options) (found []Standing, consumed
 	return found, len(groups[options.Group].Members) > 0, nil
 }
 
+// Ends says where every partition ends of the topics that are read, by the names of
+// their streams: also those that other instances have. What the brokers had
+// acknowledged before it was asked stands below, as far as the producer asks for
+// acks=all, as Connect does. It may be called from anywhere, between the first Attach
+// and Close.
+func (s *Source) Ends(ctx context.Context) (map[string]change.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
+	s.mu.Lock()
+	m, topics := s.member, slices.Clone(s.topics)
+	s.mu.Unlock()
+	if m == nil {
+		return nil, errDetached
+	}
+	if s.options.Pattern {
+		var err error
+		if topics, _, err = matching(ctx, m.admin, topics); err != nil {
+			return nil, err
+		}
+	}
+	if len(topics) == 0 {
+		return nil, errNoTopic // of all topics, a broker would think
+	}
+	details, err := m.admin.ListTopics(ctx, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the topics: %w", err)
+	}
+	var there []string
+	for name, detail := range details {
+		switch {
+		case errors.Is(detail.Err, kerr.UnknownTopicOrPartition): // nothing has come for it yet
+		case detail.Err != nil:
+			return nil, fmt.Errorf("ask for topic %s: %w", name, detail.Err)
+		default:
+			there = append(there, name)
+		}
+	}
+	if len(there) == 0 {
+		return nil, errNoTopic
+	}
+	// Not up to where they are committed: another producer's open transaction may
+	// stand before what ours has committed.
+	offsets, err := m.admin.ListEndOffsets(ctx, there...)
+	if err != nil {
+		return nil, fmt.Errorf("ask where the topics end: %w", err)
+	}
+	ends := map[string]change.Position{}
+	for _, name := range there {
+		for number := range details[name].Partitions {
+			end, known := offsets.Lookup(name, number)
+			if !known {
+				end.Err = kerr.UnknownTopicOrPartition
+			}
+			if end.Err != nil {
+				return nil, fmt.Errorf("ask where partition %d of %s ends: %w", number, name, end.Err)
+			}
+			ends[streamName(details[name].ID, number, s.options.Group)] = offset(end.Offset)
+		}
+	}
+	return ends, nil
+}
+
+// errNoTopic is what Ends returns while none of the topics is there.
+var errNoTopic = errors.New("none of the topics is there")
+
 // matching returns the topics that a pattern means, and how many there are of any
 // name.
 func matching(ctx context.Context, admin *kadm.Client, patterns []string) (found []string, all int, err error) {
@@ -163,11 +228,15 @@ func look(ctx context.Context, admin *kadm.Client, group string, places []place)
 	return standings, nil
 }
 
+func streamName(topicID [16]byte, number int32, group string) string {
+	return fmt.Sprintf("kafka:%s:%d:%s", hex.EncodeToString(topicID[:]), number, group)
+}
+
 // stream says what the brokers know of a partition.
 func (s *standing) stream(group string) change.Stream {
 	st := change.Stream{
 		// The topic's id, not its name: one that was made anew is another stream.
-		Name:      fmt.Sprintf("kafka:%s:%d:%s", hex.EncodeToString(s.topicID[:]), s.number, group),
+		Name:      streamName(s.topicID, s.number, group),
 		Confirmed: offset(s.start),
 		End:       offset(s.end),
 	}
