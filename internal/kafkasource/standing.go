@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/unstale/unstale/internal/change"
 )
@@ -83,41 +85,31 @@ func (s *Source) Ends(ctx context.Context) (map[string]change.Position, error) {
 	if m == nil {
 		return nil, errDetached
 	}
-	if s.options.Pattern {
-		var err error
-		if topics, _, err = matching(ctx, m.admin, topics); err != nil {
-			return nil, err
-		}
-	}
-	if len(topics) == 0 {
-		return nil, errNoTopic // of all topics, a broker would think
-	}
-	details, err := m.admin.ListTopics(ctx, topics...)
+	found, err := partitionsNow(ctx, m.client, topics, s.options.Pattern)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the topics: %w", err)
+		return nil, err
 	}
-	var there []string
-	for name, detail := range details {
-		switch {
-		case errors.Is(detail.Err, kerr.UnknownTopicOrPartition): // nothing has come for it yet
-		case detail.Err != nil:
-			return nil, fmt.Errorf("ask for topic %s: %w", name, detail.Err)
-		default:
-			there = append(there, name)
-		}
-	}
-	if len(there) == 0 {
+	if len(found) == 0 {
 		return nil, errNoTopic
 	}
 	// Not up to where they are committed: another producer's open transaction may
 	// stand before what ours has committed.
-	offsets, err := m.admin.ListEndOffsets(ctx, there...)
+	offsets, err := m.admin.ListEndOffsets(ctx, slices.Collect(maps.Keys(found))...)
 	if err != nil {
 		return nil, fmt.Errorf("ask where the topics end: %w", err)
 	}
+	// An end is told by the name of the topic. Of one that was made anew in between it
+	// would be taken for that of the topic before.
+	again, err := partitionsNow(ctx, m.client, topics, s.options.Pattern)
+	if err != nil {
+		return nil, err
+	}
 	ends := map[string]change.Position{}
-	for _, name := range there {
-		for number := range details[name].Partitions {
+	for name, topic := range found {
+		if again[name].id != topic.id {
+			return nil, errMadeAnew
+		}
+		for _, number := range topic.partitions {
 			end, known := offsets.Lookup(name, number)
 			if !known {
 				end.Err = kerr.UnknownTopicOrPartition
@@ -125,10 +117,56 @@ func (s *Source) Ends(ctx context.Context) (map[string]change.Position, error) {
 			if end.Err != nil {
 				return nil, fmt.Errorf("ask where partition %d of %s ends: %w", number, name, end.Err)
 			}
-			ends[streamName(details[name].ID, number, s.options.Group)] = offset(end.Offset)
+			ends[streamName(topic.id, number, s.options.Group)] = offset(end.Offset)
 		}
 	}
 	return ends, nil
+}
+
+// topicNow is a topic as a broker knows it now.
+type topicNow struct {
+	id         [16]byte
+	partitions []int32
+}
+
+// partitionsNow asks a broker for those of the topics that are there. What kadm says
+// of topics may be some seconds old: a partition that was added would be left out.
+func partitionsNow(ctx context.Context, client *kgo.Client, topics []string, pattern bool) (map[string]topicNow, error) {
+	request := kmsg.NewPtrMetadataRequest() // of all topics
+	matches := func(topic string) bool { return slices.Contains(topics, topic) }
+	if pattern {
+		named, err := regexp.Compile(strings.Join(topics, "|"))
+		if err != nil {
+			return nil, err
+		}
+		matches = named.MatchString
+	} else {
+		for _, topic := range topics {
+			wanted := kmsg.NewMetadataRequestTopic()
+			wanted.Topic = &topic
+			request.Topics = append(request.Topics, wanted)
+		}
+	}
+	reply, err := request.RequestWith(ctx, client)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the topics: %w", err)
+	}
+	found := map[string]topicNow{}
+	for _, topic := range reply.Topics {
+		switch err := kerr.ErrorForCode(topic.ErrorCode); {
+		case topic.Topic == nil || !matches(*topic.Topic):
+		case errors.Is(err, kerr.UnknownTopicOrPartition): // nothing has come for it yet
+		case err != nil:
+			return nil, fmt.Errorf("ask for topic %s: %w", *topic.Topic, err)
+		default:
+			now := topicNow{id: topic.TopicID}
+			for _, partition := range topic.Partitions {
+				now.partitions = append(now.partitions, partition.Partition)
+			}
+			found[*topic.Topic] = now
+		}
+	}
+	return found, nil
 }
 
 // errNoTopic is what Ends returns while none of the topics is there.
