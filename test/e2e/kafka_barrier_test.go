@@ -8,7 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/unstale/unstale"
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/redissink"
 )
 
 // barrierConfig is that of a fixture whose connector is known to the service.
@@ -113,4 +119,103 @@ func TestABarrierOverKafkaWaitsForEveryPartition(t *testing.T) {
 	f.exec("UPDATE products SET version = -1")
 	check(t, f.client.Barrier(within(t, time.Minute), f.position()))
 	first.stop()
+}
+
+// What is noted is what has settled in the very Redis that holds the note. Each row
+// is one thing that stands in the way.
+func TestSettle(t *testing.T) {
+	origin := change.Origin{System: 1, Database: 2, Timeline: 3, StartedAt: time.UnixMicro(4)}
+	offset := func(n uint64) change.Position { return change.Position{Timeline: change.Offsets, LSN: n} }
+	at := func(timeline uint32, lsn uint64) change.Position {
+		return change.Position{Timeline: timeline, LSN: lsn}
+	}
+	onBothKinds(t, map[string]func(m *master){
+		"every rule": func(m *master) {
+			barriers := redissink.NewBarriers(m.client)
+			mark := func(stream string, settled change.Position, origin, sweeps string) {
+				m.do("HSET", guard.WatermarkKey(0, stream), "settled", string(settled.Append(nil)), "origin", origin, "sweeps", sweeps)
+			}
+			settle := func(position change.Position) string {
+				b := guard.Barrier{Stream: "1:2:group", At: position, Origin: origin, Ends: []guard.End{
+					{Stream: "kafka:a:0:group", At: offset(5)}, {Stream: "kafka:a:1:group", At: offset(1<<53 + 1)},
+				}}
+				lacking, err := barriers.Settle(m.t.Context(), &b)
+				switch {
+				case err != nil:
+					return err.Error()
+				case lacking != nil:
+					return "wait for " + lacking.Stream
+				}
+				return "noted"
+			}
+			noted := func(want change.Position) {
+				m.t.Helper()
+				if got, err := barriers.Noted(m.t.Context(), "1:2:group"); err != nil || got.At != want {
+					m.t.Errorf("noted %s, %v, want %s", got.At, err, want)
+				}
+			}
+			m.want("nothing is there", settle(at(3, 100)), "wait for kafka:a:0:group")
+			mark("kafka:a:0:group", offset(5), origin.String(), "null")
+			m.want("another instance lags", settle(at(3, 100)), "wait for kafka:a:1:group")
+			mark("kafka:a:1:group", offset(1<<53), origin.String(), "[]")
+			m.want("by one, beyond what a number of Lua tells", settle(at(3, 100)), "wait for kafka:a:1:group")
+			mark("kafka:a:1:group", offset(1<<53+1), origin.String(), `[{"key":"a:{id}"}]`)
+			m.want("a sweep has not ended", settle(at(3, 100)), "wait for kafka:a:1:group")
+			mark("kafka:a:1:group", offset(1<<53+1), strings.Replace(origin.String(), "/3/", "/2/", 1), "null")
+			m.want("it is of the primary before", settle(at(3, 100)), "wait for kafka:a:1:group")
+			mark("kafka:a:1:group", offset(1<<53+1), origin.String()+"0", "null")
+			m.want("or of another start", settle(at(3, 100)), "wait for kafka:a:1:group")
+			noted(change.Position{})
+			mark("kafka:a:1:group", offset(1<<53+1), origin.String()+" ungated until offset 3", "")
+			m.want("all are there", settle(at(3, 100)), "noted")
+			noted(at(3, 100))
+			m.want("it never goes back", settle(at(3, 99)), "noted")
+			noted(at(3, 100))
+			m.want("it goes on", settle(at(3, 1<<32)), "noted")
+			m.want("an earlier timeline is over", settle(at(2, 1<<40)), "noted")
+			noted(at(3, 1<<32))
+			m.want("a later one is new", settle(at(4, 50)), "noted")
+			noted(at(4, 50))
+			m.do("HSET", guard.WatermarkKey(0, "1:2:group"), "format", guard.Format+1)
+			if text := settle(at(4, 60)); !strings.Contains(text, "a newer one") {
+				m.t.Errorf("of a newer release: %s", text)
+			}
+			m.do("HSET", guard.WatermarkKey(0, "1:2:group"), "format", guard.Format, "owner", "somebody")
+			if text := settle(at(4, 60)); !strings.Contains(text, "watermark of a replication slot") {
+				m.t.Errorf("of a slot: %s", text)
+			}
+			noted(at(4, 50))
+		},
+	})
+}
+
+// How far a slot is says the primary, of itself and of its own database only.
+func TestConfirmationsAreOfThePrimaryAndItsDatabase(t *testing.T) {
+	f, other := newFixture(t, 15), newFixture(t, 15)
+	asks := func(f *fixture, slot string) *database.Confirmations {
+		config, err := pgx.ParseConfig(f.url)
+		check(t, err)
+		c := database.NewConfirmations(config, slot)
+		t.Cleanup(c.Close)
+		return c
+	}
+	mine := asks(f, f.slot)
+	if _, err := mine.Ask(t.Context()); !change.IsRefusal(err) {
+		t.Errorf("without the slot: %v", err)
+	}
+	f.exec("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", f.slot)
+	found, err := mine.Ask(t.Context())
+	check(t, err)
+	if want := f.scalar(`SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/1/' || (confirmed_flush_lsn - '0/0')::text
+		FROM pg_control_system(), pg_replication_slots WHERE slot_name = $1`, f.slot); fmt.Sprintf("%d/%d/%d/%d", found.Origin.System, found.Origin.Database, found.At.Timeline, found.At.LSN) != want {
+		t.Errorf("found %+v, want %s", found, want)
+	}
+	if _, err := asks(other, f.slot).Ask(t.Context()); !change.IsRefusal(err) {
+		t.Errorf("of another database: %v", err)
+	}
+	f.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()")
+	_, _ = mine.Ask(t.Context())
+	if _, err := mine.Ask(t.Context()); err != nil {
+		t.Errorf("behind a connection that broke: %v", err)
+	}
 }
