@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/connect"
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/guard"
 )
@@ -36,7 +40,7 @@ type barrierWorld struct {
 
 var barrierOrigin = change.Origin{System: 7, Database: 8, Timeline: 1}
 
-// go on does a few things that may happen.
+// goOn does a few things that may happen.
 func (w *barrierWorld) goOn() {
 	for range w.random.IntN(6) {
 		p := w.random.IntN(2)
@@ -294,5 +298,33 @@ func TestABarrierThatStandsStillIsSaid(t *testing.T) {
 	b.tell(nil, now)
 	if text := log.String(); strings.Count(text, "does not move") != 2 || strings.Count(text, "moves again") != 2 || !strings.Contains(text, `mend="write it"`) {
 		t.Errorf("said:\n%s", text)
+	}
+}
+
+// What another connector has sent, or this one under another prefix, is no word about
+// our topics.
+func TestWhatIsSentIsOfTheConnectorOfOurSlot(t *testing.T) {
+	answers := map[string]string{
+		"/connectors/shop/config":  `{"slot.name":"shop_slot","topic.prefix":"cdc"}`,
+		"/connectors/shop/offsets": `{"offsets":[{"partition":{"server":"former"},"offset":{"lsn":9,"lsn_commit":9}},{"partition":{"server":"cdc"},"offset":{"lsn":8,"lsn_commit":7}}]}`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, answers[r.URL.Path]) }))
+	defer server.Close()
+	client, err := connect.NewClient(server.URL, connect.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	k := config.Connect{Connector: "shop", Slot: "shop_slot"}
+	if sent, err := sentBy(t.Context(), client, k); sent != 7 || err != nil {
+		t.Errorf("sent %d, %v, want 7", sent, err)
+	}
+	k.Slot = "unstale"
+	if _, err := sentBy(t.Context(), client, k); !change.IsRefusal(err) || !strings.Contains(err.Error(), `"shop_slot"`) {
+		t.Errorf("of another slot: %v", err)
+	}
+	k.Slot, answers["/connectors/shop/config"] = "shop_slot", `{"slot.name":"shop_slot","topic.prefix":"new"}`
+	if sent, err := sentBy(t.Context(), client, k); sent != 0 || err != nil {
+		t.Errorf("of a new prefix: %d, %v", sent, err)
 	}
 }
