@@ -26,14 +26,13 @@ import (
 // log, and one record.
 type barrierWorld struct {
 	random  *rand.Rand
-	commits []int   // the partition of each
-	handed  int     // to the producer: commits up to there
-	acked   [2]int  // by partition: records of it
-	last    uint64  // commit of the record that was acknowledged last
-	slot    uint64  // confirmed
-	noted   uint64  // by Connect
-	settled [2]int  // by partition
-	origins [2]bool // whether its owner has taken notice of this primary
+	commits []int  // the partition of each
+	handed  int    // to the producer: commits up to there
+	acked   [2]int // by partition: records of it
+	last    uint64 // commit of the record that was acknowledged last
+	slot    uint64 // confirmed
+	noted   uint64 // by Connect
+	settled [2]int // by partition
 	at      change.Position
 	wrong   string
 }
