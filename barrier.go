@@ -34,7 +34,8 @@ const (
 // Barrier waits until the cache reflects everything up to position, which
 // PositionQuery gave: from then on no read of the cache returns a value older
 // than that. It usually takes about a millisecond, and longer while the service
-// is behind or sweeps. It returns the error of ctx if that ends first.
+// is behind or sweeps; over Kafka as long as Kafka Connect takes to commit, which
+// docs/kafka.md says how to shorten. It returns the error of ctx if that ends first.
 func (c *Client) Barrier(ctx context.Context, position string) error {
 	stream, want, err := parsePosition(position)
 	if err != nil {

@@ -44,7 +44,8 @@ type Options struct {
 	Lease time.Duration
 
 	// Slot is the replication slot that the service reads, as in its
-	// configuration (source.postgres.slot). Barrier needs it. Default "unstale".
+	// configuration (source.postgres.slot); over Kafka its consumer group
+	// (source.kafka.group). Barrier needs it. Default "unstale".
 	Slot string
 
 	// OnError, if set, is told of Redis errors that Fetch has read around. It is

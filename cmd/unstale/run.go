@@ -163,12 +163,15 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	loop = apply.New(source, planner, primary{gate, loader, finder}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue, Finder: finder})
 	status.is(func() apply.Status { return heldStatus(loop.Status(), source) })
 
-	loading, endLoading := context.WithCancel(ctx)
-	loaded := make(chan error, 1)
-	go func() { loaded <- queue.Run(loading) }()
+	beside, endBeside := context.WithCancel(ctx)
+	var work errgroup.Group
+	work.Go(func() error { return queue.Run(beside) })
+	if topics, ok := source.(topicSource); ok && c.Source.Kafka.Connect.URL != "" {
+		work.Go(func() error { return keepBarrier(beside, c, databaseConfig, topics, client, logger) })
+	}
 	err = loop.Run(ctx)
-	endLoading()
-	return errors.Join(err, <-loaded)
+	endBeside()
+	return errors.Join(err, work.Wait())
 }
 
 // newSource is where changes come from.

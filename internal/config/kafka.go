@@ -191,7 +191,7 @@ var kafkaSettings = slices.Concat(
 	[]setting{
 		{
 			path:    "source.kafka.connect",
-			doc:     "Kafka Connect, for unstale connector and for what run and check say of the connector: an http:// or https:// URL, or a mapping. Left out: the connector is not looked at.",
+			doc:     "Kafka Connect, for unstale connector, for what run and check say of the connector, and for the barrier: an http:// or https:// URL, or a mapping. Left out: the connector is not looked at, and no barrier ends.",
 			example: "http://localhost:8083",
 			short:   "url",
 		},

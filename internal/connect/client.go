@@ -161,6 +161,14 @@ type Offset struct {
 	// LSN: every transaction that was committed below it has been sent. Zero
 	// until the connector has sent something.
 	LSN uint64
+	// Sent is where the last transaction ended of which it is certain that the
+	// brokers have acknowledged all of it, and of every one before. Zero while there
+	// is none, as in a snapshot.
+	//
+	// Connect commits the offset of a record only when that and all before it were
+	// acknowledged (SubmittedRecords of Kafka 3.0 and later, KAFKA-12226), and
+	// Debezium has the end of the transaction before in each (lsn_commit).
+	Sent uint64
 }
 
 // Offsets returns the positions that Connect has committed for a connector: up
@@ -170,13 +178,21 @@ func (c *Client) Offsets(ctx context.Context, connector string) ([]Offset, error
 	var answer struct {
 		Offsets []struct {
 			Partition struct{ Server string }
-			Offset    struct{ LSN uint64 }
+			Offset    struct {
+				LSN      uint64
+				Commit   uint64 `json:"lsn_commit"`
+				Snapshot any
+			}
 		}
 	}
 	err := c.do(ctx, http.MethodGet, nil, &answer, "/connectors/", connector, "/offsets")
 	var offsets []Offset
 	for _, o := range answer.Offsets {
-		offsets = append(offsets, Offset{Prefix: o.Partition.Server, LSN: o.Offset.LSN})
+		offset := Offset{Prefix: o.Partition.Server, LSN: o.Offset.LSN}
+		if o.Offset.Snapshot == nil { // else rows from before are still to come
+			offset.Sent = o.Offset.Commit
+		}
+		offsets = append(offsets, offset)
 	}
 	return offsets, err
 }

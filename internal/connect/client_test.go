@@ -78,11 +78,12 @@ func TestRequests(t *testing.T) {
 		"GET /connect/connectors/shop%20cdc/config":           {{200, `{"tasks.max":"1"}`}},
 		"PUT /connect/connectors/shop%20cdc/config":           {{201, `{"name":"shop cdc","config":{}}`}},
 		"GET /connect/connectors/shop%20cdc/status":           {{200, runningStatus}},
-		"GET /connect/connectors/shop%20cdc/offsets":          {{200, `{"offsets":[{"partition":{"server":"cdc"},"offset":{"lsn_proc":22186216,"messageType":"COMMIT","lsn_commit":22186216,"lsn":18446744073709551615,"txId":728,"ts_usec":1795699103863537}}]}`}},
-		"PUT /connect/connectors/shop%20cdc/pause":            {{202, ""}},
-		"PUT /connect/connectors/shop%20cdc/resume":           {{202, ""}},
-		"GET /connect/connectors/shop%20cdc/topics":           {{200, `{"shop cdc":{"topics":["cdc.public.products","__debezium-heartbeat.cdc"]}}`}},
-		"DELETE /connect/connectors/shop%20cdc":               {{204, ""}},
+		"GET /connect/connectors/shop%20cdc/offsets": {{200, `{"offsets":[{"partition":{"server":"cdc"},"offset":{"lsn_proc":22186216,"messageType":"COMMIT","lsn_commit":22186216,"lsn":18446744073709551615,"txId":728,"ts_usec":1795699103863537}},
+			{"partition":{"server":"former"},"offset":{"snapshot":"INITIAL","last_snapshot_record":false,"lsn_commit":22186300,"lsn":22186300}}]}`}},
+		"PUT /connect/connectors/shop%20cdc/pause":  {{202, ""}},
+		"PUT /connect/connectors/shop%20cdc/resume": {{202, ""}},
+		"GET /connect/connectors/shop%20cdc/topics": {{200, `{"shop cdc":{"topics":["cdc.public.products","__debezium-heartbeat.cdc"]}}`}},
+		"DELETE /connect/connectors/shop%20cdc":     {{204, ""}},
 
 		"POST /connect/connectors/shop%20cdc/restart?includeTasks=true&onlyFailed=true":  {{202, runningStatus}},
 		"POST /connect/connectors/shop%20cdc/restart?includeTasks=true&onlyFailed=false": {{202, runningStatus}},
@@ -104,7 +105,7 @@ func TestRequests(t *testing.T) {
 	status, err := c.Status(ctx, name)
 	check(status.Running() && !status.Failed(), true, err)
 	offsets, err := c.Offsets(ctx, name)
-	check(offsets, []connect.Offset{{Prefix: "cdc", LSN: 1<<64 - 1}}, err)
+	check(offsets, []connect.Offset{{Prefix: "cdc", LSN: 1<<64 - 1, Sent: 22186216}, {Prefix: "former", LSN: 22186300}}, err)
 	topics, err := c.Topics(ctx, name)
 	check(topics, []string{"cdc.public.products", "__debezium-heartbeat.cdc"}, err)
 	for _, do := range []func(context.Context, string) error{c.Pause, c.Resume, c.Delete, c.Restart, c.RestartFailed} {

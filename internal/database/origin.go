@@ -53,11 +53,19 @@ func readIdentity(ctx context.Context, conn *pgconn.PgConn) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("identify the server: %w", err)
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 {
+	if len(results) != 1 {
+		return identity{}, errors.New("identify the server: not one answer")
+	}
+	return parseIdentity(results[0])
+}
+
+// parseIdentity reads the answer to originStatement.
+func parseIdentity(result *pgconn.Result) (identity, error) {
+	if len(result.Rows) != 1 {
 		return identity{}, errors.New("identify the server: the answer is not one row")
 	}
 	var row [8]string
-	for i, value := range results[0].Rows[0] {
+	for i, value := range result.Rows[0] {
 		row[i] = string(value)
 	}
 	if row[2] == "" {

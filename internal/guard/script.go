@@ -41,6 +41,9 @@ var invalidateSource string
 //go:embed lua/forget.lua
 var forgetSource string
 
+//go:embed lua/settle.lua
+var settleSource string
+
 // The scripts of the protocol. Each file in lua/ states its keys, arguments and
 // replies.
 var (
@@ -55,6 +58,7 @@ var (
 	Release     = newScript("release", releaseSource)
 	Invalidate  = newScript("invalidate", invalidateSource)
 	Forget      = newScript("forget", forgetSource)
+	Settle      = newScript("settle", settleSource)
 )
 
 // Commands are those that the scripts run, with arguments as they may have. Redis

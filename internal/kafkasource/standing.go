@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/unstale/unstale/internal/change"
 )
@@ -68,6 +70,107 @@ func Standings(ctx context.Context, options Options) (found []Standing, consumed
 	}
 	return found, len(groups[options.Group].Members) > 0, nil
 }
+
+// Ends says where every partition ends of the topics that are read, by the names of
+// their streams: also those that other instances have. What the brokers had
+// acknowledged before it was asked stands below, as far as the producer asks for
+// acks=all, as Connect does. It may be called from anywhere, between the first Attach
+// and Close.
+func (s *Source) Ends(ctx context.Context) (map[string]change.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
+	s.mu.Lock()
+	m, topics := s.member, slices.Clone(s.topics)
+	s.mu.Unlock()
+	if m == nil {
+		return nil, errDetached
+	}
+	found, err := partitionsNow(ctx, m.client, topics, s.options.Pattern)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, errNoTopic
+	}
+	// Not up to where they are committed: another producer's open transaction may
+	// stand before what ours has committed.
+	offsets, err := m.admin.ListEndOffsets(ctx, slices.Collect(maps.Keys(found))...)
+	if err != nil {
+		return nil, fmt.Errorf("ask where the topics end: %w", err)
+	}
+	// An end is told by the name of the topic. Of one that was made anew in between it
+	// would be taken for that of the topic before.
+	again, err := partitionsNow(ctx, m.client, topics, s.options.Pattern)
+	if err != nil {
+		return nil, err
+	}
+	ends := map[string]change.Position{}
+	for name, topic := range found {
+		if again[name].id != topic.id {
+			return nil, errMadeAnew
+		}
+		for _, number := range topic.partitions {
+			end, known := offsets.Lookup(name, number)
+			if !known {
+				end.Err = kerr.UnknownTopicOrPartition
+			}
+			if end.Err != nil {
+				return nil, fmt.Errorf("ask where partition %d of %s ends: %w", number, name, end.Err)
+			}
+			ends[streamName(topic.id, number, s.options.Group)] = offset(end.Offset)
+		}
+	}
+	return ends, nil
+}
+
+// topicNow is a topic as a broker knows it now.
+type topicNow struct {
+	id         [16]byte
+	partitions []int32
+}
+
+// partitionsNow asks a broker for those of the topics that are there. What kadm says
+// of topics may be some seconds old: a partition that was added would be left out.
+func partitionsNow(ctx context.Context, client *kgo.Client, topics []string, pattern bool) (map[string]topicNow, error) {
+	request := kmsg.NewPtrMetadataRequest() // of all topics
+	matches := func(topic string) bool { return slices.Contains(topics, topic) }
+	if pattern {
+		named, err := regexp.Compile(strings.Join(topics, "|"))
+		if err != nil {
+			return nil, err
+		}
+		matches = named.MatchString
+	} else {
+		for _, topic := range topics {
+			wanted := kmsg.NewMetadataRequestTopic()
+			wanted.Topic = &topic
+			request.Topics = append(request.Topics, wanted)
+		}
+	}
+	reply, err := request.RequestWith(ctx, client)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the topics: %w", err)
+	}
+	found := map[string]topicNow{}
+	for _, topic := range reply.Topics {
+		switch err := kerr.ErrorForCode(topic.ErrorCode); {
+		case topic.Topic == nil || !matches(*topic.Topic):
+		case errors.Is(err, kerr.UnknownTopicOrPartition): // nothing has come for it yet
+		case err != nil:
+			return nil, fmt.Errorf("ask for topic %s: %w", *topic.Topic, err)
+		default:
+			now := topicNow{id: topic.TopicID}
+			for _, partition := range topic.Partitions {
+				now.partitions = append(now.partitions, partition.Partition)
+			}
+			found[*topic.Topic] = now
+		}
+	}
+	return found, nil
+}
+
+// errNoTopic is what Ends returns while none of the topics is there.
+var errNoTopic = errors.New("none of the topics is there")
 
 // matching returns the topics that a pattern means, and how many there are of any
 // name.
@@ -163,11 +266,15 @@ func look(ctx context.Context, admin *kadm.Client, group string, places []place)
 	return standings, nil
 }
 
+func streamName(topicID [16]byte, number int32, group string) string {
+	return fmt.Sprintf("kafka:%s:%d:%s", hex.EncodeToString(topicID[:]), number, group)
+}
+
 // stream says what the brokers know of a partition.
 func (s *standing) stream(group string) change.Stream {
 	st := change.Stream{
 		// The topic's id, not its name: one that was made anew is another stream.
-		Name:      fmt.Sprintf("kafka:%s:%d:%s", hex.EncodeToString(s.topicID[:]), s.number, group),
+		Name:      streamName(s.topicID, s.number, group),
 		Title:     fmt.Sprintf("%s/%d", s.topic, s.number),
 		Confirmed: offset(s.start),
 		End:       offset(s.end),

@@ -59,3 +59,74 @@ func TestStandingsAreThoseOfEveryPartition(t *testing.T) {
 		t.Errorf("without a broker: %v", err)
 	}
 }
+
+// Where the topics end is told of every partition, also of those that another
+// instance of the group has, and of those that nobody has yet: a barrier that leaves
+// one out proves nothing. Under the name of a topic that was made anew stand other
+// streams.
+func TestEndsAreOfEveryPartitionOfTheGroup(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3)
+	absent := func(o *kafkasource.Options) { o.Topics = append(o.Topics, "cdc.public.absent") }
+	c, other := r.consumer(absent), r.consumer(absent)
+	if _, err := c.Ends(r.within(time.Second)); err == nil {
+		t.Error("it told of topics before it was attached")
+	}
+	c.attach(3)
+	go func() { _, _ = other.Attach(r.within(20 * time.Second)) }()
+	r.eventually("the other has a partition", func() bool {
+		select {
+		case <-c.at.Reassigned:
+			return true
+		default:
+			return false
+		}
+	})
+	r.send(2, insert(placed(2, 3), 700), insert(placed(2, 3), 701))
+	ends := func(consumer *consumer) map[string]change.Position {
+		t.Helper()
+		ends, err := consumer.Ends(r.within(10 * time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ends
+	}
+	found := ends(c)
+	want := map[string]change.Position{}
+	for i, st := range c.at.Streams {
+		want[st.Name] = change.Position{Timeline: change.Offsets, LSN: []uint64{0, 0, 2}[i]}
+	}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Errorf("ends (-want +got):\n%s", diff)
+	}
+	if _, err := r.admin.CreatePartitions(r.within(5*time.Second), 1, topic); err != nil {
+		t.Fatal(err)
+	}
+	// It may not know at once where that one ends; it never leaves it out.
+	r.eventually("the end of a partition that was added is told", func() bool {
+		grown, err := c.Ends(r.within(5 * time.Second))
+		if err == nil && len(grown) != 4 {
+			t.Fatalf("a partition was added, and there are %v", grown)
+		}
+		return err == nil
+	})
+	pattern := r.consumer(func(o *kafkasource.Options) { o.Topics, o.Pattern, o.Group = []string{`^cdc\.`}, true, "pattern" })
+	pattern.attach(4)
+	if named := ends(pattern); len(named) != 4 {
+		t.Errorf("by a pattern: %v", named)
+	}
+	if _, err := r.admin.DeleteTopic(r.within(5*time.Second), topic); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Ends(r.within(5 * time.Second)); err == nil {
+		t.Error("without any topic it told where they end")
+	}
+	if _, err := r.admin.CreateTopic(r.within(5*time.Second), 3, 1, nil, topic); err != nil {
+		t.Fatal(err)
+	}
+	for name := range ends(c) {
+		if _, same := found[name]; same {
+			t.Errorf("%s is of the topic before", name)
+		}
+	}
+}

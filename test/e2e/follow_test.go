@@ -24,8 +24,9 @@ import (
 // before a wait.
 const sentinels = "CREATE TABLE IF NOT EXISTS sentinels (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)"
 
-// follow waits until what was committed before it began has been applied. There
-// is no barrier over topics; this is one, of what only a test may ask for.
+// follow waits until what was committed before it began has been applied. It owes
+// nothing to the barrier of the service, which it may judge: it goes by what only a
+// test may ask for.
 func (f *topicFixture) follow(ctx context.Context) error {
 	if f.losing.Load() {
 		return errLosing
