@@ -55,8 +55,10 @@ type dependencyProgram struct {
 	// tables whose updates show the old row; nil: it cannot be told.
 	matters []int
 	paths   []pathProgram
-	// columns finds the value of a column that the predicate reads.
-	columns map[string]int
+	// identified: an update that shows no old row has left all that the paths begin
+	// with as it was.
+	identified bool
+	where      test
 }
 
 // pathProgram is a Path compiled so.
@@ -71,7 +73,7 @@ type pathProgram struct {
 // The indexes are those of the relation until bind.
 func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependency, want func(int)) dependencyProgram {
 	e := &p.entries[number]
-	program := dependencyProgram{number: number, entry: e, Dependency: d, columns: map[string]int{}}
+	program := dependencyProgram{number: number, entry: e, Dependency: d, identified: true}
 	column := func(name string) int {
 		at := columnOf(r, name)
 		if at >= 0 {
@@ -82,12 +84,15 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 	for i := range d.Paths {
 		path := &d.Paths[i]
 		compiled := pathProgram{asks: path.Lookup}
-		compiled.keyProgram = keyProgram{number: number, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, nullsUnknown: d.Partitioned}
+		compiled.keyProgram = keyProgram{
+			number: number, entry: e, template: e.Key, columns: path.Columns(),
+			identified: r.Identity != change.IdentityFull, nullsUnknown: d.Partitioned,
+		}
 		if path.Lookup != nil {
 			compiled.lookup = slices.IndexFunc(p.lookups, func(l EntryLookup) bool { return l.Lookup == path.Lookup })
 		}
 		var places []int
-		for _, name := range path.Columns() {
+		for _, name := range compiled.columns {
 			at := column(name)
 			places = append(places, at)
 			compiled.identified = compiled.identified && at >= 0 && r.Columns[at].Identifies
@@ -97,11 +102,10 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 		} else {
 			compiled.values = places
 		}
+		program.identified = program.identified && compiled.identified
 		program.paths = append(program.paths, compiled)
 	}
-	for _, name := range d.Where.Columns(nil) {
-		program.columns[name] = column(name)
-	}
+	program.where = compileTest(r, d.Where, column)
 	if r.Identity == change.IdentityFull {
 		program.matters = []int{}
 		for _, name := range d.Columns {
@@ -114,6 +118,21 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 		}
 	}
 	return program
+}
+
+func compileTest(r *change.Relation, p *Predicate, column func(name string) int) test {
+	t := test{Predicate: p, at: -1}
+	if p == nil {
+		return t
+	}
+	if p.Column != "" {
+		t.at = column(p.Column)
+		t.identifies = t.at >= 0 && r.Columns[t.at].Identifies
+	}
+	for i := range p.Args {
+		t.args = append(t.args, compileTest(r, &p.Args[i], column))
+	}
+	return t
 }
 
 // bind makes the indexes those of change.Row.Values.
@@ -130,10 +149,15 @@ func (d *dependencyProgram) bind(wanted []int) {
 		rebind(d.paths[i].values)
 		rebind(d.paths[i].arguments)
 	}
-	for name, at := range d.columns {
-		if at >= 0 {
-			d.columns[name] = slices.Index(wanted, at)
-		}
+	d.where.bind(wanted)
+}
+
+func (p *test) bind(wanted []int) {
+	if p.at >= 0 {
+		p.at = slices.Index(wanted, p.at)
+	}
+	for i := range p.args {
+		p.args[i].bind(wanted)
 	}
 }
 
@@ -143,25 +167,39 @@ func (d *dependencyProgram) plan(c *change.Change, b *Batch) {
 	}
 	switch c.Op {
 	case change.Insert:
-		d.touch(c, &c.New, nil, b)
+		d.touch(c, version{row: &c.New}, b)
 	case change.Update:
-		if d.untouched(c) {
-			return
-		}
-		if c.Old.Kind != change.Absent {
-			d.touch(c, &c.Old, nil, b)
-		} else if i := slices.IndexFunc(d.paths, func(p pathProgram) bool { return !p.identified }); i >= 0 {
-			b.Sweep(d.number, Unknown, "an update that shows no old row: "+mend(c), "")
-		}
-		d.touch(c, &c.New, &c.Old, b)
+		d.update(c, b)
 	case change.Delete:
-		d.touch(c, &c.Old, nil, b)
+		d.touch(c, version{row: &c.Old, nullsUnknown: d.Partitioned}, b)
 	case change.Truncate:
 		b.Sweep(d.number, Truncated, "", "")
 	case change.Undecodable:
 		b.Sweep(d.number, Unknown, c.Reason, "")
 	default:
 		panic(fmt.Sprintf("plan: a change of kind %v on a relation", c.Op))
+	}
+}
+
+func (d *dependencyProgram) update(c *change.Change, b *Batch) {
+	if d.untouched(c) {
+		return
+	}
+	after := version{row: &c.New, other: &c.Old}
+	if c.Old.Kind != change.Absent {
+		d.touch(c, version{row: &c.Old, nullsUnknown: d.Partitioned}, b)
+		d.touch(c, after, b)
+		return
+	}
+	before := version{row: &c.New, before: true}
+	if !d.identified && d.where.passes(before) {
+		b.Sweep(d.number, Unknown, "an update that shows no old row: "+mend(c), "")
+		return
+	}
+	// Both versions lead to the same keys: what the new one does not pass, the old
+	// one may have.
+	if d.where.passes(before) || d.where.passes(after) {
+		d.lead(c, after, b)
 	}
 }
 
@@ -173,7 +211,8 @@ func (d *dependencyProgram) untouched(c *change.Change) bool {
 	for _, at := range d.matters {
 		before, after := valueAt(&c.Old, at), valueAt(&c.New, at)
 		switch {
-		case after.State == change.Unchanged, before.State == change.Null && after.State == change.Null:
+		case after.State == change.Unchanged:
+		case before.State == change.Null && after.State == change.Null && !d.Partitioned:
 		case before.State == change.Text && after.State == change.Text && string(before.Text) == string(after.Text):
 		default:
 			return false
@@ -182,11 +221,15 @@ func (d *dependencyProgram) untouched(c *change.Change) bool {
 	return true
 }
 
-// touch drops the keys that one version of a row leads to, or asks for them.
-func (d *dependencyProgram) touch(c *change.Change, row, other *change.Row, b *Batch) {
-	if !d.Where.Passes(row, d.columns) {
-		return
+// touch drops the keys that one version of a row leads to, or asks for them, if it
+// can be part of a result.
+func (d *dependencyProgram) touch(c *change.Change, v version, b *Batch) {
+	if d.where.passes(v) {
+		d.lead(c, v, b)
 	}
+}
+
+func (d *dependencyProgram) lead(c *change.Change, v version, b *Batch) {
 	if len(d.paths) == 0 {
 		if !b.sweeps(d.number) {
 			b.Sweep(d.number, Derived, d.Why, "")
@@ -196,8 +239,8 @@ func (d *dependencyProgram) touch(c *change.Change, row, other *change.Row, b *B
 	for i := range d.paths {
 		path := &d.paths[i]
 		if path.asks != nil {
-			path.ask(c, row, other, b)
-		} else if path.key(c, row, other, b) {
+			path.ask(c, v.row, v.other, b)
+		} else if path.key(c, v.row, v.other, b) {
 			b.end(item{entry: d.number, effect: Drop, loads: d.entry.Loads() && c.Scan == change.Streamed})
 		}
 	}
@@ -217,7 +260,7 @@ func (k *pathProgram) ask(c *change.Change, row, other *change.Row, b *Batch) {
 			arguments[i] = Text{string(value.Text), true}
 		default:
 			if !b.sweeps(k.number) {
-				b.Sweep(k.number, Unknown, fmt.Sprintf("%s that does not show the %s its keys are looked up by: %s", c.Op, k.asks.Arguments[i].Column, mend(c)), "")
+				b.Sweep(k.number, Unknown, fmt.Sprintf("%s that does not show the %s its keys are looked up by: %s", c.Op, k.columns[i], mend(c)), "")
 			}
 			return
 		}

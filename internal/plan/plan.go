@@ -113,6 +113,9 @@ type keyProgram struct {
 	number   int // of the entry
 	entry    *Entry
 	template *guard.Template
+	// columns are those of the table that the values of the placeholders come from, or
+	// the arguments of a lookup.
+	columns []string
 	// values are indexes into change.Row.Values, one for each placeholder; -1:
 	// the relation has no such column.
 	values []int
@@ -184,9 +187,9 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
-		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
+		program := keyProgram{number: i, entry: e, template: e.Key, columns: e.Key.Columns(), identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
 		var alphabets []guard.Alphabet
-		for _, name := range e.Key.Columns() {
+		for _, name := range program.columns {
 			at := columnOf(r, name)
 			program.values = append(program.values, at)
 			alphabets = append(alphabets, guard.AnyText)
@@ -465,7 +468,7 @@ func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok
 		case change.Null:
 			b.abandon() // no key has a NULL in it
 			if k.nullsUnknown && row == &c.Old && !b.sweeps(k.number) {
-				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.template.Columns()[i], mend(c)), k.letters)
+				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.columns[i], mend(c)), k.letters)
 			}
 			return false
 		case change.Text:
@@ -500,7 +503,7 @@ func (k *keyProgram) withoutOld(c *change.Change) string {
 
 // without says why placeholder i of a key is not known.
 func (k *keyProgram) without(c *change.Change, i int, state change.ValueState) string {
-	column := k.template.Columns()[i]
+	column := k.columns[i]
 	switch {
 	case k.values[i] < 0:
 		return fmt.Sprintf("the table has no column %s any more, or does not publish it", column)
