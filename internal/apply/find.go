@@ -35,10 +35,14 @@ const (
 // the change that asked. A row that led to a key then and no longer does has a change
 // of its own, behind this one, that drops the key; settled waits for it.
 func (s *session) find(ctx context.Context, outages *outages, group []*plan.Batch) ([]*plan.Batch, error) {
-	asked := map[int][]plan.Question{}
+	asked, before := map[int][]plan.Question{}, map[string]bool{}
+	var name []byte
 	for _, b := range group {
 		for _, q := range b.Questions {
-			asked[q.Lookup] = append(asked[q.Lookup], q)
+			if name = q.Append(name[:0]); !before[string(name)] {
+				before[string(name)] = true
+				asked[q.Lookup] = append(asked[q.Lookup], q)
+			}
 		}
 	}
 	if len(asked) == 0 {

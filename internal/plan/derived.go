@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -11,6 +12,20 @@ import (
 type Question struct {
 	Lookup    int // index into Planner.Lookups
 	Arguments []Text
+}
+
+// Append appends what tells q from every other question.
+func (q *Question) Append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(q.Lookup))
+	for _, argument := range q.Arguments {
+		if !argument.Valid {
+			dst = append(dst, 0)
+			continue
+		}
+		dst = binary.AppendUvarint(dst, uint64(len(argument.Text)+1))
+		dst = append(dst, argument.Text...)
+	}
+	return dst
 }
 
 // A Text is a value as PostgreSQL prints it, or NULL.

@@ -134,7 +134,7 @@ func TestAPredicateIsSQL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rapid.Check(t, func(t *rapid.T) {
+	check := func(t *rapid.T) {
 		where := genPredicate(t, 3)
 		undecidable := false
 		genRow := func(label string) map[string]*string {
@@ -226,7 +226,10 @@ func TestAPredicateIsSQL(t *testing.T) {
 		if !want && dropped && !hidden && !undecidable && !partitioned {
 			t.Fatalf("%s: no version of the row passes %s, and its key was dropped: %v -> %v", op, where, texts(before), texts(after))
 		}
-	})
+	}
+	for range 10 {
+		rapid.Check(t, check)
+	}
 }
 
 func text(value *string) string {
