@@ -100,7 +100,7 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	}
 	sound := *c
 	sound.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e config.Entry) bool {
-		return about(e.Path("table")) || about(e.Path("key")) || e.Table == "" || e.Key == ""
+		return about(e.Path("table")) || about(e.Path("query")) || about(e.Path("key")) || e.Table == "" && e.Query == "" || e.Key == ""
 	})
 	switch {
 	case about("database") || about("source"):
@@ -186,6 +186,13 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 		if p.Entry == "" { // the others are the configuration's
 			fs.addProblem(p)
 		}
+	}
+	ways, err := x.ways(ctx, conn)
+	if err != nil {
+		fs.add("database", err.Error(), "")
+	}
+	for _, p := range unindexed(x, ways) {
+		fs.addProblem(p)
 	}
 }
 

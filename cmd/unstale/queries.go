@@ -119,6 +119,48 @@ func lookups(planner *plan.Planner) []string {
 	return statements
 }
 
+// ways says how the database would run each lookup of the entries.
+func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Lookup]database.Way, error) {
+	ways := map[*plan.Lookup]database.Way{}
+	for _, lookup := range plan.New(x.entries).Lookups() {
+		if _, known := ways[lookup.Lookup]; known {
+			continue
+		}
+		var steps []database.Step
+		for _, t := range lookup.Through {
+			steps = append(steps, database.Step{Table: database.Name{Schema: t.Schema, Table: t.Table}, Columns: t.Columns})
+		}
+		way, err := database.ExplainLookup(ctx, conn, lookup.SQL, len(lookup.Arguments), steps)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s: %w", x.entries[lookup.Entry].Name, err)
+		}
+		ways[lookup.Lookup] = way
+	}
+	return ways, nil
+}
+
+// unindexed advises the indexes that lookups lack, each once.
+func unindexed(x *examination, ways map[*plan.Lookup]database.Way) []database.Problem {
+	var problems []database.Problem
+	for i := range x.entries {
+		for _, d := range x.entries[i].Dependencies {
+			for _, path := range d.Paths {
+				for _, missing := range ways[path.Lookup].Unindexed {
+					if slices.ContainsFunc(problems, func(p database.Problem) bool { return slices.Equal(p.Mend, missing.Mend) }) {
+						continue
+					}
+					problems = append(problems, database.Problem{
+						Severity: database.Advice, Subject: "entry " + x.entries[i].Name,
+						Text: fmt.Sprintf("a change of %s.%s looks its keys up in %s, which has no index for that: each statement reads the whole table", d.Schema, d.Table, missing.Table),
+						Mend: missing.Mend,
+					})
+				}
+			}
+		}
+	}
+	return problems
+}
+
 // alphabet says which characters a parameter's values can hold.
 func (d *derived) alphabet(parameter string) guard.Alphabet {
 	switch d.types[slices.Index(d.query.Parameters, parameter)].Base {
