@@ -187,7 +187,7 @@ type version struct {
 }
 
 // passes reports whether the row may satisfy the predicate.
-func (p *test) passes(v version) bool { return p.Predicate == nil || p.eval(&v)&isTrue != 0 }
+func (p *test) passes(v *version) bool { return p.Predicate == nil || p.eval(v)&isTrue != 0 }
 
 func (p *test) eval(of *version) truth {
 	switch p.Op {
@@ -198,7 +198,12 @@ func (p *test) eval(of *version) truth {
 			if p.Op == Or {
 				t = t.not()
 			}
-			all = all.and(t)
+			if t == isTrue {
+				continue
+			}
+			if all = all.and(t); all == isFalse {
+				break // whatever the others are
+			}
 		}
 		if p.Op == Or {
 			return all.not()

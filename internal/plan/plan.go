@@ -101,6 +101,9 @@ type relation struct {
 	*change.Relation // as the log described it; nil if no entry is over it
 	keys             []keyProgram
 	dependencies     []dependencyProgram
+	// moved is made anew for each update. nullsUnknown: see keyProgram.
+	moved        columnSet
+	nullsUnknown bool
 	// reshaped: the table was described otherwise before. Nobody sent a change
 	// for the rows that an ALTER TABLE rewrote, so its entries are swept with
 	// the first change that shows the new shape.
@@ -220,13 +223,15 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		}
 	}
 	for i := range compiled.dependencies {
-		compiled.dependencies[i].bind(wanted)
+		compiled.dependencies[i].bind(r, wanted)
+		compiled.nullsUnknown = compiled.nullsUnknown || compiled.dependencies[i].Partitioned
 	}
 	if len(compiled.keys)+len(compiled.dependencies) > 0 {
 		// A copy: the source sets Wanted when this returns.
 		described := *r
 		described.Wanted = wanted
 		compiled.Relation = &described
+		compiled.moved = make(columnSet, (len(wanted)+63)/64)
 		p.compileValues(&compiled)
 		name := tableName{r.Schema, r.Name}
 		if before := p.described[name]; before != nil {
@@ -352,8 +357,16 @@ func (p *Planner) plan(c *change.Change, b *Batch) {
 	for i := range compiled.keys {
 		compiled.keys[i].plan(c, b)
 	}
+	if len(compiled.dependencies) == 0 {
+		return
+	}
+	var changed columnSet
+	if c.Op == change.Update && c.Old.Kind == change.Whole {
+		changed = compiled.moved
+		moved(changed, c, compiled.nullsUnknown)
+	}
 	for i := range compiled.dependencies {
-		compiled.dependencies[i].plan(c, b)
+		compiled.dependencies[i].plan(c, changed, b)
 	}
 }
 
