@@ -200,7 +200,9 @@ func TestAQueryIsPlannedAnew(t *testing.T) {
 	f.cache("card:2")
 	i.eventually("swept", func() bool { return !f.cached("card:2") })
 	f.exec("CREATE VIEW cards AS SELECT i.id, i.name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
-	i.eventually("mended", func() bool { return i.saidInOrder("a query cannot be planned any more", "every query can be planned again", "ready") })
+	i.eventually("mended", func() bool {
+		return i.saidInOrder("a query cannot be planned any more", "every query can be planned again", "ready")
+	})
 	f.cache("card:1", "card:2")
 	f.exec("UPDATE makers SET name = 'p'")
 	f.barrier()
