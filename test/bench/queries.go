@@ -417,6 +417,35 @@ entries:
 		return err
 	}
 	var ours, alone, small []float64
+	var oursCost, aloneCost []drained
+	// spent runs do and notes what it took.
+	spent := func(costs *[]drained, service bool, do func() error) error {
+		before, err := b.cpuNow()
+		if err != nil {
+			return err
+		}
+		began, err := treeTime(s.pid())
+		if err == nil {
+			err = do()
+		}
+		if err != nil {
+			return err
+		}
+		after, err := b.cpuNow()
+		if err != nil {
+			return err
+		}
+		d := drained{cpu: after.since(before)}
+		if service {
+			ended, err := treeTime(s.pid())
+			if err != nil {
+				return err
+			}
+			d.cpu.reader = ended - began
+		}
+		*costs = append(*costs, d)
+		return nil
+	}
 	for i := range b.sizes.Runs {
 		b.say(fmt.Sprintf("fanning out, run %d of %d", i+1, b.sizes.Runs))
 		left, err := b.fill(ctx, "part:", keys)
@@ -428,10 +457,13 @@ entries:
 			return err
 		}
 		began := time.Now()
-		if err := b.exec(ctx, fmt.Sprintf("UPDATE makers SET name = 'name %d' WHERE id = 1", i)); err != nil {
-			return err
-		}
-		if err := s.until(ctx, 5*time.Millisecond, func(s *admin.Status) bool { return s.Changes > before }); err != nil {
+		err = spent(&oursCost, true, func() error {
+			if err := b.exec(ctx, fmt.Sprintf("UPDATE makers SET name = 'name %d' WHERE id = 1", i)); err != nil {
+				return err
+			}
+			return s.until(ctx, 5*time.Millisecond, func(s *admin.Status) bool { return s.Changes > before })
+		})
+		if err != nil {
 			return err
 		}
 		ours = append(ours, float64(keys)/time.Since(began).Seconds())
@@ -443,7 +475,7 @@ entries:
 			return err
 		}
 		began = time.Now()
-		if err := b.unlinkHundreds(ctx, "part:", keys); err != nil {
+		if err := spent(&aloneCost, false, func() error { return b.unlinkHundreds(ctx, "part:", keys) }); err != nil {
 			return err
 		}
 		alone = append(alone, float64(keys)/time.Since(began).Seconds())
@@ -489,6 +521,8 @@ entries:
 	}
 	what := fmt.Sprintf("fanout: %s keys of one change", thousands(int64(keys)))
 	b.report.add(what, "keys/s", ours, "UNLINK, pipelined, 100 keys a command", alone, ratioAtLeast(0.6))
+	b.cost("fanout: a key", keys, oursCost)
+	b.cost("fanout: UNLINK, pipelined, a key", keys, aloneCost)
 	b.report.add("fanout: a small change behind it, until its key is gone", "ms", small, "", nil, nil)
 	b.report.add("fanout: peak memory", "MB", []float64{peak}, "peak before it", []float64{idle}, below(100, "MB"))
 	return nil
