@@ -28,6 +28,8 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 	found := make([]derived, len(c.Entries))
 	queries := database.NewQueries(ctx, conn)
 	var problems config.Problems
+	var names []string
+	var all []database.Derived
 	for i := range c.Entries {
 		entry := &c.Entries[i]
 		if entry.Query == "" || templates[i] == nil {
@@ -38,6 +40,13 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 			problems = append(problems, c.ProblemAt(entry.Path("query"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
 		} else if err != nil {
 			return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
+		} else {
+			names, all = append(names, entry.Name), append(all, database.Derived{Query: found[i].query, Types: found[i].types, Dependencies: found[i].dependencies})
+		}
+	}
+	for i, err := range queries.Verify(all) {
+		if err != nil && !errors.Is(err, database.ErrUnverified) {
+			return nil, nil, fmt.Errorf("entry %s: %w", names[i], err)
 		}
 	}
 	return found, problems, nil
@@ -71,9 +80,6 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 				Mend:   "tie it to the parameters by an equality; or write allow_sweep: true, and each such change drops every key of the entry",
 			}
 		}
-	}
-	if err := queries.Verify(d.query, d.types, d.dependencies); err != nil && !errors.Is(err, database.ErrUnverified) {
-		return err
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ type cached struct{ name, key, query string }
 // derive plans entries over queries, as the service does at its start.
 func (b *bench) derive(ctx context.Context, all []cached) ([]plan.Entry, error) {
 	queries := database.NewQueries(ctx, b.conn)
-	entries := make([]plan.Entry, len(all))
+	entries, found := make([]plan.Entry, len(all)), make([]database.Derived, len(all))
 	for i, one := range all {
 		template, err := guard.ParseTemplate(one.key)
 		if err != nil {
@@ -43,12 +43,10 @@ func (b *bench) derive(ctx context.Context, all []cached) ([]plan.Entry, error) 
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", one.query, err)
 		}
-		if err := queries.Verify(q, types, dependencies); err != nil {
-			return nil, fmt.Errorf("%s: %w", one.query, err)
-		}
+		found[i] = database.Derived{Query: q, Types: types, Dependencies: dependencies}
 		entries[i] = plan.Entry{Name: one.name, Key: template, Lease: guard.Lease, Query: one.query, Dependencies: dependencies}
 	}
-	return entries, nil
+	return entries, errors.Join(queries.Verify(found)...)
 }
 
 // shop makes the tables of the queries: categories and the wares in them.
