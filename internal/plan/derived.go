@@ -263,33 +263,35 @@ func (d *dependencyProgram) update(c *change.Change, moved columnSet, b *Batch) 
 	if known && !d.matters.meets(moved) {
 		return
 	}
-	before := version{row: &c.Old, nullsUnknown: d.Partitioned}
 	after := version{row: &c.New, other: &c.Old}
 	switch {
 	case known:
 		passes := d.where.passes(&after)
 		passed := passes
 		if d.decides.meets(moved) {
-			passed = d.where.passes(&before)
+			passed = d.where.passes(&version{row: &c.Old, nullsUnknown: d.Partitioned})
 		}
-		if len(d.paths) == 0 && (passed || passes) {
+		if !passed && !passes {
+			return
+		}
+		if len(d.paths) == 0 {
 			d.sweep(b)
 		}
 		for i := range d.paths {
 			path := &d.paths[i]
 			// A path whose columns are as they were leads both to the same keys.
 			if passed && (!passes || path.begins.meets(moved)) {
-				d.follow(path, c, &before, b)
+				d.follow(path, c, &c.Old, nil, b)
 			}
 			if passes {
-				d.follow(path, c, &after, b)
+				d.follow(path, c, &c.New, &c.Old, b)
 			}
 		}
 	case c.Old.Kind != change.Absent:
-		d.touch(c, &before, b)
+		d.touch(c, &version{row: &c.Old, nullsUnknown: d.Partitioned}, b)
 		d.touch(c, &after, b)
 	default:
-		before = version{row: &c.New, before: true}
+		before := version{row: &c.New, before: true}
 		if !d.identified && d.where.passes(&before) {
 			b.Sweep(d.number, Unknown, "an update that shows no old row: "+mend(c), "")
 			return
@@ -315,7 +317,7 @@ func (d *dependencyProgram) lead(c *change.Change, v *version, b *Batch) {
 		d.sweep(b)
 	}
 	for i := range d.paths {
-		d.follow(&d.paths[i], c, v, b)
+		d.follow(&d.paths[i], c, v.row, v.other, b)
 	}
 }
 
@@ -325,10 +327,10 @@ func (d *dependencyProgram) sweep(b *Batch) {
 	}
 }
 
-func (d *dependencyProgram) follow(path *pathProgram, c *change.Change, v *version, b *Batch) {
+func (d *dependencyProgram) follow(path *pathProgram, c *change.Change, row, other *change.Row, b *Batch) {
 	if path.asks != nil {
-		path.ask(c, v.row, v.other, b)
-	} else if path.key(c, v.row, v.other, b) {
+		path.ask(c, row, other, b)
+	} else if path.key(c, row, other, b) {
 		b.end(item{entry: d.number, effect: Drop, loads: d.entry.Loads() && c.Scan == change.Streamed})
 	}
 }

@@ -93,14 +93,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 
 	b := &bench{
-		sizes:   sizes{Runs: 3, Rows: 1_000_000, Transactions: 200_000, LatencySecs: 10, MemoryRows: 5_000_000, Lookups: 20_000, FanOut: 1_000_000, Records: 1_000_000, ControlRecords: 5_000},
+		sizes:   sizes{Runs: 3, Rows: 1_000_000, Transactions: 200_000, LatencySecs: 10, MemoryRows: 5_000_000, Lookups: 100_000, FanOut: 1_000_000, Records: 1_000_000, ControlRecords: 5_000},
 		major:   *major,
 		say:     func(line string) { fmt.Fprintln(stderr, line) },
 		profile: profiler{dir: *profiles},
 		built:   map[string]string{},
 	}
 	if *quick {
-		b.sizes = sizes{Runs: 1, Rows: 200_000, Transactions: 30_000, LatencySecs: 3, MemoryRows: 1_000_000, Lookups: 5_000, FanOut: 1_000_000, Records: 300_000, ControlRecords: 2_000}
+		b.sizes = sizes{Runs: 1, Rows: 200_000, Transactions: 30_000, LatencySecs: 3, MemoryRows: 1_000_000, Lookups: 20_000, FanOut: 1_000_000, Records: 300_000, ControlRecords: 2_000}
 	}
 	if *runs > 0 {
 		b.sizes.Runs = *runs

@@ -62,6 +62,8 @@ func (b *bench) shop(ctx context.Context) error {
 		`INSERT INTO categories SELECT i, 'category ' || i FROM generate_series(0, 10000) i`,
 		`INSERT INTO wares SELECT i, 1 + i % 10000, 'ware ' || i, 1, 5, false FROM generate_series(1, 50000) i`,
 		`CREATE INDEX ON wares (category_id)`,
+		`CREATE TABLE shelves (id int PRIMARY KEY, category_id int NOT NULL UNIQUE)`, `ALTER TABLE shelves REPLICA IDENTITY FULL`,
+		`INSERT INTO shelves SELECT i, i FROM generate_series(1, 10000) i`,
 		`CREATE PROCEDURE rename_one_by_one(first int, last int) LANGUAGE plpgsql AS $$
 		BEGIN
 			FOR i IN first .. last LOOP
@@ -69,8 +71,8 @@ func (b *bench) shop(ctx context.Context) error {
 				COMMIT;
 			END LOOP;
 		END $$`,
-		`VACUUM ANALYZE categories`, `VACUUM ANALYZE wares`,
-		`ALTER PUBLICATION bench ADD TABLE categories, wares`)
+		`VACUUM ANALYZE categories`, `VACUUM ANALYZE wares`, `VACUUM ANALYZE shelves`,
+		`ALTER PUBLICATION bench ADD TABLE categories, wares, shelves`)
 }
 
 // benchPlan has the planner plan one change again and again.
@@ -308,11 +310,21 @@ func benchLookups(ctx context.Context, b *bench) error {
 	if err := b.shop(ctx); err != nil {
 		return err
 	}
+	for _, of := range []struct{ table, keys string }{{"shelves", "one key"}, {"wares", "five keys"}} {
+		if err := b.lookups(ctx, of.table, of.keys); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookups measures those through a table, which has so many rows of each category.
+func (b *bench) lookups(ctx context.Context, table, keys string) error {
 	var all []cached
 	for i := range lookupEntries {
 		all = append(all, cached{
 			name: fmt.Sprint("page", i), key: fmt.Sprintf("page%d:{id}", i),
-			query: "SELECT w.id, w.name, c.name AS category FROM wares w JOIN categories c ON c.id = w.category_id WHERE w.id = @id",
+			query: fmt.Sprintf("SELECT t.id, c.name FROM %s t JOIN categories c ON c.id = t.category_id WHERE t.id = @id", table),
 		})
 	}
 	entries, err := b.derive(ctx, all)
@@ -343,12 +355,17 @@ func benchLookups(ctx context.Context, b *bench) error {
 		return err
 	}
 	var ours, alone, perThousand, perStatement []float64
+	var costs []drained
 	for i, slot := range slots {
 		b.say(fmt.Sprintf("looking up, run %d of %d", i+1, b.sizes.Runs))
 		finder := &recorder{Finder: database.NewFinder(config, texts)}
 		watcher := newWatcher(changes)
 		runtime.GC()
-		err := b.profile.during(fmt.Sprintf("lookups-%d", i+1), func() error {
+		before, err := b.cpuNow()
+		if err != nil {
+			return err
+		}
+		err = b.profile.during(fmt.Sprintf("lookups-%s-%d", table, i+1), func() error {
 			began := time.Now()
 			r, err := b.runFinding(ctx, slot, watcher, finder, entries...)
 			if err != nil {
@@ -361,6 +378,11 @@ func benchLookups(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
+		after, err := b.cpuNow()
+		if err != nil {
+			return err
+		}
+		costs = append(costs, drained{cpu: after.since(before)})
 		if finder.questions == 0 {
 			return errors.New("nothing was looked up")
 		}
@@ -379,7 +401,8 @@ func benchLookups(ctx context.Context, b *bench) error {
 			return errors.New("nothing was found")
 		}
 	}
-	b.report.add("lookups: changes with ten lookups each", "changes/s", ours, "the same statements alone, from one connection", alone, ratioAtLeast(0.6))
+	b.cost("lookups: a change, "+keys+" each", changes, costs)
+	b.report.add("lookups: changes with ten lookups, "+keys+" each", "changes/s", ours, "the same statements alone, from one connection", alone, ratioAtLeast(0.6))
 	b.report.add("lookups: statements", "a thousand changes", perThousand, "", nil, nil)
 	b.report.add("lookups: questions", "a statement", perStatement, "", nil, nil)
 	return b.dropSlots(ctx, slots)
