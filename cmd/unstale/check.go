@@ -191,6 +191,13 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 			fs.addProblem(p)
 		}
 	}
+	ways, err := x.ways(ctx, conn)
+	if err != nil {
+		fs.add("database", err.Error(), "")
+	}
+	for _, p := range unindexed(x, ways) {
+		fs.addProblem(p)
+	}
 }
 
 // connectorReads are needs that judge the connector's way of reading the log as

@@ -88,9 +88,57 @@ drops the same keys, or more: for a value that the application makes itself.`,
 			}
 			return printEffects(cmd.OutOrStdout(), effects, *asJSON)
 		}
-		return printRules(cmd.OutOrStdout(), planner.Rules(), *withSQL, *asJSON)
+		ways, err := x.ways(ctx, conn)
+		if err != nil {
+			return err
+		}
+		var rules []shownRule
+		for _, r := range planner.Rules() {
+			rules = append(rules, shownRule{Rule: r, lookedUp: lookedUpBy(r.Lookup, ways)})
+		}
+		return printRules(cmd.OutOrStdout(), rules, *withSQL, *asJSON)
 	}
 	return cmd
+}
+
+// A shownRule is a rule, and what the database says of its lookup.
+type shownRule struct {
+	plan.Rule
+	lookedUp
+}
+
+// lookedUp is how the database would run a lookup.
+type lookedUp struct {
+	Keys      int64    `json:"keys,omitempty"`      // that it expects for one row
+	Indexes   []string `json:"indexes,omitempty"`   // that it uses
+	Unindexed []string `json:"unindexed,omitempty"` // statements that make those it lacks
+}
+
+func lookedUpBy(lookup *plan.Lookup, ways map[*plan.Lookup]database.Way) lookedUp {
+	way, known := ways[lookup]
+	if !known {
+		return lookedUp{}
+	}
+	l := lookedUp{Keys: way.Rows, Indexes: way.Indexes}
+	for _, missing := range way.Unindexed {
+		l.Unindexed = append(l.Unindexed, missing.Mend...)
+	}
+	return l
+}
+
+// print prints a line for what it is expected to find, and one for the way.
+func (l *lookedUp) print(w io.Writer) {
+	keys := "about 1 key a row"
+	if l.Keys > 1 {
+		keys = fmt.Sprintf("about %d keys a row", l.Keys)
+	}
+	if len(l.Indexes) > 0 {
+		keys += ", by " + strings.Join(l.Indexes, ", ")
+	}
+	fmt.Fprintf(w, "      %s\n", keys)
+	for _, statement := range l.Unindexed {
+		fmt.Fprintf(w, "      no index: %s\n", statement)
+	}
 }
 
 // anyOp is the Op of a rule that follows from a query.
@@ -98,7 +146,7 @@ const anyOp = "any"
 
 // printDerived prints, for each entry over a query or with depends_on, what follows from it: a line for
 // each place where it reads a table, and how a change there finds the keys.
-func printDerived(w io.Writer, rules []plan.Rule, withSQL bool) {
+func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 	entry, place := "", ""
 	for _, r := range rules {
 		if r.Op != anyOp {
@@ -128,12 +176,13 @@ func printDerived(w io.Writer, rules []plan.Rule, withSQL bool) {
 			fmt.Fprintf(w, "    drop by %s\n", cmp.Or(r.By, "any change: it is the only key"))
 		default:
 			fmt.Fprintf(w, "    look up by %s%s\n", r.By, through(r.Lookup))
+			r.print(w)
 			if withSQL {
 				fmt.Fprintf(w, "      %s\n", strings.ReplaceAll(r.Lookup.SQL, "\n", "\n      "))
 			}
 		}
 	}
-	if entry != "" && slices.ContainsFunc(rules, func(r plan.Rule) bool { return r.Op != anyOp }) {
+	if entry != "" && slices.ContainsFunc(rules, func(r shownRule) bool { return r.Op != anyOp }) {
 		fmt.Fprintln(w)
 	}
 }
@@ -152,7 +201,7 @@ func through(lookup *plan.Lookup) string {
 	return ", through " + strings.Join(tables, ", ")
 }
 
-func printRules(w io.Writer, rules []plan.Rule, withSQL, asJSON bool) error {
+func printRules(w io.Writer, rules []shownRule, withSQL, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, rules)
 	}

@@ -31,6 +31,8 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 	found := make([]derived, len(c.Entries))
 	queries := database.NewQueries(ctx, conn)
 	var problems config.Problems
+	var names []string
+	var all []database.Derived
 	for i := range c.Entries {
 		entry := &c.Entries[i]
 		if templates[i] == nil {
@@ -51,6 +53,13 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 			problems = append(problems, c.ProblemAt(entry.Path("query"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
 		} else if err != nil {
 			return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
+		} else {
+			names, all = append(names, entry.Name), append(all, database.Derived{Query: found[i].query, Types: found[i].types, Dependencies: found[i].dependencies})
+		}
+	}
+	for i, err := range queries.Verify(all) {
+		if err != nil && !errors.Is(err, database.ErrUnverified) {
+			return nil, nil, fmt.Errorf("entry %s: %w", names[i], err)
 		}
 	}
 	return found, problems, nil
@@ -84,9 +93,6 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 				Mend:   "tie it to the parameters by an equality; or write allow_sweep: true, and each such change drops every key of the entry",
 			}
 		}
-	}
-	if err := queries.Verify(d.query, d.types, d.dependencies); err != nil && !errors.Is(err, database.ErrUnverified) {
-		return err
 	}
 	return nil
 }
@@ -144,6 +150,48 @@ func lookups(planner *plan.Planner) []string {
 		statements = append(statements, lookup.SQL)
 	}
 	return statements
+}
+
+// ways says how the database would run each lookup of the entries.
+func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Lookup]database.Way, error) {
+	ways := map[*plan.Lookup]database.Way{}
+	for _, lookup := range plan.New(x.entries).Lookups() {
+		if _, known := ways[lookup.Lookup]; known {
+			continue
+		}
+		var steps []database.Step
+		for _, t := range lookup.Through {
+			steps = append(steps, database.Step{Table: database.Name{Schema: t.Schema, Table: t.Table}, Columns: t.Columns})
+		}
+		way, err := database.ExplainLookup(ctx, conn, lookup.SQL, len(lookup.Arguments), steps)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s: %w", x.entries[lookup.Entry].Name, err)
+		}
+		ways[lookup.Lookup] = way
+	}
+	return ways, nil
+}
+
+// unindexed advises the indexes that lookups lack, each once.
+func unindexed(x *examination, ways map[*plan.Lookup]database.Way) []database.Problem {
+	var problems []database.Problem
+	for i := range x.entries {
+		for _, d := range x.entries[i].Dependencies {
+			for _, path := range d.Paths {
+				for _, missing := range ways[path.Lookup].Unindexed {
+					if slices.ContainsFunc(problems, func(p database.Problem) bool { return slices.Equal(p.Mend, missing.Mend) }) {
+						continue
+					}
+					problems = append(problems, database.Problem{
+						Severity: database.Advice, Subject: "entry " + x.entries[i].Name,
+						Text: fmt.Sprintf("a change of %s.%s looks its keys up in %s, which has no index for that: each statement reads the whole table", d.Schema, d.Table, missing.Table),
+						Mend: missing.Mend,
+					})
+				}
+			}
+		}
+	}
+	return problems
 }
 
 // alphabet says which characters the values of a placeholder can hold.

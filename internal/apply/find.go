@@ -35,25 +35,30 @@ const (
 // the change that asked. A row that led to a key then and no longer does has a change
 // of its own, behind this one, that drops the key; settled waits for it.
 func (s *session) find(ctx context.Context, outages *outages, group []*plan.Batch) ([]*plan.Batch, error) {
-	asked := map[int][]plan.Question{}
+	asked, before := map[int][]plan.Question{}, map[string]bool{}
+	var name []byte
 	for _, b := range group {
 		for _, q := range b.Questions {
-			asked[q.Lookup] = append(asked[q.Lookup], q)
+			if name = q.Append(name[:0]); !before[string(name)] {
+				before[string(name)] = true
+				asked[q.Lookup] = append(asked[q.Lookup], q)
+			}
 		}
 	}
 	if len(asked) == 0 {
 		return group, nil
 	}
-	found := s.beside(group[0])
+	found := &finding{session: s, of: group[0]}
 	var seen uint64
 	for lookup := range s.planner.Lookups() {
 		questions := asked[lookup]
 		for len(questions) > 0 {
 			some := questions[:min(len(questions), questionsMax)]
 			questions = questions[len(some):]
-			insert, err := s.findSome(ctx, outages, lookup, some, &found)
+			insert, err := found.some(ctx, outages, lookup, some)
 			if errors.Is(err, change.ErrUnanswerable) {
-				found.Sweep(s.planner.Lookups()[lookup].Entry, plan.Unknown, fmt.Sprintf("its keys cannot be looked up: %v", err), "")
+				found.begin()
+				found.batch.Sweep(s.planner.Lookups()[lookup].Entry, plan.Unknown, fmt.Sprintf("its keys cannot be looked up: %v", err), "")
 				continue
 			}
 			if err != nil {
@@ -67,10 +72,68 @@ func (s *session) find(ctx context.Context, outages *outages, group []*plan.Batc
 			b.LookedUp = seen
 		}
 	}
-	return append([]*plan.Batch{found}, group...), nil
+	return append(found.rest(), group...), nil
 }
 
-func (s *session) findSome(ctx context.Context, outages *outages, lookup int, questions []plan.Question, found **plan.Batch) (insert uint64, err error) {
+// A finding is the way of the keys that are found into batches.
+type finding struct {
+	*session
+	of    *plan.Batch   // that asks, or one of those
+	full  []*plan.Batch // that are to be handed on
+	batch *plan.Batch   // that is filled; nil: none
+}
+
+// begin has a batch be filled. It does not move its stream.
+func (f *finding) begin() {
+	if f.batch != nil {
+		return
+	}
+	select {
+	case f.batch = <-f.besides:
+		f.batch.Reset()
+	default:
+		f.batch = plan.NewBatch()
+	}
+	f.batch.Stream, f.batch.Beside = f.of.Stream, true
+}
+
+// add adds a key, and hands on what there is as soon as the writer takes it: while it
+// is busy, as much as one round trip should have.
+func (f *finding) add(ctx context.Context, lookup int, values [][]byte, loads bool) error {
+	f.begin()
+	f.planner.Found(f.batch, lookup, values, loads)
+	if !f.batch.Full() {
+		return nil
+	}
+	f.full, f.batch = append(f.full, f.batch), nil
+	if len(f.full) < groupBatchesMax {
+		select {
+		case f.gated <- f.full:
+			f.full = nil
+		default:
+		}
+		return nil
+	}
+	select {
+	case f.gated <- f.full:
+		f.full = nil
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// rest is what was not handed on.
+func (f *finding) rest() []*plan.Batch {
+	if f.batch == nil {
+		return f.full
+	}
+	return append(f.full, f.batch)
+}
+
+// some asks one statement's questions.
+func (f *finding) some(ctx context.Context, outages *outages, lookup int, questions []plan.Question) (insert uint64, err error) {
+	s := f.session
 	arguments := make([][]*string, len(s.planner.Lookups()[lookup].Arguments))
 	for i := range arguments {
 		for _, q := range questions {
@@ -86,17 +149,7 @@ func (s *session) findSome(ctx context.Context, outages *outages, lookup int, qu
 	err = outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
 		insert, err = s.options.Finder.Find(ctx, lookup, arguments, func(values [][]byte) error {
 			keys++
-			s.planner.Found(*found, lookup, values, keys <= refreshMax)
-			if !(*found).Full() {
-				return nil
-			}
-			select {
-			case s.gated <- []*plan.Batch{*found}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			*found = s.beside(*found)
-			return nil
+			return f.add(ctx, lookup, values, keys <= refreshMax)
 		})
 		if errors.Is(err, change.ErrUnanswerable) {
 			unanswerable = err // and the server is not away
@@ -105,13 +158,6 @@ func (s *session) findSome(ctx context.Context, outages *outages, lookup int, qu
 		return err
 	})
 	return insert, errors.Join(err, unanswerable)
-}
-
-// beside is an empty batch of the stream of another one. It does not move the stream.
-func (s *session) beside(of *plan.Batch) *plan.Batch {
-	b := plan.NewBatch()
-	b.Stream, b.Beside = of.Stream, true
-	return b
 }
 
 // lookedUp is what holds settled back because of lookups that have seen more than

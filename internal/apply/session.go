@@ -70,6 +70,7 @@ type session struct {
 	planned chan *plan.Batch
 	gated   chan []*plan.Batch // groups that one snapshot has shown to be visible
 	free    chan *plan.Batch
+	besides chan *plan.Batch    // that lookups have filled, to be used again
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
 	// reassigned is change.Attachment.Reassigned.
@@ -129,6 +130,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		planned:    make(chan *plan.Batch, queueBatches),
 		gated:      make(chan []*plan.Batch, 1),
 		free:       make(chan *plan.Batch, batchesMax),
+		besides:    make(chan *plan.Batch, 3*groupBatchesMax),
 		queued:     semaphore.NewWeighted(queueBytesMax),
 		looks:      make(chan look),
 		swept:      make(chan struct{}),
@@ -776,8 +778,15 @@ func (s *session) handOn(ctx context.Context, batch *plan.Batch) *plan.Batch {
 // goes alone.
 func weight(b *plan.Batch) int64 { return min(int64(b.Bytes()), queueBytesMax) }
 
-// recycle takes back a batch that the reader has filled.
+// recycle takes back a batch that the reader has filled, or a lookup.
 func (s *session) recycle(b *plan.Batch) {
+	if b.Beside {
+		select {
+		case s.besides <- b:
+		default:
+		}
+		return
+	}
 	s.queued.Release(weight(b))
 	s.free <- b
 }

@@ -35,9 +35,7 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first []*plan.
 				return err
 			}
 			for _, b := range group {
-				if !b.Beside {
-					s.recycle(b)
-				}
+				s.recycle(b)
 			}
 		case streams := <-s.ended:
 			if err := s.writeNotes(ctx, outages, streams); err != nil {

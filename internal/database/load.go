@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,6 +110,13 @@ type loadStatements struct {
 	order []int
 }
 
+// byIndex are the settings of statements that are for an index on the key: a plan for
+// any array of keys, not for this very one, and no reading and sorting of the whole
+// table because the index looks scattered.
+var byIndex = map[string]string{
+	"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_sort": "off", "jit": "off",
+}
+
 // NewLoader returns a loader that will connect as config says. Its methods name
 // a load by its number.
 func NewLoader(config *pgx.ConnConfig, loads []Load, options LoaderOptions) *Loader {
@@ -124,13 +132,10 @@ func NewLoader(config *pgx.ConnConfig, loads []Load, options LoaderOptions) *Loa
 		// A table that somebody alters is waited for, not given up: this error
 		// speaks of the server's state, that of a statement's time does not.
 		"lock_timeout": "1s",
-		// Every statement here is for an index on the key: a plan for any array of
-		// keys, not for this very one, and no reading and sorting of the whole
-		// table because the index looks scattered.
-		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_sort": "off", "jit": "off",
 	} {
 		config.RuntimeParams[name] = value
 	}
+	maps.Copy(config.RuntimeParams, byIndex)
 	l := &Loader{config: config, loads: loads, free: make(chan *loadConn, options.Connections)}
 	for range options.Connections {
 		l.free <- nil

@@ -300,55 +300,92 @@ var ErrUnverified = errors.New("not verified against PostgreSQL's own reading of
 // reads: the columns, those of the views that it reads included.
 const dependsStatement = `
 WITH RECURSIVE reads AS (
-  SELECT d.refobjid AS relation, d.refobjsubid AS number
-  FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid
-  WHERE w.ev_class = $1::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> w.ev_class
+  SELECT v.place, d.refobjid AS relation, d.refobjsubid AS number
+  FROM unnest($1::text[]) WITH ORDINALITY AS v(name, place) JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.name::regclass
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid
+  WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> w.ev_class
   UNION
-  SELECT d.refobjid, d.refobjsubid
+  SELECT r.place, d.refobjid, d.refobjsubid
   FROM reads r JOIN pg_catalog.pg_rewrite w ON w.ev_class = r.relation
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid
   WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> w.ev_class)
-SELECT n.nspname, c.relname, coalesce(a.attname, '')
+SELECT r.place, n.nspname, c.relname, coalesce(a.attname, '')
 FROM reads r JOIN pg_catalog.pg_class c ON c.oid = r.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = r.number AND r.number > 0
-WHERE c.relkind <> 'v' ORDER BY 1, 2, 3`
+WHERE c.relkind <> 'v' ORDER BY 1, 2, 3, 4`
 
-// Verify holds the dependencies of a query against what PostgreSQL says that a view
-// of it depends on: a column that they lack is an error of ours. It makes a temporary
-// view in a transaction and rolls that back; where it may not, the error is
-// [ErrUnverified].
-func (q *Queries) Verify(of *query.Query, types []query.Type, dependencies []plan.Dependency) error {
+// Derived is what was derived from a query.
+type Derived struct {
+	Query        *query.Query
+	Types        []query.Type // of its parameters
+	Dependencies []plan.Dependency
+}
+
+// verifiedAtOnce is how many queries Verify has in one transaction.
+const verifiedAtOnce = 100
+
+// Verify holds the dependencies of queries against what PostgreSQL says that views
+// of them depend on: a column that they lack is an error of ours. It makes temporary
+// views in transactions that it rolls back; where it may not make that of a query, the
+// query's error is [ErrUnverified].
+func (q *Queries) Verify(all []Derived) []error {
+	var errs []error
+	for some := range slices.Chunk(all, verifiedAtOnce) {
+		found, err := q.verify(some)
+		for i := range some {
+			if errors.Is(err, ErrUnverified) && len(some) > 1 {
+				// One of them is refused: which, each by itself tells.
+				errs = append(errs, q.Verify(some[i:i+1])...)
+			} else {
+				errs = append(errs, errors.Join(found[i], err))
+			}
+		}
+	}
+	return errs
+}
+
+func (q *Queries) verify(all []Derived) (errs []error, err error) {
+	errs = make([]error, len(all))
 	tx, err := q.conn.Begin(q.ctx)
 	if err != nil {
-		return fmt.Errorf("begin to verify the query: %w", err)
+		return errs, fmt.Errorf("begin to verify queries: %w", err)
 	}
 	defer tx.Rollback(q.ctx)
-	// In a subquery, because the columns of a view must have names that differ.
-	_, err = tx.Exec(q.ctx, "CREATE TEMPORARY VIEW unstale_verified AS SELECT 1 AS one FROM (\n"+of.WithoutParameters(types)+"\n) AS of")
+	var views strings.Builder
+	names := make([]string, len(all))
+	for i, one := range all {
+		names[i] = fmt.Sprintf("pg_temp.unstale_verified_%d", i)
+		// In a subquery, because the columns of a view must have names that differ.
+		fmt.Fprintf(&views, "CREATE TEMPORARY VIEW unstale_verified_%d AS SELECT 1 AS one FROM (\n%s\n) AS of;\n", i, one.Query.WithoutParameters(one.Types))
+	}
+	_, err = tx.Exec(q.ctx, views.String())
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return fmt.Errorf("%w: %s", ErrUnverified, refused.Message)
+		return errs, fmt.Errorf("%w: %s", ErrUnverified, refused.Message)
 	}
 	if err != nil {
-		return fmt.Errorf("make a view of the query: %w", err)
+		return errs, fmt.Errorf("make views of queries: %w", err)
 	}
-	rows, err := tx.Query(q.ctx, dependsStatement, "pg_temp.unstale_verified")
+	rows, err := tx.Query(q.ctx, dependsStatement, names)
 	if err != nil {
-		return fmt.Errorf("read what the view depends on: %w", err)
+		return errs, fmt.Errorf("read what views depend on: %w", err)
 	}
+	var place int
 	var schema, table, column string
-	var lacking []string
-	if _, err := pgx.ForEachRow(rows, []any{&schema, &table, &column}, func() error {
-		if !slices.ContainsFunc(dependencies, func(d plan.Dependency) bool {
+	lacking := make([][]string, len(all))
+	if _, err := pgx.ForEachRow(rows, []any{&place, &schema, &table, &column}, func() error {
+		if !slices.ContainsFunc(all[place-1].Dependencies, func(d plan.Dependency) bool {
 			return d.Schema == schema && d.Table == table && (column == "" || slices.Contains(d.Columns, column))
 		}) {
-			lacking = append(lacking, strings.TrimSuffix(schema+"."+table+"."+column, "."))
+			lacking[place-1] = append(lacking[place-1], strings.TrimSuffix(schema+"."+table+"."+column, "."))
 		}
 		return nil
 	}); err != nil {
-		return fmt.Errorf("read what the view depends on: %w", err)
+		return errs, fmt.Errorf("read what views depend on: %w", err)
 	}
-	if len(lacking) > 0 {
-		return fmt.Errorf("internal: PostgreSQL reads %s for this query, and the plan does not know of it: please report the query", strings.Join(lacking, ", "))
+	for i := range all {
+		if len(lacking[i]) > 0 {
+			errs[i] = fmt.Errorf("internal: PostgreSQL reads %s for this query, and the plan does not know of it: please report the query", strings.Join(lacking[i], ", "))
+		}
 	}
-	return nil
+	return errs, nil
 }

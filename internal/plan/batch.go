@@ -61,6 +61,9 @@ type Batch struct {
 	// Questions are to be answered by lookups, once the batch is visible: see
 	// Planner.Found.
 	Questions []Question
+	// asked finds a question, and texts has the arguments of all.
+	asked map[asked]int
+	texts []Text
 
 	keys   []byte // the keys, one behind the other
 	values []byte // the values of the sets, and of those that later ones replaced
@@ -181,6 +184,9 @@ func (b *Batch) Reset() {
 		b.values = nil // one long row must not hold its memory for good
 	}
 	clear(b.index)
+	clear(b.asked)
+	clear(b.texts)
+	b.texts = b.texts[:0]
 }
 
 // Started reports whether the batch moves the stream at all.

@@ -164,39 +164,73 @@ func (p *Predicate) Columns(dst []string) []string {
 	return dst
 }
 
-// Passes reports whether a row may satisfy p. places has, for each column that p
-// reads, its index in the row; -1: there is no such column.
-func (p *Predicate) Passes(row *change.Row, places map[string]int) bool {
-	return p == nil || p.eval(row, places)&isTrue != 0
+// A test is a Predicate compiled for one description of its table.
+type test struct {
+	*Predicate
+	args []test
+	// at is the index of the column into change.Row.Values; -1: the relation has no
+	// such column.
+	at int
+	// identifies: the column is part of the replica identity.
+	identifies bool
 }
 
-func (p *Predicate) eval(row *change.Row, places map[string]int) truth {
+// A version is what is known of the row that a test is decided on.
+type version struct {
+	row *change.Row
+	// other, if not nil, has what row leaves out because it did not change.
+	other *change.Row
+	// before: row is the new one, and the old one is meant, of which nothing is shown:
+	// the columns of the identity are as they were, and no other is known.
+	before bool
+	// nullsUnknown: a NULL may stand for a value that a partition's identity did not
+	// give.
+	nullsUnknown bool
+}
+
+// passes reports whether the row may satisfy the predicate.
+func (p *test) passes(v *version) bool { return p.Predicate == nil || p.eval(v)&isTrue != 0 }
+
+func (p *test) eval(of *version) truth {
 	switch p.Op {
 	case And, Or:
 		all := isTrue
-		for i := range p.Args {
-			t := p.Args[i].eval(row, places)
+		for i := range p.args {
+			t := p.args[i].eval(of)
 			if p.Op == Or {
 				t = t.not()
 			}
-			all = all.and(t)
+			if t == isTrue {
+				continue
+			}
+			if all = all.and(t); all == isFalse {
+				break // whatever the others are
+			}
 		}
 		if p.Op == Or {
 			return all.not()
 		}
 		return all
 	case Not:
-		return p.Args[0].eval(row, places).not()
+		return p.args[0].eval(of).not()
 	case Undecidable:
 		return anything
 	}
-	v := valueAt(row, places[p.Column])
+	if of.before && !p.identifies {
+		return anything
+	}
+	v := valueAt(of.row, p.at)
+	if v.State == change.Unchanged && of.other != nil {
+		v = valueAt(of.other, p.at)
+	}
 	switch v.State {
 	case change.Null:
-		switch p.Op {
-		case IsNull:
+		switch {
+		case of.nullsUnknown:
+			return anything
+		case p.Op == IsNull:
 			return isTrue
-		case IsTrue, IsFalse:
+		case p.Op == IsTrue, p.Op == IsFalse:
 			return isFalse
 		}
 		return isNull
@@ -217,7 +251,12 @@ func (p *Predicate) eval(row *change.Row, places map[string]int) truth {
 	case IsFalse:
 		return known(string(v.Text) == "f")
 	case Among:
-		return known(slices.ContainsFunc(p.Values, func(text string) bool { return text == string(v.Text) }))
+		for _, text := range p.Values {
+			if text == string(v.Text) {
+				return isTrue
+			}
+		}
+		return isFalse
 	default:
 		n, ok := whole(v.Text)
 		if !ok {

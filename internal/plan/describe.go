@@ -110,12 +110,12 @@ func (e *Entry) rules() []Rule {
 
 // Outcome of one change, for people.
 type Outcome struct {
-	Effect string `json:"effect"` // as that of a Rule, or drop, then load if it was cached
+	Effect string `json:"effect"` // as that of a Rule, or drop, then load if it was cached, or look up, then drop
 	Key    string `json:"key"`    // the key, or the template of the keys
 	// What is set: a text, or the fields of a hash.
 	Value  string  `json:"value,omitempty"`
 	Fields []Field `json:"fields,omitempty"`
-	Reason string  `json:"reason,omitempty"` // why it is swept, or dropped and not set
+	Reason string  `json:"reason,omitempty"` // why it is swept, or dropped and not set; by what it is looked up
 }
 
 // Field of a hash.
@@ -133,16 +133,16 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 		effects = append(effects, p.outcome(b, i))
 	}
 	for _, q := range b.Questions {
-		found := p.lookups[q.Lookup]
+		of := p.lookups[q.Lookup]
 		var by []string
-		for i, argument := range found.Arguments {
-			text := "NULL"
-			if q.Arguments[i].Valid {
-				text = q.Arguments[i].Text
+		for i, argument := range q.Arguments {
+			if text := of.Arguments[i].Column + " = " + argument.Text; argument.Valid {
+				by = append(by, text)
+			} else {
+				by = append(by, text+"NULL")
 			}
-			by = append(by, argument.Column+" = "+text)
 		}
-		effects = append(effects, Outcome{Effect: lookup, Key: p.entries[found.Entry].Key.String(), Reason: strings.Join(by, ", ")})
+		effects = append(effects, Outcome{Effect: lookup, Key: p.entries[of.Entry].Key.String(), Reason: "by " + strings.Join(by, ", ")})
 	}
 	for _, s := range b.Sweeps {
 		reason := s.Reason

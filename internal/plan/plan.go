@@ -102,6 +102,9 @@ type relation struct {
 	*change.Relation // as the log described it; nil if no entry is over it
 	keys             []keyProgram
 	dependencies     []dependencyProgram
+	// moved is made anew for each update. nullsUnknown: see keyProgram.
+	moved        columnSet
+	nullsUnknown bool
 	// reshaped: the table was described otherwise before. Nobody sent a change
 	// for the rows that an ALTER TABLE rewrote, so its entries are swept with
 	// the first change that shows the new shape.
@@ -114,6 +117,9 @@ type keyProgram struct {
 	number   int // of the entry
 	entry    *Entry
 	template *guard.Template
+	// columns are those of the table that the values of the placeholders come from, or
+	// the arguments of a lookup.
+	columns []string
 	// values are indexes into change.Row.Values, one for each placeholder; -1:
 	// the relation has no such column.
 	values []int
@@ -185,9 +191,9 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
-		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
+		program := keyProgram{number: i, entry: e, template: e.Key, columns: e.Key.Columns(), identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
 		var alphabets []guard.Alphabet
-		for _, name := range e.Key.Columns() {
+		for _, name := range program.columns {
 			at := columnOf(r, name)
 			program.values = append(program.values, at)
 			alphabets = append(alphabets, guard.AnyText)
@@ -218,13 +224,15 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		}
 	}
 	for i := range compiled.dependencies {
-		compiled.dependencies[i].bind(wanted)
+		compiled.dependencies[i].bind(r, wanted)
+		compiled.nullsUnknown = compiled.nullsUnknown || compiled.dependencies[i].Partitioned
 	}
 	if len(compiled.keys)+len(compiled.dependencies) > 0 {
 		// A copy: the source sets Wanted when this returns.
 		described := *r
 		described.Wanted = wanted
 		compiled.Relation = &described
+		compiled.moved = make(columnSet, (len(wanted)+63)/64)
 		p.compileValues(&compiled)
 		name := tableName{r.Schema, r.Name}
 		if before := p.described[name]; before != nil {
@@ -350,8 +358,16 @@ func (p *Planner) plan(c *change.Change, b *Batch) {
 	for i := range compiled.keys {
 		compiled.keys[i].plan(c, b)
 	}
+	if len(compiled.dependencies) == 0 {
+		return
+	}
+	var changed columnSet
+	if c.Op == change.Update && c.Old.Kind == change.Whole {
+		changed = compiled.moved
+		moved(changed, c, compiled.nullsUnknown)
+	}
 	for i := range compiled.dependencies {
-		compiled.dependencies[i].plan(c, b)
+		compiled.dependencies[i].plan(c, changed, b)
 	}
 }
 
@@ -466,7 +482,7 @@ func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok
 		case change.Null:
 			b.abandon() // no key has a NULL in it
 			if k.nullsUnknown && row == &c.Old && !b.sweeps(k.number) {
-				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.template.Columns()[i], mend(c)), k.letters)
+				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.columns[i], mend(c)), k.letters)
 			}
 			return false
 		case change.Text:
@@ -501,7 +517,7 @@ func (k *keyProgram) withoutOld(c *change.Change) string {
 
 // without says why placeholder i of a key is not known.
 func (k *keyProgram) without(c *change.Change, i int, state change.ValueState) string {
-	column := k.template.Columns()[i]
+	column := k.columns[i]
 	switch {
 	case k.values[i] < 0:
 		return fmt.Sprintf("the table has no column %s any more, or does not publish it", column)

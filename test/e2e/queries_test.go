@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -141,19 +142,28 @@ func TestAQueryIsVerified(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := catalog.Verify(q, types, dependencies); err != nil {
+			if err := catalog.Verify([]database.Derived{{Query: q, Types: types, Dependencies: dependencies}})[0]; err != nil {
 				t.Error(err)
 			}
+			right := database.Derived{Query: q, Types: types, Dependencies: slices.Clone(dependencies)}
 			for i := range dependencies {
 				if dependencies[i].Table == "items" {
 					dependencies[i].Columns = []string{"order_id"}
 				}
 			}
-			if err := catalog.Verify(q, types, dependencies); err == nil || !strings.Contains(err.Error(), "public.items.product") {
+			// Of very many each has its own error.
+			many := slices.Repeat([]database.Derived{right}, 250)
+			many[120].Dependencies = dependencies
+			for i, err := range catalog.Verify(many) {
+				if (err != nil) != (i == 120) {
+					t.Errorf("query %d of many: %v", i, err)
+				}
+			}
+			if err := catalog.Verify([]database.Derived{{Query: q, Types: types, Dependencies: dependencies}})[0]; err == nil || !strings.Contains(err.Error(), "public.items.product") {
 				t.Errorf("a column that the plan lacks: %v", err)
 			}
 			execute(t, conn, `SET default_transaction_read_only = on`)
-			if err := catalog.Verify(q, types, dependencies); !errors.Is(err, database.ErrUnverified) {
+			if err := catalog.Verify([]database.Derived{{Query: q, Types: types, Dependencies: dependencies}})[0]; !errors.Is(err, database.ErrUnverified) {
 				t.Errorf("where nothing may be made: %v", err)
 			}
 			q, err = query.Parse("SELECT 'ü', total FROM orders\nWHERE id = @id AND missing = 1")

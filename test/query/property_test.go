@@ -14,6 +14,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/plan"
 	"github.com/unstale/unstale/internal/query"
@@ -303,7 +303,7 @@ func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, 
 	if err != nil {
 		return nil, err
 	}
-	if err := catalog.Verify(q, s.types, s.dependencies); err != nil {
+	if err := catalog.Verify([]database.Derived{{Query: q, Types: s.types, Dependencies: s.dependencies}})[0]; err != nil {
 		report.misses = append(report.misses, miss{len(g.sql), fmt.Sprintf("%v\n%s\n%s", err, g.sql, told(s.dependencies))})
 		return nil, nil
 	}
@@ -594,18 +594,71 @@ func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, as
 
 func same(a, b *string) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
 
-func passes(p *plan.Predicate, version map[string]*string) bool {
-	r := change.Row{Kind: change.Whole}
-	places := map[string]int{}
-	for name, value := range version {
-		places[name] = len(r.Values)
-		if value == nil {
-			r.Values = append(r.Values, change.Value{State: change.Null})
-		} else {
-			r.Values = append(r.Values, change.Value{State: change.Text, Text: []byte(*value)})
+// passes reports whether a row may satisfy p, by SQL's logic of three values.
+func passes(p *plan.Predicate, row map[string]*string) bool {
+	return p == nil || slices.Contains(outcomes(p, row), yes)
+}
+
+// What a predicate may be.
+const (
+	no = iota
+	null
+	yes
+)
+
+// outcomes are all that a predicate may be. AND is the least of its parts, OR the
+// greatest.
+func outcomes(p *plan.Predicate, row map[string]*string) []int {
+	is := func(b bool) []int {
+		if b {
+			return []int{yes}
 		}
+		return []int{no}
 	}
-	return p.Passes(&r, places)
+	switch p.Op {
+	case plan.Undecidable:
+		return []int{no, null, yes}
+	case plan.Not:
+		var not []int
+		for _, one := range outcomes(&p.Args[0], row) {
+			not = append(not, yes-one)
+		}
+		return not
+	case plan.And, plan.Or:
+		all := outcomes(&p.Args[0], row)
+		for i := range p.Args[1:] {
+			var next []int
+			for _, a := range all {
+				for _, b := range outcomes(&p.Args[i+1], row) {
+					if (p.Op == plan.And) == (a < b) {
+						next = append(next, a)
+					} else {
+						next = append(next, b)
+					}
+				}
+			}
+			all = next
+		}
+		return all
+	}
+	value := row[p.Column]
+	switch {
+	case p.Op == plan.IsNull:
+		return is(value == nil)
+	case p.Op == plan.IsTrue:
+		return is(value != nil && *value == "t")
+	case p.Op == plan.IsFalse:
+		return is(value != nil && *value == "f")
+	case value == nil:
+		return []int{null}
+	case p.Op == plan.Among:
+		return is(slices.Contains(p.Values, *value))
+	}
+	n, err := strconv.ParseInt(*value, 10, 64)
+	if err != nil {
+		return []int{no, null, yes}
+	}
+	return is(n < p.Number || p.Op == plan.LessOrEqual && n == p.Number)
 }
 
 // lookups are statements that run together.
