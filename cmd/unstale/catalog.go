@@ -86,6 +86,11 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		wanted = append(wanted, c.entries[i].Key.Columns()...)
 	}
 	keys, err := database.KeyColumns(ctx, c.conn, names, wanted)
+	// What views and functions do is read before all that is derived with them.
+	var definitions string
+	if err == nil && slices.ContainsFunc(c.entries, derivedFrom) {
+		definitions, err = database.Definitions(ctx, c.conn)
+	}
 	if err != nil {
 		c.close(ctx)
 		return apply.Look{}, err
@@ -107,12 +112,16 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 			tables, publishedBy = append(tables, fingerprints[name]), append(publishedBy, published[name].By)
 			settling = max(settling, c.settling[name])
 		}
+		if derivedFrom(*e) {
+			// A view or a function may show something else of the same columns.
+			tables = append(tables, definitions)
+		}
 		print := fingerprint(e, strings.Join(tables, " "), strings.Join(publishedBy, " "), settling)
 		print.Letters, print.Columns = keyOf(e, keys[database.Name{Schema: e.Schema, Table: e.Table}])
 		today[e.Name] = print
 	}
 	c.looks++
-	if err := c.replan(ctx, today); err != nil {
+	if err := c.replan(ctx, today, definitions); err != nil {
 		return apply.Look{}, err
 	}
 	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 || c.looks%diagnoseEach == 0 {
@@ -182,14 +191,9 @@ func partitioned(e plan.Entry) bool {
 // replan derives again what follows from queries and from depends_on, whenever a table, a view or a
 // function has changed. An entry whose query cannot be planned any more is swept again
 // and again, and the instance is not ready, until a person has mended it.
-func (c *catalog) replan(ctx context.Context, today guard.Fingerprints) error {
-	if c.derive == nil || !slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return len(e.Dependencies) > 0 }) {
+func (c *catalog) replan(ctx context.Context, today guard.Fingerprints, definitions string) error {
+	if c.derive == nil || definitions == "" {
 		return nil
-	}
-	definitions, err := database.Definitions(ctx, c.conn)
-	if err != nil {
-		c.close(ctx)
-		return err
 	}
 	if definitions != c.definitions || c.last == nil || !maps.Equal(c.last, today) || len(c.unplanned) > 0 {
 		found, problems, err := c.derive(ctx, c.conn)
@@ -214,6 +218,7 @@ func (c *catalog) replan(ctx context.Context, today guard.Fingerprints) error {
 func (c *catalog) compare(found []derived, problems config.Problems) error {
 	before := c.unplanned
 	c.unplanned = map[string]string{}
+	var changed []string
 	for i := range c.entries {
 		e := &c.entries[i]
 		if len(e.Dependencies) == 0 {
@@ -227,7 +232,16 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 			continue
 		}
 		if !sameDependencies(e.Dependencies, found[i].dependencies) {
-			return fmt.Errorf("%w: entry %s", change.ErrReplan, e.Name)
+			changed = append(changed, e.Name)
+		}
+	}
+	switch {
+	case len(changed) > 0 && len(c.unplanned) == 0:
+		return fmt.Errorf("%w: %s", change.ErrReplan, strings.Join(changed, ", "))
+	case len(changed) > 0:
+		// Who plans anew must plan all: that waits until a person has mended the others.
+		for _, name := range changed {
+			c.unplanned[name] = "its query is to be planned anew when those of the other entries can be"
 		}
 	}
 	if len(before) > 0 && len(c.unplanned) == 0 {
@@ -235,6 +249,9 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 	}
 	return nil
 }
+
+// derivedFrom reports whether the keys of an entry follow from a query, or from lookups.
+func derivedFrom(e plan.Entry) bool { return len(e.Dependencies) > 0 }
 
 // sameDependencies compares what follows from a query; which tables are partitioned is
 // not part of that.

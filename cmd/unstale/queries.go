@@ -58,7 +58,9 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 		}
 	}
 	for i, err := range queries.Verify(all) {
-		if err != nil && !errors.Is(err, database.ErrUnverified) {
+		if wrong, ok := errors.AsType[*query.Error](err); ok {
+			problems = append(problems, c.Problem("entries."+names[i]+".query", wrong.Text, wrong.Mend))
+		} else if err != nil && !errors.Is(err, database.ErrUnverified) {
 			return nil, nil, fmt.Errorf("entry %s: %w", names[i], err)
 		}
 	}

@@ -274,7 +274,15 @@ func (s *session) unset(incomplete plan.Incomplete) {
 		mend = "unstale check says it, if a setting of the connector does; a value that is NULL or its column's default is not known where the converter writes both alike"
 	}
 	s.logger.Info("a change that does not show the whole value: its key is dropped, now and whenever this happens again",
-		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", incomplete.Reason, "mend", mend)
+		"entry", entry.Name, "table", overTable(&entry), "reason", incomplete.Reason, "mend", mend)
+}
+
+// overTable names what an entry is over.
+func overTable(e *plan.Entry) string {
+	if e.Table == "" {
+		return "several"
+	}
+	return e.Schema + "." + e.Table
 }
 
 // unapplied says once an entry and reason that a change could not be applied.
@@ -285,7 +293,7 @@ func (s *session) unapplied(entry plan.Entry, reason string) {
 	}
 	s.saidUnapplied[what] = true
 	s.logger.Warn("a change whose keys are unknown: the entry is swept, now and whenever this happens again",
-		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", reason)
+		"entry", entry.Name, "table", overTable(&entry), "reason", reason)
 }
 
 func (s *session) observe(batches []*plan.Batch) {

@@ -77,6 +77,10 @@ func (f *Finder) Find(ctx context.Context, number int, arguments [][]*string, ea
 // own state, so that the same statement may be answered another time.
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 func ofServer(code string) bool {
+	switch code {
+	case "53400", "25P04": // a limit of files or of time that was set: it would be met again
+		return false
+	}
 	return len(code) < 2 || slices.Contains([]string{"08", "25", "28", "3D", "40", "53", "55", "57", "58"}, code[:2])
 }
 

@@ -384,7 +384,7 @@ func (q *Queries) verify(all []Derived) (errs []error, err error) {
 	}
 	for i := range all {
 		if len(lacking[i]) > 0 {
-			errs[i] = fmt.Errorf("internal: PostgreSQL reads %s for this query, and the plan does not know of it: please report the query", strings.Join(lacking[i], ", "))
+			errs[i] = &query.Error{Text: fmt.Sprintf("internal: PostgreSQL reads %s for this query, and the plan does not know of it", strings.Join(lacking[i], ", ")), Mend: "please report the query; until then write the entry with depends_on"}
 		}
 	}
 	return errs, nil

@@ -64,6 +64,8 @@ type Batch struct {
 	// asked finds a question, and texts has the arguments of all.
 	asked map[asked]int
 	texts []Text
+	// textBytes is what those have.
+	textBytes int
 
 	keys   []byte // the keys, one behind the other
 	values []byte // the values of the sets, and of those that later ones replaced
@@ -186,7 +188,7 @@ func (b *Batch) Reset() {
 	clear(b.index)
 	clear(b.asked)
 	clear(b.texts)
-	b.texts = b.texts[:0]
+	b.texts, b.textBytes = b.texts[:0], 0
 }
 
 // Started reports whether the batch moves the stream at all.
@@ -201,8 +203,8 @@ func (b *Batch) Full() bool {
 	return len(b.items)+len(b.Questions) >= times*BatchKeysMax || b.Bytes() >= times*BatchBytesMax || b.Changes >= times*BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
 }
 
-// Bytes is what the batch holds of keys and values.
-func (b *Batch) Bytes() int { return len(b.keys) + len(b.values) }
+// Bytes is what the batch holds of keys, values and questions.
+func (b *Batch) Bytes() int { return len(b.keys) + len(b.values) + b.textBytes }
 
 // Len returns the number of distinct keys.
 func (b *Batch) Len() int { return len(b.items) }

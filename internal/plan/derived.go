@@ -368,6 +368,7 @@ func (k *pathProgram) ask(c *change.Change, row, other *change.Row, b *Batch) {
 	for _, at := range k.arguments {
 		value := argument(row, other, at)
 		b.texts = append(b.texts, Text{string(value.Text), value.State == change.Text})
+		b.textBytes += len(value.Text)
 	}
 	b.Questions = append(b.Questions, Question{Lookup: k.lookup, Arguments: b.texts[start:len(b.texts):len(b.texts)]})
 }
