@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
@@ -37,12 +38,13 @@ type fanOut struct {
 	over   bool
 }
 
-// fanOut makes one of a statement, unless there are enough: it hands on what was found,
-// also by the statements before it, since it is this entry alone that would be swept.
+// fanOut makes one of a statement that has found many keys, unless there are enough: it
+// hands on what was found, also by the statements before it, since it is this entry
+// alone that would be swept.
 func (s *session) fanOut(ctx context.Context, q *statement, f *finding) error {
-	select {
-	case s.fanOuts <- struct{}{}:
-	default:
+	f.mine <- struct{}{}
+	defer func() { <-f.mine }()
+	if f.fan != nil || !s.acquireFanOut() {
 		return nil
 	}
 	if len(f.rest()) > 0 {
@@ -51,10 +53,54 @@ func (s *session) fanOut(ctx context.Context, q *statement, f *finding) error {
 			return err
 		}
 	}
-	entry := s.planner.Lookups()[q.lookup].Entry
-	f.fan = &fanOut{entry: entry, sweep: guard.Sweep{Key: s.planner.Entries()[entry].Key.String()}, before: map[int]change.Position{}}
+	f.fan = s.newFanOut(q)
 	f.large <- f.fan
 	return nil
+}
+
+func (s *session) newFanOut(q *statement) *fanOut {
+	entry := s.planner.Lookups()[q.lookup].Entry
+	return &fanOut{entry: entry, sweep: guard.Sweep{Key: s.planner.Entries()[entry].Key.String()}, before: map[int]change.Position{}}
+}
+
+func (s *session) acquireFanOut() bool {
+	select {
+	case s.fanOuts <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// await waits until a statement has ended or is a fan-out, which it becomes by itself, or
+// because it takes long: of very many rows the first may come late, and without an index
+// each. left is what was found until then.
+func (s *session) await(q *statement, f *finding, ended <-chan struct{}) (fan *fanOut, left []*plan.Batch) {
+	late := time.NewTimer(fanOutAfter)
+	defer late.Stop()
+	for {
+		select {
+		case fan = <-f.large:
+			return fan, nil
+		case <-ended:
+			select {
+			case fan = <-f.large:
+			default:
+			}
+			return fan, nil
+		case <-late.C:
+		}
+		f.mine <- struct{}{}
+		if f.fan == nil && !f.over && !f.failed && s.acquireFanOut() {
+			f.fan = s.newFanOut(q)
+			fan, left = f.fan, f.rest()
+			f.full, f.batch = nil, nil
+		}
+		<-f.mine
+		if fan != nil {
+			return fan, left
+		}
+	}
 }
 
 // beginFanOuts notes what a group has begun, before it moves its streams.

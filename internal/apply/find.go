@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/plan"
@@ -23,7 +24,9 @@ const (
 	// fanOutKeys is how many keys a statement finds before it goes on by itself: as many
 	// as one round trip to Redis has.
 	fanOutKeys = groupBatchesMax * plan.BatchKeysMax
-	// fanOutsMax is how many do so at once.
+	// fanOutAfter is how long it may take, if the database answers.
+	fanOutAfter = 50 * time.Millisecond
+	// fanOutsMax is how many go by themselves at once.
 	fanOutsMax = 2
 	// questionsMax is how many one statement answers.
 	questionsMax = 1000
@@ -55,7 +58,8 @@ func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Ba
 	if len(asked) == 0 {
 		return g, nil
 	}
-	found := &finding{session: s, stream: batches[0].Stream}
+	found := s.finding(batches[0].Stream)
+	var early []*plan.Batch // what was found before a fan-out went by itself
 	var seen uint64
 	for lookup := range s.planner.Lookups() {
 		for questions := range slices.Chunk(asked[lookup], questionsMax) {
@@ -66,19 +70,11 @@ func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Ba
 				defer close(ended)
 				statement.run(ctx, outages, found)
 			})
-			var fan *fanOut
-			select {
-			case fan = <-found.large:
-			case <-ended:
-				select {
-				case fan = <-found.large:
-				default:
-				}
-			}
+			fan, left := s.await(statement, found, ended)
+			early = append(early, left...)
 			if fan != nil {
-				// It has handed on what there was, and goes on by itself.
 				g.begun = append(g.begun, fan)
-				found = &finding{session: s, stream: batches[0].Stream}
+				found = s.finding(batches[0].Stream)
 				continue
 			}
 			if errors.Is(statement.err, change.ErrUnanswerable) {
@@ -95,7 +91,7 @@ func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Ba
 			b.LookedUp = seen
 		}
 	}
-	g.batches = append(found.rest(), batches...)
+	g.batches = slices.Concat(early, found.rest(), batches)
 	return g, nil
 }
 
@@ -104,12 +100,22 @@ func unanswerable(err error) string { return fmt.Sprintf("its keys cannot be loo
 // A finding is the way of the keys that are found into batches.
 type finding struct {
 	*session
-	stream int           // of those who ask
+	stream int // of those who ask
+	// large is told that the statement has become a fan-out, by itself.
+	large chan *fanOut
+
+	// mine is held by who uses the rest: whoever hands on under it may wait for Redis, and
+	// who waits for that is to be seen to wait, in tests too: no mutex.
+	mine   chan struct{}
 	full   []*plan.Batch // that are to be handed on
 	batch  *plan.Batch   // that is filled; nil: none
-	// large is told once that the statement has become a fan-out.
-	large chan *fanOut
-	fan   *fanOut // what it has become; nil: none
+	fan    *fanOut       // what the statement has become; nil: none
+	failed bool          // it has, once at least
+	over   bool          // it has ended
+}
+
+func (s *session) finding(stream int) *finding {
+	return &finding{session: s, stream: stream, mine: make(chan struct{}, 1)}
 }
 
 // begin has a batch be filled. It does not move its stream.
@@ -129,6 +135,8 @@ func (f *finding) begin() {
 // add adds a key, and hands on what there is as soon as the writer takes it: while it
 // is busy, as much as one round trip should have.
 func (f *finding) add(ctx context.Context, lookup int, values [][]byte, loads bool) error {
+	f.mine <- struct{}{}
+	defer func() { <-f.mine }()
 	f.begin()
 	f.planner.Found(f.batch, lookup, values, loads)
 	if !f.batch.Full() {
@@ -197,7 +205,7 @@ func (q *statement) run(ctx context.Context, outages *outages, f *finding) {
 	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) (err error) {
 		q.insert, err = s.options.Finder.Find(ctx, q.lookup, q.arguments, func(values [][]byte) error {
 			q.keys++
-			if q.keys == fanOutKeys && f.fan == nil {
+			if q.keys == fanOutKeys {
 				if err := s.fanOut(ctx, q, f); err != nil {
 					return err
 				}
@@ -208,10 +216,17 @@ func (q *statement) run(ctx context.Context, outages *outages, f *finding) {
 			refused = err // and the server is not away
 			return nil
 		}
+		if err != nil {
+			f.mine <- struct{}{}
+			f.failed = true
+			<-f.mine
+		}
 		return err
 	})
 	q.err = errors.Join(err, refused)
-	if f.fan == nil {
+	f.mine <- struct{}{}
+	defer func() { <-f.mine }()
+	if f.over = true; f.fan == nil {
 		return
 	}
 	defer func() { <-s.fanOuts }()
