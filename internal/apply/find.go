@@ -66,9 +66,10 @@ func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Ba
 			statement := s.statement(lookup, questions)
 			ended := make(chan struct{})
 			found.large = make(chan *fanOut, 1)
+			its := found // which is another one when this has become a fan-out
 			s.fanning.Go(func() {
 				defer close(ended)
-				statement.run(ctx, outages, found)
+				statement.run(ctx, outages, its)
 			})
 			fan, left := s.await(statement, found, ended)
 			early = append(early, left...)

@@ -25,7 +25,7 @@ const findConnections = 3
 // NewFinder returns a finder that will connect as config says. Each statement takes
 // text arrays of equal length and returns texts; Find names it by its number.
 func NewFinder(config *pgx.ConnConfig, statements []string) *Finder {
-	return &Finder{loader: NewLoader(config, nil, LoaderOptions{Connections: 1}), statements: statements}
+	return &Finder{loader: NewLoader(config, nil, LoaderOptions{Connections: findConnections}), statements: statements}
 }
 
 // Expect sets the server that keys must come from; any other is
