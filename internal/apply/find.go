@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/plan"
@@ -19,6 +21,13 @@ type Finder interface {
 }
 
 const (
+	// fanOutKeys is how many keys a statement finds before it goes on by itself: as many
+	// as one round trip to Redis has.
+	fanOutKeys = groupBatchesMax * plan.BatchKeysMax
+	// fanOutAfter is how long it may take, if the database answers.
+	fanOutAfter = 50 * time.Millisecond
+	// fanOutsMax is how many go by themselves at once.
+	fanOutsMax = 2
 	// questionsMax is how many one statement answers.
 	questionsMax = 1000
 	// refreshMax is how many of the keys that one statement finds are loaded again:
@@ -34,10 +43,10 @@ const (
 // It runs when the group is visible, so a lookup may see what was committed behind
 // the change that asked. A row that led to a key then and no longer does has a change
 // of its own, behind this one, that drops the key; settled waits for it.
-func (s *session) find(ctx context.Context, outages *outages, group []*plan.Batch) ([]*plan.Batch, error) {
+func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Batch) (group, error) {
 	asked, before := map[int][]plan.Question{}, map[string]bool{}
 	var name []byte
-	for _, b := range group {
+	for _, b := range batches {
 		for _, q := range b.Questions {
 			if name = q.Append(name[:0]); !before[string(name)] {
 				before[string(name)] = true
@@ -45,42 +54,69 @@ func (s *session) find(ctx context.Context, outages *outages, group []*plan.Batc
 			}
 		}
 	}
+	g := group{batches: batches}
 	if len(asked) == 0 {
-		return group, nil
+		return g, nil
 	}
-	found := &finding{session: s, of: group[0]}
+	found := s.finding(batches[0].Stream)
+	var early []*plan.Batch // what was found before a fan-out went by itself
 	var seen uint64
 	for lookup := range s.planner.Lookups() {
-		questions := asked[lookup]
-		for len(questions) > 0 {
-			some := questions[:min(len(questions), questionsMax)]
-			questions = questions[len(some):]
-			insert, err := found.some(ctx, outages, lookup, some)
-			if errors.Is(err, change.ErrUnanswerable) {
-				found.begin()
-				found.batch.Sweep(s.planner.Lookups()[lookup].Entry, plan.Unknown, fmt.Sprintf("its keys cannot be looked up: %v", err), "")
+		for questions := range slices.Chunk(asked[lookup], questionsMax) {
+			statement := s.statement(lookup, questions)
+			ended := make(chan struct{})
+			found.large = make(chan *fanOut, 1)
+			its := found // which is another one when this has become a fan-out
+			s.fanning.Go(func() {
+				defer close(ended)
+				statement.run(ctx, outages, its)
+			})
+			fan, left := s.await(statement, found, ended)
+			early = append(early, left...)
+			if fan != nil {
+				g.begun = append(g.begun, fan)
+				found = s.finding(batches[0].Stream)
 				continue
 			}
-			if err != nil {
-				return nil, err
+			if errors.Is(statement.err, change.ErrUnanswerable) {
+				found.begin()
+				found.batch.Sweep(s.planner.Lookups()[lookup].Entry, plan.Unknown, unanswerable(statement.err), "")
+			} else if statement.err != nil {
+				return g, statement.err
 			}
-			seen = max(seen, insert)
+			seen = max(seen, statement.insert)
 		}
 	}
-	for _, b := range group {
+	for _, b := range batches {
 		if len(b.Questions) > 0 {
 			b.LookedUp = seen
 		}
 	}
-	return append(found.rest(), group...), nil
+	g.batches = slices.Concat(early, found.rest(), batches)
+	return g, nil
 }
+
+func unanswerable(err error) string { return fmt.Sprintf("its keys cannot be looked up: %v", err) }
 
 // A finding is the way of the keys that are found into batches.
 type finding struct {
 	*session
-	of    *plan.Batch   // that asks, or one of those
-	full  []*plan.Batch // that are to be handed on
-	batch *plan.Batch   // that is filled; nil: none
+	stream int // of those who ask
+	// large is told that the statement has become a fan-out, by itself.
+	large chan *fanOut
+
+	// mine is held by who uses the rest: whoever hands on under it may wait for Redis, and
+	// who waits for that is to be seen to wait, in tests too: no mutex.
+	mine   chan struct{}
+	full   []*plan.Batch // that are to be handed on
+	batch  *plan.Batch   // that is filled; nil: none
+	fan    *fanOut       // what the statement has become; nil: none
+	failed bool          // it has, once at least
+	over   bool          // it has ended
+}
+
+func (s *session) finding(stream int) *finding {
+	return &finding{session: s, stream: stream, mine: make(chan struct{}, 1)}
 }
 
 // begin has a batch be filled. It does not move its stream.
@@ -94,12 +130,14 @@ func (f *finding) begin() {
 	default:
 		f.batch = plan.NewBatch()
 	}
-	f.batch.Stream, f.batch.Beside = f.of.Stream, true
+	f.batch.Stream, f.batch.Beside = f.stream, true
 }
 
 // add adds a key, and hands on what there is as soon as the writer takes it: while it
 // is busy, as much as one round trip should have.
 func (f *finding) add(ctx context.Context, lookup int, values [][]byte, loads bool) error {
+	f.mine <- struct{}{}
+	defer func() { <-f.mine }()
 	f.begin()
 	f.planner.Found(f.batch, lookup, values, loads)
 	if !f.batch.Full() {
@@ -108,15 +146,20 @@ func (f *finding) add(ctx context.Context, lookup int, values [][]byte, loads bo
 	f.full, f.batch = append(f.full, f.batch), nil
 	if len(f.full) < groupBatchesMax {
 		select {
-		case f.gated <- f.full:
+		case f.gated <- group{batches: f.full}:
 			f.full = nil
 		default:
 		}
 		return nil
 	}
+	return f.flush(ctx, nil)
+}
+
+// flush hands on all that there is, and, if not nil, that fan has ended.
+func (f *finding) flush(ctx context.Context, ended *fanOut) error {
 	select {
-	case f.gated <- f.full:
-		f.full = nil
+	case f.gated <- group{batches: f.rest(), ended: ended}:
+		f.full, f.batch = nil, nil
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -131,33 +174,71 @@ func (f *finding) rest() []*plan.Batch {
 	return append(f.full, f.batch)
 }
 
-// some asks one statement's questions.
-func (f *finding) some(ctx context.Context, outages *outages, lookup int, questions []plan.Question) (insert uint64, err error) {
-	s := f.session
+// A statement asks many questions of one lookup.
+type statement struct {
+	lookup    int
+	arguments [][]*string
+	keys      int // found so far
+	insert    uint64
+	err       error
+}
+
+// statement copies the arguments: their batch is used again while a fan-out runs.
+func (s *session) statement(lookup int, questions []plan.Question) *statement {
 	arguments := make([][]*string, len(s.planner.Lookups()[lookup].Arguments))
 	for i := range arguments {
 		for _, q := range questions {
-			if q.Arguments[i].Valid {
-				arguments[i] = append(arguments[i], &q.Arguments[i].Text)
+			if text := q.Arguments[i].Text; q.Arguments[i].Valid {
+				arguments[i] = append(arguments[i], &text)
 			} else {
 				arguments[i] = append(arguments[i], nil)
 			}
 		}
 	}
-	var unanswerable error
-	keys := 0
-	err = outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
-		insert, err = s.options.Finder.Find(ctx, lookup, arguments, func(values [][]byte) error {
-			keys++
-			return f.add(ctx, lookup, values, keys <= refreshMax)
+	return &statement{lookup: lookup, arguments: arguments}
+}
+
+// run asks until there is an answer. One that has become a fan-out hands on the rest of
+// its keys, and its end, by itself.
+func (q *statement) run(ctx context.Context, outages *outages, f *finding) {
+	s := f.session
+	var refused error
+	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) (err error) {
+		q.insert, err = s.options.Finder.Find(ctx, q.lookup, q.arguments, func(values [][]byte) error {
+			q.keys++
+			if q.keys == fanOutKeys {
+				if err := s.fanOut(ctx, q, f); err != nil {
+					return err
+				}
+			}
+			return f.add(ctx, q.lookup, values, q.keys <= refreshMax)
 		})
 		if errors.Is(err, change.ErrUnanswerable) {
-			unanswerable = err // and the server is not away
+			refused = err // and the server is not away
 			return nil
+		}
+		if err != nil {
+			f.mine <- struct{}{}
+			f.failed = true
+			<-f.mine
 		}
 		return err
 	})
-	return insert, errors.Join(err, unanswerable)
+	q.err = errors.Join(err, refused)
+	f.mine <- struct{}{}
+	defer func() { <-f.mine }()
+	if f.over = true; f.fan == nil {
+		return
+	}
+	defer func() { <-s.fanOuts }()
+	if err != nil {
+		if ctx.Err() == nil {
+			s.broken(err)
+		}
+		return // the watermark says that the entry is to be swept
+	}
+	f.fan.seen, f.fan.refused = q.insert, refused
+	_ = f.flush(ctx, f.fan) // as above, if the session ends
 }
 
 // lookedUp is what holds settled back because of lookups that have seen more than

@@ -68,7 +68,7 @@ type session struct {
 	over error
 
 	planned chan *plan.Batch
-	gated   chan []*plan.Batch // groups that one snapshot has shown to be visible
+	gated   chan group // what one snapshot has shown to be visible
 	free    chan *plan.Batch
 	besides chan *plan.Batch    // that lookups have filled, to be used again
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
@@ -85,6 +85,11 @@ type session struct {
 	asking    sync.Mutex    // the gate answers one at a time
 	oldest    atomic.Uint64 // XMin of the last answer
 	lag       lag
+	// fanOuts bounds the fan-outs that run, fanning waits for the statements of lookups,
+	// and broken ends the session.
+	fanOuts chan struct{}
+	fanning sync.WaitGroup
+	broken  func(error)
 	// saidForeign is the gate's own.
 	saidForeign bool
 
@@ -98,6 +103,9 @@ type session struct {
 	saidReady    bool
 	// unsettledBelow is about stream.unsettled.
 	unsettledBelow uint64
+	// fans are the fan-outs that are not over, or have seen more than the stream has
+	// brought.
+	fans []*fanOut
 }
 
 // session runs until ctx ends, and then writes what it has read, or until
@@ -128,7 +136,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		origin:     at.Origin,
 		reassigned: at.Reassigned,
 		planned:    make(chan *plan.Batch, queueBatches),
-		gated:      make(chan []*plan.Batch, 1),
+		gated:      make(chan group, 1),
 		free:       make(chan *plan.Batch, batchesMax),
 		besides:    make(chan *plan.Batch, 3*groupBatchesMax),
 		queued:     semaphore.NewWeighted(queueBytesMax),
@@ -137,6 +145,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		ended:      make(chan []int),
 		marks:      make(chan mark),
 		sweeps:     sweeps{due: make(chan struct{}, 1)},
+		fanOuts:    make(chan struct{}, fanOutsMax),
 	}
 	for range cap(s.free) {
 		s.free <- plan.NewBatch()
@@ -174,6 +183,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 	// The stages end in their order: the reader closes the gate's queue, the
 	// gate the writer's. What runs beside them ends with the writer.
 	stages, stagesCtx := errgroup.WithContext(work)
+	s.broken = func(err error) { stages.Go(func() error { return err }) }
 	besideCtx, endBeside := context.WithCancel(stagesCtx)
 	stages.Go(func() error { return s.read(ctx, stagesCtx) })
 	stages.Go(func() error { return s.gateAll(stagesCtx, outages) })
@@ -507,7 +517,8 @@ func (s *session) note(stream int) *guard.Note {
 			}
 		}
 	}
-	return &guard.Note{Origin: s.origin.String(), Ungated: s.streams[stream].ungated, Fingerprints: said, Sweeps: s.sweeps.pendingOf(stream)}
+	_, _, pending := s.fannedOut(stream, s.streams[stream].written)
+	return &guard.Note{Origin: s.origin.String(), Ungated: s.streams[stream].ungated, Fingerprints: said, Sweeps: distinct(append(s.sweeps.pendingOf(stream), pending...))}
 }
 
 // settle sweeps the entries that differed at the take-over once more, when it

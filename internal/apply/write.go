@@ -23,19 +23,27 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first []*plan.
 		select {
 		case <-ctx.Done():
 			return nil
-		case group, ok := <-s.gated:
+		case g, ok := <-s.gated:
 			if !ok {
 				return s.finish(ctx)
 			}
-			for _, b := range group {
+			s.beginFanOuts(g)
+			for _, b := range g.batches {
 				st := &s.streams[b.Stream]
 				st.again = st.again && (b.Beside || b.End.Compare(st.written) < 0)
 			}
-			if err := s.write(ctx, outages, group); err != nil {
-				return err
+			if len(g.batches) > 0 {
+				if err := s.write(ctx, outages, g.batches); err != nil {
+					return err
+				}
 			}
-			for _, b := range group {
+			for _, b := range g.batches {
 				s.recycle(b)
+			}
+			if g.ended != nil {
+				if err := s.endFanOut(ctx, outages, g.ended); err != nil {
+					return err
+				}
 			}
 		case streams := <-s.ended:
 			if err := s.writeNotes(ctx, outages, streams); err != nil {
@@ -173,6 +181,9 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 func (s *session) settledAt(stream int) change.Position {
 	st := &s.streams[stream]
 	settled := s.sweeps.settled(stream, st.written)
+	if before, held, _ := s.fannedOut(stream, st.written); held && before.Compare(settled) < 0 {
+		settled = before
+	}
 	if before, outstanding := st.lookedUp.outstanding(st.written); outstanding && before.Compare(settled) < 0 {
 		return before
 	}

@@ -19,17 +19,20 @@ type Finder struct {
 	statements []string
 }
 
+// findConnections is how many lookups may run at once.
+const findConnections = 3
+
 // NewFinder returns a finder that will connect as config says. Each statement takes
 // text arrays of equal length and returns texts; Find names it by its number.
 func NewFinder(config *pgx.ConnConfig, statements []string) *Finder {
-	return &Finder{loader: NewLoader(config, nil, LoaderOptions{Connections: 1}), statements: statements}
+	return &Finder{loader: NewLoader(config, nil, LoaderOptions{Connections: findConnections}), statements: statements}
 }
 
 // Expect sets the server that keys must come from; any other is
 // change.ErrOriginChanged from then on.
 func (f *Finder) Expect(origin change.Origin) { f.loader.Expect(origin) }
 
-// Close ends the connection. Nothing may be running.
+// Close ends the connections. Nothing may be running.
 func (f *Finder) Close() { f.loader.Close() }
 
 // Find runs one lookup, in a transaction of its own that begins after the call, and
