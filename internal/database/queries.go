@@ -81,8 +81,10 @@ WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persist
 	}
 	r.Kind, r.Persistence = kind[0], persistence[0]
 	rows, err := q.conn.Query(q.ctx, `
-SELECT a.attname, a.attnotnull, a.atttypid, coalesce(NOT l.collisdeterministic, false)
+SELECT a.attname, a.attnotnull, a.atttypid, coalesce(NOT l.collisdeterministic, false),
+       CASE WHEN l.collprovider <> 'd' THEN pg_catalog.format('%I.%I', n.nspname, l.collname) ELSE '' END
 FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, number)
 	if err != nil {
 		return nil, err
@@ -90,7 +92,7 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 	var column query.Column
 	var typ uint32
 	var typs []uint32
-	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &column.NotNull, &typ, &column.Nondeterministic}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &column.NotNull, &typ, &column.Nondeterministic, &column.Collation}, func() error {
 		r.Columns, typs = append(r.Columns, column), append(typs, typ)
 		return nil
 	}); err != nil {

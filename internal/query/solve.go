@@ -468,6 +468,8 @@ type writer struct {
 	of        *item
 	with      []*item
 	arguments []plan.Argument
+	// collations are those of the arguments; empty: the database's.
+	collations []string
 }
 
 func (w *writer) name(it *item) string {
@@ -501,6 +503,7 @@ func (w *writer) take(name string) {
 		argument.Type = at.typ().Name
 	}
 	w.arguments = append(w.arguments, argument)
+	w.collations = append(w.collations, column{w.of, name}.typ().Collation)
 }
 
 // asKey spells the value of a column as the log would.
@@ -539,14 +542,24 @@ func (w *writer) statement(keys, where []string) string {
 	return sql.String()
 }
 
-// rows are those that have changed, as a table.
+// rows are those that have changed, as a table whose columns compare as theirs do.
 func (w *writer) rows(name string) string {
-	values, names := make([]string, len(w.arguments)), make([]string, len(w.arguments))
+	values, names, collated := make([]string, len(w.arguments)), make([]string, len(w.arguments)), make([]string, len(w.arguments))
+	plain := true
 	for i, argument := range w.arguments {
 		values[i] = fmt.Sprintf("$%d::text[]::%s[]", i+1, argument.Type)
 		names[i] = quote(argument.Column)
+		collated[i] = names[i]
+		if w.collations[i] != "" {
+			collated[i] = fmt.Sprintf("%s COLLATE %s AS %[1]s", names[i], w.collations[i])
+			plain = false
+		}
 	}
-	return fmt.Sprintf("unnest(%s) AS %s(%s)", strings.Join(values, ", "), name, strings.Join(names, ", "))
+	rows := fmt.Sprintf("unnest(%s) AS %s(%s)", strings.Join(values, ", "), name, strings.Join(names, ", "))
+	if plain {
+		return rows
+	}
+	return fmt.Sprintf("(SELECT %s FROM %s) AS %s", strings.Join(collated, ", "), rows, name)
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

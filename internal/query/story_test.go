@@ -151,6 +151,11 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 					typ = query.Type{Name: typ.Name + "[]"}
 				}
 				column := query.Column{Name: def.Colname, Type: typ}
+				if def.CollClause != nil {
+					collation := def.CollClause.Collname[0].GetString_().GetSval()
+					column.Collation = fmt.Sprintf(`"pg_catalog"."%s"`, collation)
+					column.Nondeterministic = collation == "folds"
+				}
 				for _, constraint := range def.Constraints {
 					switch constraint.GetConstraint().Contype {
 					case pg.ConstrType_CONSTR_NOTNULL, pg.ConstrType_CONSTR_PRIMARY:
