@@ -11,8 +11,8 @@ products p (name)
   lookup:
     SELECT DISTINCT t1."shop_id"::text
     FROM (SELECT "name" COLLATE "pg_catalog"."C" AS "name" FROM unnest($1::text[]::text[]) AS changed("name")) AS changed, "public"."categories" AS t1
-    WHERE changed.name = t1.name
-      AND changed.name < (t1.name || 'a')
+    WHERE (changed.name = t1.name)
+      AND (changed.name < (t1.name || 'a'))
 
 ---
 # A collation of which texts that differ are equal joins as it did.
@@ -25,7 +25,7 @@ categories c (folded) where folded IS NOT NULL
   lookup:
     SELECT DISTINCT t1."id"::text
     FROM (SELECT "folded" COLLATE "pg_catalog"."folds" AS "folded" FROM unnest($1::text[]::text[]) AS changed("folded")) AS changed, "public"."products" AS t1
-    WHERE changed.folded = t1.label
+    WHERE (changed.folded = t1.label)
 
 ---
 # The text of an inet is not that of the log.
@@ -34,3 +34,132 @@ SELECT id FROM products WHERE address = @address
 ==>
 products products (address id)
   sweep: nothing ties its rows to @address by an equality of texts: it is inet, of which values that differ as texts are equal
+
+---
+# The day of a moment is another in another time zone.
+-- types: date
+SELECT id FROM products WHERE created_at::date = @day
+==>
+products products (created_at id)
+  sweep: nothing ties its rows to @day by an equality of timestamps with time zone: what it is depends on the session's time zone
+
+---
+-- types: timestamp
+SELECT id FROM products WHERE date_trunc('day', created_at) = @day
+==>
+products products (created_at id)
+  sweep: nothing ties its rows to @day by an equality of timestamps with time zone: what it is depends on the session's time zone
+
+---
+-- types: text
+SELECT id FROM products WHERE to_char(made, 'YYYY') = @year
+==>
+products products (id made)
+  sweep: nothing ties its rows to @year by an equality whose text is the same in each session: it depends on settings
+
+---
+-- types: timestamptz
+SELECT id FROM products WHERE stamped + '1 day' = @moment
+==>
+products products (id stamped)
+  sweep: nothing ties its rows to @moment by an equality of timestamps with time zone: what it is depends on the session's time zone
+
+---
+-- types: text
+SELECT id FROM products WHERE made::text = @day
+==>
+products products (id made)
+  sweep: nothing ties its rows to @day by an equality whose text is the same in each session: it depends on settings
+
+---
+# In a zone that is written out it is the same everywhere.
+-- types: date
+SELECT id FROM products WHERE (created_at AT TIME ZONE 'UTC')::date = @day
+==>
+products products (created_at id)
+  lookup:
+    SELECT DISTINCT ((changed.created_at AT TIME ZONE 'UTC')::date)::date::text
+    FROM unnest($1::text[]::timestamptz[]) AS changed("created_at")
+
+---
+-- types: timestamp
+SELECT id FROM products WHERE date_trunc('month', stamped) = @month
+==>
+products products (id stamped)
+  lookup:
+    SELECT DISTINCT (date_trunc('month', changed.stamped))::timestamp::text
+    FROM unnest($1::text[]::timestamp[]) AS changed("stamped")
+
+---
+# Lookups leave out what depends on the session's time zone.
+-- types: int4
+SELECT p.id FROM products p JOIN categories c ON c.id = p.category_id
+WHERE c.shop_id = @shop AND p.created_at > '2026-01-01' AND p.created_at > c.opened_at AND p.created_at > c.opened
+  AND p.created_at IS NOT NULL AND extract(hour from p.created_at) < 12 AND p.created_at BETWEEN c.opened_at AND '2027-01-01'
+  AND c.opened < '2026-01-01'
+==>
+products p (category_id created_at id) where (created_at IS NOT NULL AND category_id IS NOT NULL)
+  lookup:
+    SELECT DISTINCT t1."shop_id"::text
+    FROM unnest($1::text[]::int4[], $2::text[]::timestamptz[]) AS changed("category_id", "created_at"), "public"."categories" AS t1
+    WHERE (t1.id = changed.category_id)
+      AND (changed.created_at > t1.opened_at)
+      AND (changed.created_at IS NOT NULL)
+      AND (t1.opened < '2026-01-01')
+categories c (id opened opened_at shop_id)
+  direct: shop_id
+
+---
+# And do not join by it.
+-- types: int4
+SELECT p.id FROM products p JOIN categories c ON c.opened = p.created_at WHERE c.shop_id = @shop
+==>
+products p (created_at id) where created_at IS NOT NULL
+  sweep: no equality joins its rows with those of categories, which tell @shop
+categories c (opened shop_id) where opened IS NOT NULL
+  direct: shop_id
+
+---
+# A float is equal to more whole numbers than its text says.
+-- types: int8
+SELECT id FROM products WHERE weight = @weight
+==>
+products products (id weight)
+  sweep: nothing ties its rows to @weight by an equality of texts: weight is float8
+
+---
+-- types: int8
+SELECT id FROM products WHERE weight * 2 = @weight
+==>
+products products (id weight)
+  sweep: nothing ties its rows to @weight by an equality of exact numbers: it is computed of float
+
+---
+-- types: int8
+SELECT id FROM products WHERE (ratio * 2)::float8 = @weight
+==>
+products products (id ratio)
+  sweep: nothing ties its rows to @weight by an equality of exact numbers: it is computed of float
+
+---
+-- types: int8
+SELECT id FROM products WHERE ratio * 2 = @weight
+==>
+products products (id ratio)
+  lookup:
+    SELECT DISTINCT trim_scale((changed.ratio * 2)::text::numeric)::text
+    FROM unnest($1::text[]::numeric[]) AS changed("ratio")
+
+---
+# An OR stays one.
+-- types: int4
+SELECT p.id FROM products p JOIN categories c ON c.id = p.category_id WHERE c.shop_id = @shop AND (c.name = 'a' OR p.rank > 3)
+==>
+products p (category_id id rank) where category_id IS NOT NULL
+  lookup:
+    SELECT DISTINCT t1."shop_id"::text
+    FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("category_id", "rank"), "public"."categories" AS t1
+    WHERE (t1.id = changed.category_id)
+      AND (t1.name = 'a' OR changed.rank > 3)
+categories c (id name shop_id)
+  direct: shop_id
