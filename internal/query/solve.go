@@ -531,7 +531,25 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 			keys = append(keys, computedKey(text, s.of))
 		}
 	}
-	for _, c := range usable {
+	long := func(read reference) bool {
+		return read.item == r.of && (column{read.item, read.name}).typ().long() &&
+			!slices.ContainsFunc(w.arguments, func(a plan.Argument) bool { return a.Column == read.name })
+	}
+	// First what joins: the rest takes no long values with it that this does not.
+	byJoining := slices.Clone(usable)
+	slices.SortStableFunc(byJoining, func(a, b *conjunct) int {
+		switch x, y := a.joins(), b.joins(); {
+		case x && !y:
+			return -1
+		case y && !x:
+			return 1
+		}
+		return 0
+	})
+	for _, c := range byJoining {
+		if !c.joins() && slices.ContainsFunc(c.reads, long) {
+			continue
+		}
 		if c.opaque || len(c.parameters) > 0 || len(c.reads) == 0 || c.sublink != nil || !r.knows(c.scalar) || !c.steady() {
 			continue
 		}
@@ -559,6 +577,25 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
 	}
 	return &plan.Path{Lookup: lookup}, ""
+}
+
+// joins reports whether it is an equality of two tables.
+func (c *conjunct) joins() bool {
+	return c.left != nil && c.right != nil && slices.ContainsFunc(c.left.reads, func(a reference) bool {
+		return slices.ContainsFunc(c.right.reads, func(b reference) bool { return a.item != b.item })
+	})
+}
+
+// long reports whether values of the type may be of any length. A change of a value
+// that is too long for a lookup concerns every key, so lookups take none without need.
+func (t Type) long() bool {
+	switch t.Base {
+	case "bool", "int2", "int4", "int8", "oid", "numeric", "float4", "float8", "money", "name", "char", "uuid", "enum", "pg_lsn",
+		"date", "time", "timetz", "timestamp", "timestamptz", "interval", "macaddr", "macaddr8", "inet", "cidr", "point",
+		"int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange":
+		return false
+	}
+	return true
 }
 
 // joined are the columns of a table that equalities tie to others of the tables.

@@ -163,3 +163,51 @@ products p (category_id id rank) where category_id IS NOT NULL
       AND (t1.name = 'a' OR changed.rank > 3)
 categories c (id name shop_id)
   direct: shop_id
+
+---
+# No condition takes a long text along; but what joins does, and then others may.
+-- types: int4
+SELECT p.id FROM products p JOIN categories c ON c.id = p.category_id WHERE c.shop_id = @shop AND p.note <> 'none' AND p.rank > 3
+==>
+products p (category_id id note rank) where (NOT note = 'none' AND NOT rank <= 3 AND category_id IS NOT NULL)
+  lookup:
+    SELECT DISTINCT t1."shop_id"::text
+    FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("category_id", "rank"), "public"."categories" AS t1
+    WHERE (t1.id = changed.category_id)
+      AND (changed.rank > 3)
+categories c (id shop_id)
+  direct: shop_id
+
+---
+-- types: int4
+SELECT p.id FROM products p JOIN categories c ON p.label <> '' AND c.name = p.label WHERE c.shop_id = @shop
+==>
+products p (id label) where (NOT label = '' AND label IS NOT NULL)
+  lookup:
+    SELECT DISTINCT t1."shop_id"::text
+    FROM unnest($1::text[]::text[]) AS changed("label"), "public"."categories" AS t1
+    WHERE (t1.name = changed.label)
+      AND (changed.label <> '')
+categories c (name shop_id) where name IS NOT NULL
+  direct: shop_id
+
+---
+# The arms of a set operation, each time in the same order.
+-- types: int4
+SELECT u.a FROM (SELECT rank AS a, category_id AS b, id AS d FROM products UNION ALL SELECT id, shop_id, id FROM categories) AS u
+JOIN categories c ON c.id + u.d = u.a + u.b + u.d WHERE c.shop_id = @shop AND u.a + u.b + u.d > c.id
+==>
+products products (category_id id rank)
+  lookup:
+    SELECT DISTINCT t1."shop_id"::text
+    FROM unnest($1::text[]::int8[], $2::text[]::int4[], $3::text[]::int4[]) AS changed("id", "rank", "category_id"), "public"."categories" AS t1
+    WHERE ((t1.id + changed.id) = ((changed.rank + changed.category_id) + changed.id))
+      AND (((changed.rank + changed.category_id) + changed.id) > t1.id)
+categories categories (id shop_id)
+  lookup:
+    SELECT DISTINCT t1."shop_id"::text
+    FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("id", "shop_id"), "public"."categories" AS t1
+    WHERE ((t1.id + changed.id) = ((changed.id + changed.shop_id) + changed.id))
+      AND (((changed.id + changed.shop_id) + changed.id) > t1.id)
+categories c (id shop_id)
+  direct: shop_id
