@@ -285,9 +285,36 @@ func (q *Queries) Hides(schema, name string) (hides bool, err error) {
 // Takes has PostgreSQL prepare a lookup. Its error is a *query.Error where that does not
 // take it.
 func (q *Queries) Takes(l *plan.Lookup) error {
+	return q.takes(l, func(refused *pgconn.PgError) *query.Error {
+		return &query.Error{Offset: -1, Text: "it cannot be run for many rows at once: " + refused.Message, Mend: refused.Hint}
+	})
+}
+
+// TakesDerived has PostgreSQL prepare the lookups that were derived from a query. Its
+// error is a *query.Error where that does not take one, which is an error of ours.
+func (q *Queries) TakesDerived(dependencies []plan.Dependency) error {
+	for _, d := range dependencies {
+		for _, path := range d.Paths {
+			if path.Lookup == nil {
+				continue
+			}
+			if err := q.takes(path.Lookup, func(refused *pgconn.PgError) *query.Error {
+				return &query.Error{
+					Offset: d.Place, Mend: "please report the query",
+					Text: fmt.Sprintf("internal: PostgreSQL does not take the lookup of a change of %s.%s: %s", d.Schema, d.Table, refused.Message),
+				}
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (q *Queries) takes(l *plan.Lookup, refusal func(*pgconn.PgError) *query.Error) error {
 	_, err := q.conn.PgConn().Prepare(q.ctx, "", l.SQL, nil)
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return &query.Error{Offset: -1, Text: "it cannot be run for many rows at once: " + refused.Message, Mend: refused.Hint}
+		return refusal(refused)
 	}
 	if err != nil {
 		return fmt.Errorf("prepare the lookup: %w", err)
