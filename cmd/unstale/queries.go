@@ -87,6 +87,9 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	if d.dependencies, err = d.query.Derive(queries, d.types, key); err != nil {
 		return err
 	}
+	if err = queries.TakesDerived(d.dependencies); err != nil {
+		return err
+	}
 	for _, of := range d.dependencies {
 		if len(of.Paths) == 0 && !entry.AllowSweep {
 			return &query.Error{

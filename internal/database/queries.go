@@ -81,8 +81,10 @@ WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persist
 	}
 	r.Kind, r.Persistence = kind[0], persistence[0]
 	rows, err := q.conn.Query(q.ctx, `
-SELECT a.attname, a.attnotnull, a.atttypid, coalesce(NOT l.collisdeterministic, false)
+SELECT a.attname, a.attnotnull, a.atttypid, coalesce(NOT l.collisdeterministic, false),
+       CASE WHEN l.collprovider <> 'd' THEN pg_catalog.format('%I.%I', n.nspname, l.collname) ELSE '' END
 FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, number)
 	if err != nil {
 		return nil, err
@@ -90,7 +92,7 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 	var column query.Column
 	var typ uint32
 	var typs []uint32
-	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &column.NotNull, &typ, &column.Nondeterministic}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &column.NotNull, &typ, &column.Nondeterministic, &column.Collation}, func() error {
 		r.Columns, typs = append(r.Columns, column), append(typs, typ)
 		return nil
 	}); err != nil {
@@ -283,9 +285,36 @@ func (q *Queries) Hides(schema, name string) (hides bool, err error) {
 // Takes has PostgreSQL prepare a lookup. Its error is a *query.Error where that does not
 // take it.
 func (q *Queries) Takes(l *plan.Lookup) error {
+	return q.takes(l, func(refused *pgconn.PgError) *query.Error {
+		return &query.Error{Offset: -1, Text: "it cannot be run for many rows at once: " + refused.Message, Mend: refused.Hint}
+	})
+}
+
+// TakesDerived has PostgreSQL prepare the lookups that were derived from a query. Its
+// error is a *query.Error where that does not take one, which is an error of ours.
+func (q *Queries) TakesDerived(dependencies []plan.Dependency) error {
+	for _, d := range dependencies {
+		for _, path := range d.Paths {
+			if path.Lookup == nil {
+				continue
+			}
+			if err := q.takes(path.Lookup, func(refused *pgconn.PgError) *query.Error {
+				return &query.Error{
+					Offset: d.Place, Mend: "please report the query",
+					Text: fmt.Sprintf("internal: PostgreSQL does not take the lookup of a change of %s.%s: %s", d.Schema, d.Table, refused.Message),
+				}
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (q *Queries) takes(l *plan.Lookup, refusal func(*pgconn.PgError) *query.Error) error {
 	_, err := q.conn.PgConn().Prepare(q.ctx, "", l.SQL, nil)
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return &query.Error{Offset: -1, Text: "it cannot be run for many rows at once: " + refused.Message, Mend: refused.Hint}
+		return refusal(refused)
 	}
 	if err != nil {
 		return fmt.Errorf("prepare the lookup: %w", err)

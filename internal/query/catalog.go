@@ -58,13 +58,16 @@ type Type struct {
 	Base string
 	// Nondeterministic: texts that differ may be equal.
 	Nondeterministic bool
+	// Collation is that of a column, with its schema and quoted; empty: the database's.
+	Collation string
 }
 
 // Textual reports whether values of the type are equal exactly if their texts are.
 func (t Type) Textual() bool { return t.family() != "" }
 
 // family groups the types whose values are equal exactly if their texts are, also
-// across types. Empty: equality is not that of texts.
+// across types, and whose cast to text is their output. Empty: equality is not that of
+// texts, or, of inet and cidr, their cast adds what their output leaves out.
 func (t Type) family() string {
 	switch t.Base {
 	case "int2", "int4", "int8":
@@ -74,7 +77,7 @@ func (t Type) family() string {
 			return ""
 		}
 		return "text"
-	case "bool", "uuid", "date", "timestamp", "timestamptz", "time", "bytea", "inet", "cidr", "macaddr", "oid":
+	case "bool", "uuid", "date", "timestamp", "timestamptz", "time", "bytea", "macaddr", "oid":
 		return t.Base
 	case "enum":
 		return "enum " + t.Name

@@ -21,6 +21,7 @@ func (q *Query) Lookup(columns, key []Type) *plan.Lookup {
 	w := &writer{}
 	for i, name := range q.Parameters {
 		w.arguments = append(w.arguments, plan.Argument{Column: name, Type: columns[i].Name})
+		w.collations = append(w.collations, columns[i].Collation)
 	}
 	keys, names := make([]string, len(key)), make([]string, len(key))
 	for i := range key {

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"slices"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -325,10 +326,34 @@ func (r *reach) specialize(c *conjunct) *conjunct {
 	return special
 }
 
+// inOrder are the names of columns in a scalar as they stand in it.
+func (s *scalar) inOrder() []*pg.ColumnRef {
+	var refs []*pg.ColumnRef
+	walk(s.node, func(n *pg.Node) bool {
+		if ref := n.GetColumnRef(); ref != nil && s.references[ref] != nil {
+			refs = append(refs, ref)
+		}
+		return true
+	})
+	if len(refs) == len(s.references) {
+		return refs
+	}
+	begin := len(refs)
+	for ref := range s.references {
+		if !slices.Contains(refs[:begin], ref) {
+			refs = append(refs, ref)
+		}
+	}
+	slices.SortFunc(refs[begin:], func(a, b *pg.ColumnRef) int { return cmp.Compare(a.Location, b.Location) })
+	return refs
+}
+
 func (r *reach) special(s *scalar) *scalar {
 	changed := false
 	references := map[*pg.ColumnRef]*resolved{}
-	for ref, to := range s.references {
+	inOrder := s.inOrder()
+	for _, ref := range inOrder {
+		to := s.references[ref]
 		references[ref] = to
 		for to.union != nil {
 			arm := slices.IndexFunc(to.union.arms, func(b *block) bool { return r.inside[b] })
@@ -362,7 +387,8 @@ func (r *reach) special(s *scalar) *scalar {
 	copied := *s
 	copied.references = references
 	copied.reads = nil
-	for _, to := range references {
+	for _, ref := range inOrder {
+		to := references[ref]
 		if to.value != nil {
 			copied.reads = append(copied.reads, to.value.reads...)
 			for _, parameter := range to.value.parameters {

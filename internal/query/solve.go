@@ -130,10 +130,21 @@ func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int,
 			}
 			by := sides[1]
 			if to := by.column(); to != nil && to.item.relation.Column(to.name).family() != of.family() {
-				why = fmt.Sprintf(" of texts: %s is %s", to.name, to.item.relation.Column(to.name).Name)
+				why = fmt.Sprintf(" of texts: %s is %s", to.name, to.typ().Name)
 				continue
 			}
 			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) || !by.textual() {
+				continue
+			}
+			if of.ofZone() || !by.steady() {
+				why = " of timestamps with time zone: what it is depends on the session's time zone"
+				if !of.ofZone() && !by.ofZone() {
+					why = " whose text is the same in each session: it depends on settings"
+				}
+				continue
+			}
+			if by.floats() {
+				why = " of exact numbers: it is computed of float"
 				continue
 			}
 			distance := 0
@@ -172,6 +183,182 @@ func (s *scalar) textual() bool {
 		of := column{read.item, read.name}.typ()
 		return of.Nondeterministic || of.Base == "bpchar" || of.Base == ""
 	})
+}
+
+// ofZone reports whether values of the type are written, read, and taken apart in the
+// time zone of the session.
+func (t Type) ofZone() bool { return t.Base == "timestamptz" || t.Base == "timetz" }
+
+// ofSettings reports whether how values of the type are written, or are read from a
+// text, depends on settings of the session.
+func (t Type) ofSettings() bool {
+	switch t.Base {
+	case "bool", "int2", "int4", "int8", "oid", "numeric", "text", "varchar", "bpchar", "name", "uuid", "enum", "macaddr", "inet", "cidr":
+		return false
+	}
+	return true
+}
+
+// ofZone reports whether it reads something that depends on the time zone.
+func (s *scalar) ofZone() bool {
+	found := slices.ContainsFunc(s.reads, func(read reference) bool { return column{read.item, read.name}.typ().ofZone() })
+	walk(s.node, func(n *pg.Node) bool {
+		found = found || n.GetTypeCast() != nil && namedType(n.GetTypeCast().TypeName).ofZone()
+		return !found
+	})
+	return found
+}
+
+// namedType is the built-in type that a cast names.
+func namedType(of *pg.TypeName) Type {
+	return Type{Base: of.Names[len(of.Names)-1].GetString_().GetSval()}
+}
+
+// floats reports whether it reads or makes floats, of which one is equal to many whole
+// numbers.
+func (s *scalar) floats() bool {
+	float := func(of Type) bool { return of.Base == "float4" || of.Base == "float8" }
+	found := false
+	walk(s.node, func(n *pg.Node) bool {
+		found = found || n.GetTypeCast() != nil && float(namedType(n.GetTypeCast().TypeName))
+		return !found
+	})
+	for _, to := range s.references {
+		found = found || to.value != nil && to.value.floats()
+	}
+	return found || slices.ContainsFunc(s.reads, func(read reference) bool { return float(column{read.item, read.name}.typ()) })
+}
+
+// steady reports whether it is the same in every session, so that a lookup finds what
+// the application's session had: nothing in it depends on TimeZone, DateStyle or
+// another setting. Columns that depend on those are steady by themselves, and compared
+// with others of their type.
+func (s *scalar) steady() bool { return s.column() != nil || s.steadyIn(s.node) }
+
+func (s *scalar) steadyIn(root *pg.Node) bool {
+	fine := true
+	walk(root, func(n *pg.Node) bool {
+		if !fine {
+			return false
+		}
+		switch n := n.Node.(type) {
+		case *pg.Node_ColumnRef:
+			to := s.references[n.ColumnRef]
+			switch {
+			case to == nil:
+			case to.value != nil:
+				fine = to.value.steadyIn(to.value.node)
+			case to.item != nil && to.item.kind == itemTable && to.name != "":
+				fine = !column{to.item, to.name}.typ().ofZone()
+			}
+			return false
+		case *pg.Node_NullTest:
+			return s.bareType(n.NullTest.Arg) == nil
+		case *pg.Node_AExpr:
+			if n.AExpr.Kind != pg.A_Expr_Kind_AEXPR_OP || n.AExpr.Lexpr == nil {
+				return true
+			}
+			switch operator(n.AExpr) {
+			case "=", "<>", "!=", "<", "<=", ">", ">=":
+				left, right := s.bareType(n.AExpr.Lexpr), s.bareType(n.AExpr.Rexpr)
+				return left == nil || right == nil || left.Base != right.Base
+			case "||":
+				fine = !s.written(n.AExpr.Lexpr) && !s.written(n.AExpr.Rexpr)
+			}
+		case *pg.Node_TypeCast:
+			to := namedType(n.TypeCast.TypeName)
+			switch to.Base {
+			case "timestamptz", "timetz":
+				fine = false
+			case "text", "varchar", "bpchar", "name", "json", "jsonb":
+				fine = !s.written(n.TypeCast.Arg)
+			case "date", "time", "timestamp", "interval":
+				// Of a text, and of what a function returns, it may depend on settings.
+				of := s.bareType(n.TypeCast.Arg)
+				fine = n.TypeCast.Arg.GetAConst() != nil || of != nil && (of.Base == "date" || of.Base == "timestamp" || of.Base == "time" || of.Base == "interval") || s.ofTime(n.TypeCast.Arg)
+			}
+		case *pg.Node_FuncCall:
+			call := n.FuncCall
+			name := call.Funcname[len(call.Funcname)-1].GetString_().GetSval()
+			switch name {
+			case "timezone":
+				fine = s.ofTime(&pg.Node{Node: n})
+				return false
+			case "date_trunc", "date_part", "extract":
+				fine = false
+				if len(call.Args) == 2 {
+					of := s.bareType(call.Args[1])
+					fine = s.ofTime(call.Args[1]) || of != nil && (of.Base == "timestamp" || of.Base == "interval" || name != "date_trunc" && (of.Base == "date" || of.Base == "time"))
+				}
+				return false
+			case "concat", "concat_ws", "format", "quote_literal", "quote_nullable", "array_to_string", "string_to_array":
+				fine = !slices.ContainsFunc(call.Args, s.written)
+			default:
+				fine = !slices.Contains(ofArgumentsOnly, name)
+			}
+		}
+		return fine
+	})
+	return fine
+}
+
+// bareType is the type of a column that stands there by itself, nil if none does.
+func (s *scalar) bareType(node *pg.Node) *Type {
+	to := s.references[node.GetColumnRef()]
+	if node.GetColumnRef() == nil || to == nil {
+		return nil
+	}
+	if to.value != nil {
+		return to.value.bareType(to.value.node)
+	}
+	if to.item == nil || to.item.kind != itemTable || to.name == "" {
+		return nil
+	}
+	of := column{to.item, to.name}.typ()
+	return &of
+}
+
+// ofTime reports whether it is a timestamp without time zone in every session: one
+// AT TIME ZONE that is written out, or cut off.
+func (s *scalar) ofTime(node *pg.Node) bool {
+	if to := s.references[node.GetColumnRef()]; node.GetColumnRef() != nil && to != nil && to.value != nil {
+		return to.value.ofTime(to.value.node)
+	}
+	call := node.GetFuncCall()
+	if call == nil || len(call.Args) != 2 {
+		return false
+	}
+	of := s.bareType(call.Args[1])
+	switch call.Funcname[len(call.Funcname)-1].GetString_().GetSval() {
+	case "timezone":
+		return call.Args[0].GetAConst().GetSval() != nil && of != nil && of.Base == "timestamptz"
+	case "date_trunc":
+		return s.ofTime(call.Args[1]) || of != nil && of.Base == "timestamp"
+	}
+	return false
+}
+
+// written reports whether a node's text may depend on settings of the session.
+func (s *scalar) written(node *pg.Node) bool {
+	found := false
+	walk(node, func(n *pg.Node) bool {
+		switch {
+		case n.GetColumnRef() != nil:
+			to := s.references[n.GetColumnRef()]
+			if to != nil && to.value != nil {
+				found = found || to.value.written(to.value.node)
+			} else if of := s.bareType(n); of != nil {
+				found = found || of.ofSettings()
+			}
+		case n.GetTypeCast() != nil:
+			switch namedType(n.GetTypeCast().TypeName).Base {
+			case "date", "time", "timestamp", "interval", "timestamptz", "timetz", "money", "bytea", "float4", "float8":
+				found = true
+			}
+		}
+		return !found
+	})
+	return found
 }
 
 // equalAsText reports whether values of it that are equal are of equal columns, so
@@ -344,8 +531,26 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 			keys = append(keys, computedKey(text, s.of))
 		}
 	}
-	for _, c := range usable {
-		if c.opaque || len(c.parameters) > 0 || len(c.reads) == 0 || c.sublink != nil {
+	long := func(read reference) bool {
+		return read.item == r.of && (column{read.item, read.name}).typ().long() &&
+			!slices.ContainsFunc(w.arguments, func(a plan.Argument) bool { return a.Column == read.name })
+	}
+	// First what joins: the rest takes no long values with it that this does not.
+	byJoining := slices.Clone(usable)
+	slices.SortStableFunc(byJoining, func(a, b *conjunct) int {
+		switch x, y := a.joins(), b.joins(); {
+		case x && !y:
+			return -1
+		case y && !x:
+			return 1
+		}
+		return 0
+	})
+	for _, c := range byJoining {
+		if !c.joins() && slices.ContainsFunc(c.reads, long) {
+			continue
+		}
+		if c.opaque || len(c.parameters) > 0 || len(c.reads) == 0 || c.sublink != nil || !r.knows(c.scalar) || !c.steady() {
 			continue
 		}
 		if slices.ContainsFunc(c.reads, func(read reference) bool {
@@ -354,11 +559,11 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 			continue
 		}
 		text, ok := c.write(w.name)
-		if !ok || slices.Contains(where, text) {
+		if !ok || slices.Contains(where, "("+text+")") {
 			continue
 		}
 		w.takes(c.scalar)
-		where = append(where, text)
+		where = append(where, "("+text+")")
 	}
 	if slices.ContainsFunc(w.arguments, func(a plan.Argument) bool { return a.Type == "" }) {
 		return nil, "a column that leads on is an array"
@@ -372,6 +577,25 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
 	}
 	return &plan.Path{Lookup: lookup}, ""
+}
+
+// joins reports whether it is an equality of two tables.
+func (c *conjunct) joins() bool {
+	return c.left != nil && c.right != nil && slices.ContainsFunc(c.left.reads, func(a reference) bool {
+		return slices.ContainsFunc(c.right.reads, func(b reference) bool { return a.item != b.item })
+	})
+}
+
+// long reports whether values of the type may be of any length. A change of a value
+// that is too long for a lookup concerns every key, so lookups take none without need.
+func (t Type) long() bool {
+	switch t.Base {
+	case "bool", "int2", "int4", "int8", "oid", "numeric", "float4", "float8", "money", "name", "char", "uuid", "enum", "pg_lsn",
+		"date", "time", "timetz", "timestamp", "timestamptz", "interval", "macaddr", "macaddr8", "inet", "cidr", "point",
+		"int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange":
+		return false
+	}
+	return true
 }
 
 // joined are the columns of a table that equalities tie to others of the tables.
@@ -399,7 +623,7 @@ func takeable(c column) bool { return !strings.HasSuffix(c.typ().Name, "[]") }
 func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 	edges := map[*item][]*item{}
 	for _, c := range usable {
-		if c.left == nil || c.right == nil || c.opaque || len(c.parameters) > 0 || !r.knows(c.scalar) {
+		if c.left == nil || c.right == nil || c.opaque || len(c.parameters) > 0 || !r.knows(c.scalar) || !c.steady() {
 			continue
 		}
 		if _, ok := c.write(func(*item) string { return "t" }); !ok {
@@ -468,6 +692,8 @@ type writer struct {
 	of        *item
 	with      []*item
 	arguments []plan.Argument
+	// collations are those of the arguments; empty: the database's.
+	collations []string
 }
 
 func (w *writer) name(it *item) string {
@@ -501,6 +727,7 @@ func (w *writer) take(name string) {
 		argument.Type = at.typ().Name
 	}
 	w.arguments = append(w.arguments, argument)
+	w.collations = append(w.collations, column{w.of, name}.typ().Collation)
 }
 
 // asKey spells the value of a column as the log would.
@@ -516,7 +743,7 @@ func asKey(value string, of Type) string {
 func computedKey(value string, of Type) string {
 	switch of.family() {
 	case "whole number":
-		return "trim_scale((" + value + ")::numeric)::text"
+		return "trim_scale((" + value + ")::text::numeric)::text" // of a float all digits
 	case "text":
 		return "(" + value + ")::text"
 	}
@@ -539,14 +766,24 @@ func (w *writer) statement(keys, where []string) string {
 	return sql.String()
 }
 
-// rows are those that have changed, as a table.
+// rows are those that have changed, as a table whose columns compare as theirs do.
 func (w *writer) rows(name string) string {
-	values, names := make([]string, len(w.arguments)), make([]string, len(w.arguments))
+	values, names, collated := make([]string, len(w.arguments)), make([]string, len(w.arguments)), make([]string, len(w.arguments))
+	plain := true
 	for i, argument := range w.arguments {
 		values[i] = fmt.Sprintf("$%d::text[]::%s[]", i+1, argument.Type)
 		names[i] = quote(argument.Column)
+		collated[i] = names[i]
+		if w.collations[i] != "" {
+			collated[i] = fmt.Sprintf("%s COLLATE %s AS %[1]s", names[i], w.collations[i])
+			plain = false
+		}
 	}
-	return fmt.Sprintf("unnest(%s) AS %s(%s)", strings.Join(values, ", "), name, strings.Join(names, ", "))
+	rows := fmt.Sprintf("unnest(%s) AS %s(%s)", strings.Join(values, ", "), name, strings.Join(names, ", "))
+	if plain {
+		return rows
+	}
+	return fmt.Sprintf("(SELECT %s FROM %s) AS %s", strings.Join(collated, ", "), rows, name)
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

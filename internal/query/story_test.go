@@ -52,6 +52,32 @@ func TestStories(t *testing.T) {
 	}
 }
 
+// A story is told the same way each time.
+func TestDerivesTheSameEachTime(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.story")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := strings.Split(string(text), "\n---\n")
+		catalog := newCatalog(t, parts[0])
+		for _, part := range parts[1:] {
+			asked, _, _ := strings.Cut(part, "\n==>")
+			first := tell(t, catalog, asked)
+			for range 19 {
+				if diff := cmp.Diff(first, tell(t, catalog, asked)); diff != "" {
+					t.Errorf("%s: %s\n-first +later:\n%s", file, asked, diff)
+					break
+				}
+			}
+		}
+	}
+}
+
 // tell derives one query. Its first line, -- types: int4 text, gives those of the
 // parameters.
 func tell(t *testing.T, catalog *catalog, asked string) string {
@@ -151,6 +177,11 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 					typ = query.Type{Name: typ.Name + "[]"}
 				}
 				column := query.Column{Name: def.Colname, Type: typ}
+				if def.CollClause != nil {
+					collation := def.CollClause.Collname[0].GetString_().GetSval()
+					column.Collation = fmt.Sprintf(`"pg_catalog"."%s"`, collation)
+					column.Nondeterministic = collation == "folds"
+				}
 				for _, constraint := range def.Constraints {
 					switch constraint.GetConstraint().Contype {
 					case pg.ConstrType_CONSTR_NOTNULL, pg.ConstrType_CONSTR_PRIMARY:

@@ -27,8 +27,8 @@ visits v (shop_id)
   lookup:
     SELECT DISTINCT t1."city"::text
     FROM unnest($1::text[]::int4[]) AS changed("shop_id"), "public"."shops" AS t1
-    WHERE changed.shop_id = t1.id
-      AND t1.open
+    WHERE (changed.shop_id = t1.id)
+      AND (t1.open)
 
 ---
 # Each table tells one parameter. Once both rows have moved on, no lookup finds the
@@ -40,7 +40,7 @@ shops s (city id)
   lookup:
     SELECT DISTINCT changed."city"::text, t1."kind"::text
     FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("city", "id"), "public"."visits" AS t1
-    WHERE t1.shop_id = changed.id
+    WHERE (t1.shop_id = changed.id)
 visits v (id kind shop_id)
   sweep: the rows that tell the parameters may all have moved on before a lookup runs
 
@@ -53,7 +53,7 @@ shops s (id)
   lookup:
     SELECT DISTINCT changed."id"::text, t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
-    WHERE t1.shop_id = changed.id
+    WHERE (t1.shop_id = changed.id)
 visits v (id kind shop_id)
   direct: shop_id, id
 
@@ -89,13 +89,13 @@ shops s (city id)
   lookup:
     SELECT DISTINCT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1
-    WHERE changed.id = t1.shop_id
+    WHERE (changed.id = t1.shop_id)
 shops c (id open)
   lookup:
     SELECT DISTINCT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1, "public"."shops" AS t2
-    WHERE changed.id = t2.city
-      AND t2.id = t1.shop_id
+    WHERE (changed.id = t2.city)
+      AND (t2.id = t1.shop_id)
 
 ---
 # Nobody asks for what is never read.

@@ -20,7 +20,7 @@ categories c (id name)
   lookup:
     SELECT DISTINCT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."products" AS t1
-    WHERE changed.id = t1.category_id
+    WHERE (changed.id = t1.category_id)
 
 ---
 # A list by a foreign key.
@@ -44,8 +44,8 @@ items i (order_id quantity)
   lookup:
     SELECT DISTINCT t1."customer_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("order_id"), "public"."orders" AS t1
-    WHERE changed.order_id = t1.id
-      AND t1.status = 'open'
+    WHERE (changed.order_id = t1.id)
+      AND (t1.status = 'open')
 
 ---
 # The other side of an outer join.
@@ -59,8 +59,8 @@ orders o (customer_id id status) where status = 'paid'
   lookup:
     SELECT DISTINCT t1."region_id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::public.order_status[]) AS changed("customer_id", "status"), "public"."customers" AS t1
-    WHERE changed.customer_id = t1.id
-      AND changed.status = 'paid'
+    WHERE (changed.customer_id = t1.id)
+      AND (changed.status = 'paid')
 
 ---
 # By an expression.
@@ -86,13 +86,13 @@ products p (category_id id name)
   lookup:
     SELECT DISTINCT t1."order_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("id"), "public"."items" AS t1
-    WHERE changed.id = t1.product_id
+    WHERE (changed.id = t1.product_id)
 categories c (id name)
   lookup:
     SELECT DISTINCT t1."order_id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."items" AS t1, "public"."products" AS t2
-    WHERE changed.id = t2.category_id
-      AND t2.id = t1.product_id
+    WHERE (changed.id = t2.category_id)
+      AND (t2.id = t1.product_id)
 
 ---
 # EXISTS and NOT EXISTS.
@@ -107,13 +107,13 @@ reviews r (product_id stars) where NOT stars < 4
   lookup:
     SELECT DISTINCT t1."category_id"::text
     FROM unnest($1::text[]::int8[], $2::text[]::int4[]) AS changed("product_id", "stars"), "public"."products" AS t1
-    WHERE changed.product_id = t1.id
-      AND changed.stars >= 4
+    WHERE (changed.product_id = t1.id)
+      AND (changed.stars >= 4)
 items i (product_id)
   lookup:
     SELECT DISTINCT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
-    WHERE changed.product_id = t1.id
+    WHERE (changed.product_id = t1.id)
 
 ---
 # IN and NOT IN.
@@ -127,7 +127,7 @@ reviews reviews (product_id)
   lookup:
     SELECT DISTINCT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
-    WHERE t1.id = changed.product_id
+    WHERE (t1.id = changed.product_id)
 reviews reviews (author)
   sweep: no equality joins its rows with those of products, which tell @c
 
@@ -192,8 +192,8 @@ categories p (id name)
   lookup:
     SELECT DISTINCT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."categories" AS t1
-    WHERE changed.id = t1.parent_id
-      AND t1.active
+    WHERE (changed.id = t1.parent_id)
+      AND (t1.active)
 
 ---
 # No parameter: one key.
