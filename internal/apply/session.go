@@ -101,6 +101,7 @@ type session struct {
 	fingerprints guard.Fingerprints
 	latencies    []time.Duration
 	saidReady    bool
+	derived      bool // only sweeps that plans ask for are why it is not ready
 	// unsettledBelow is about stream.unsettled.
 	unsettledBelow uint64
 	// fans are the fan-outs that are not over, or have seen more than the stream has

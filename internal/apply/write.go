@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
@@ -228,12 +229,25 @@ func (s *session) sayReady() {
 	ready := status.Ready()
 	switch {
 	case !ready || s.saidReady:
+	case s.derived:
+		s.logger.Debug("ready")
 	case len(status.Streams) == 1:
 		s.logger.Info("ready", "position", status.Streams[0].Position)
 	default:
 		s.logger.Info("ready", "streams", len(status.Streams))
 	}
 	s.saidReady = ready
+	s.derived = s.derived && !ready
+}
+
+// levelOf is how loudly a sweep is said, and its end. One that a plan asks for with each
+// change of a table is normal operation.
+func (s *session) levelOf(cause plan.Cause) slog.Level {
+	s.derived = cause == plan.Derived && (s.derived || s.saidReady)
+	if cause == plan.Derived {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // requestSweeps notes the sweeps of b as pending. The same script that moves
@@ -247,7 +261,7 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		if sweep.Cause == plan.Unknown {
 			s.unapplied(entry, sweep.Reason)
 		} else {
-			s.logger.Info("sweeping", "entry", entry.Name, "cause", sweep.Cause)
+			s.logger.Log(context.Background(), s.levelOf(sweep.Cause), "sweeping", "entry", entry.Name, "cause", sweep.Cause)
 		}
 		// The look at the catalog may be older than what the log says, or newer.
 		letters := sweep.Letters

@@ -334,7 +334,7 @@ var entrySettings = []setting{
 	},
 	{
 		path:    "entries.*.rows",
-		doc:     "How many rows the query's result has. one: a value that the service writes is row_to_json of it, and null where there is none. many: a JSON array of those, in the query's order.",
+		doc:     "How many rows the query's result has, for who loads it: of no use with on_change: invalidate. one: the value is row_to_json of it, and there is none where there is no row. many: a JSON array of those, in the query's order.",
 		initial: "one",
 		enum:    []string{"one", "many"},
 		written: true,

@@ -139,9 +139,11 @@ SELECT concat_ws(' ',
    FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
    WHERE c.relkind = 'v' AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) AND c.relpersistence <> 't'),
   (SELECT count(*) || '/' || coalesce(sum(hashtextextended(p.oid || ' ' || p.xmin, 0)), 0)
-   FROM pg_catalog.pg_proc p WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)))`
+   FROM pg_catalog.pg_proc p WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)),
+  (SELECT count(*) || '/' || coalesce(sum(hashtextextended(c.oid::text, 0)), 0) FROM pg_catalog.pg_class c WHERE c.relrowsecurity))`
 
-// Definitions is another text whenever a view or a function has changed.
+// Definitions is another text whenever a view or a function has changed, or row security
+// of a table was switched on or off.
 func Definitions(ctx context.Context, conn *pgx.Conn) (text string, err error) {
 	if err := conn.QueryRow(ctx, definitionsStatement).Scan(&text); err != nil {
 		return "", fmt.Errorf("read which views and functions there are: %w", err)

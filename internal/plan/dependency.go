@@ -290,8 +290,8 @@ func whole(text []byte) (n int64, ok bool) {
 	return -n, n != math.MinInt64
 }
 
-// String is the predicate as SQL would have it; what cannot be decided is a question
-// mark.
+// String is the predicate as SQL would have it; what cannot be decided is an
+// ellipsis.
 func (p Predicate) String() string {
 	several := func(word string) string {
 		parts := make([]string, len(p.Args))
@@ -326,5 +326,5 @@ func (p Predicate) String() string {
 	case LessOrEqual:
 		return fmt.Sprintf("%s <= %d", p.Column, p.Number)
 	}
-	return "?"
+	return "…"
 }

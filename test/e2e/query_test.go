@@ -194,6 +194,11 @@ func TestAQueryIsPlannedAnew(t *testing.T) {
 		t.Error("a change of the maker: want the one card gone that shows it")
 	}
 
+	// The same columns of the same tables, and another result.
+	f.cache("card:1")
+	f.exec("CREATE OR REPLACE VIEW cards AS SELECT i.id, upper(i.name) AS name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
+	i.eventually("swept", func() bool { return !f.cached("card:1") })
+
 	// Nobody can plan it now: every look drops what is cached, until it is mended.
 	f.exec("DROP VIEW cards")
 	i.eventually("refused", func() bool { return i.said("a query cannot be planned any more") > 0 })
