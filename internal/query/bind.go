@@ -195,7 +195,7 @@ func (b *binder) bindSetOperation(s *pg.SelectStmt, outer *scope) (*block, error
 		other := blk.arms[1].outputs[i]
 		shown.held = held || shown.held || other.held
 		if shown.value != nil && other.value != nil && !(s.Op == pg.SetOperation_SETOP_UNION && s.All) {
-			shown.held = shown.held || !shown.value.equalAsText() || !other.value.equalAsText()
+			shown.held = shown.held || !b.sameAsText(shown.value, other.value)
 		}
 		if shown.value == nil || other.value == nil {
 			shown.held, shown.value = true, nil
@@ -617,15 +617,11 @@ func join(node *pg.Node, parts ...*scalar) *scalar {
 // bindTargets binds the select list and what groups it, and says what the block
 // shows.
 func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
-	var targets []*pg.ResTarget
 	for _, node := range s.TargetList {
 		target := node.GetResTarget()
 		if fields := target.Val.GetColumnRef().GetFields(); len(fields) > 0 && fields[len(fields)-1].GetAStar() != nil {
 			if err := b.bindStar(target.Val.GetColumnRef(), inner, blk); err != nil {
 				return err
-			}
-			for len(targets) < len(blk.outputs) {
-				targets = append(targets, nil)
 			}
 			continue
 		}
@@ -642,7 +638,6 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		}
 		shown.held = shown.value == nil
 		blk.outputs = append(blk.outputs, shown)
-		targets = append(targets, target)
 		if bound.aggregates {
 			blk.standing = true
 		}
@@ -651,49 +646,60 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		}
 	}
 	grouped := len(s.GroupClause) > 0
+	sets := slices.ContainsFunc(s.GroupClause, func(n *pg.Node) bool { return n.GetGroupingSet() != nil })
+	// What a column must be equal to so that conditions on it can be carried in. plain:
+	// all rows of a group have the same texts in all that it groups by.
+	kept := func(nodes []*pg.Node, of clause) (plain bool, err error) {
+		var keys []string
+		plain = true
+		for _, node := range nodes {
+			key, err := b.key(node, inner, blk, of)
+			if err != nil {
+				return false, err
+			}
+			if key == nil || b.family(key) == "" {
+				plain = false
+				continue
+			}
+			keys = append(keys, key.text())
+		}
+		for i := range blk.outputs {
+			shown := &blk.outputs[i]
+			shown.held = shown.held || shown.value == nil || !slices.Contains(keys, shown.value.text())
+		}
+		return plain, nil
+	}
 	if s.HavingClause != nil {
 		having, err := b.conjuncts(s.HavingClause, inner, blk)
 		if err != nil {
 			return err
+		}
+		plain := false
+		if grouped && !sets {
+			if plain, err = kept(s.GroupClause, groupBy); err != nil {
+				return err
+			}
 		}
 		for _, c := range having {
 			if c.aggregates || c.opaque {
 				blk.standing = blk.standing || c.aggregates
 				continue
 			}
-			if grouped {
+			if plain && c.equalAsText() {
 				blk.where = append(blk.where, c) // on what it groups by
 			}
 		}
 		blk.standing = blk.standing || !grouped
-	}
-	// What a column must be equal to so that conditions on it can be carried in.
-	kept := func(nodes []*pg.Node) error {
-		var keys []string
-		for _, node := range nodes {
-			bound, err := b.key(node, inner, blk, targets)
-			if err != nil {
-				return err
-			}
-			keys = append(keys, bound...)
-		}
-		for i := range blk.outputs {
-			shown := &blk.outputs[i]
-			if shown.value == nil || !slices.Contains(keys, shown.value.text()) || !shown.value.equalAsText() {
-				shown.held = true
-			}
-		}
-		return nil
 	}
 	aggregates := blk.standing || grouped
 	if grouped {
 		blk.standing = false
 	}
 	if aggregates {
-		if err := kept(s.GroupClause); err != nil {
+		if _, err := kept(s.GroupClause, groupBy); err != nil {
 			return err
 		}
-		if slices.ContainsFunc(s.GroupClause, func(n *pg.Node) bool { return n.GetGroupingSet() != nil }) {
+		if sets {
 			blk.standing = true // GROUPING SETS (()) shows a row though there is none
 			hold(blk)
 		}
@@ -704,19 +710,19 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		}
 	}
 	for _, window := range windows(s) {
-		if err := kept(window); err != nil {
+		if _, err := kept(window, partitionBy); err != nil {
 			return err
 		}
 	}
 	switch {
 	case len(s.DistinctClause) > 0 && s.DistinctClause[0].Node != nil:
-		if err := kept(s.DistinctClause); err != nil {
+		if _, err := kept(s.DistinctClause, distinctOn); err != nil {
 			return err
 		}
 	case len(s.DistinctClause) > 0:
 		for i := range blk.outputs {
 			shown := &blk.outputs[i]
-			shown.held = shown.held || !shown.value.equalAsText()
+			shown.held = shown.held || b.family(shown.value) == ""
 		}
 	}
 	if s.LimitCount != nil || s.LimitOffset != nil {
@@ -761,38 +767,54 @@ func windows(s *pg.SelectStmt) (partitions [][]*pg.Node) {
 	return partitions
 }
 
-// key is what one element of GROUP BY, PARTITION BY or DISTINCT ON names, as text.
-func (b *binder) key(node *pg.Node, inner *scope, blk *block, targets []*pg.ResTarget) ([]string, error) {
+// A clause has rules of its own for what its names mean.
+type clause int
+
+const (
+	groupBy     clause = iota // columns of FROM before names of the select list; and ordinals
+	distinctOn                // names of the select list before columns; and ordinals
+	partitionBy               // columns, and 1 is a constant
+)
+
+// key is what one element of GROUP BY, PARTITION BY or DISTINCT ON names; nil: nobody
+// knows.
+func (b *binder) key(node *pg.Node, inner *scope, blk *block, of clause) (*scalar, error) {
 	if set := node.GetGroupingSet(); set != nil {
 		for _, part := range set.Content {
-			if _, err := b.key(part, inner, blk, targets); err != nil {
+			if _, err := b.key(part, inner, blk, of); err != nil {
 				return nil, err
 			}
 		}
 		return nil, nil
 	}
+	if of == partitionBy {
+		return b.bind(node, inner, blk)
+	}
 	if number := node.GetAConst().GetIval(); number != nil {
-		if i := int(number.Ival) - 1; i >= 0 && i < len(blk.outputs) && blk.outputs[i].value != nil {
-			return []string{blk.outputs[i].value.text()}, nil
+		if i := int(number.Ival) - 1; i >= 0 && i < len(blk.outputs) {
+			return blk.outputs[i].value, nil
 		}
 		return nil, nil
 	}
-	bound, err := b.bind(node, inner, blk)
-	if err != nil {
-		// A name of the select list.
-		if fields := node.GetColumnRef().GetFields(); len(fields) == 1 {
-			for _, shown := range blk.outputs {
-				if shown.name == fields[0].GetString_().GetSval() {
-					if shown.value == nil {
-						return nil, nil
-					}
-					return []string{shown.value.text()}, nil
-				}
-			}
+	fields := node.GetColumnRef().GetFields()
+	if len(fields) != 1 {
+		return b.bind(node, inner, blk)
+	}
+	if of == groupBy {
+		if bound, err := b.bind(node, &scope{items: inner.items}, blk); err == nil {
+			return bound, nil
 		}
+	}
+	if blk.anyColumn {
+		_, err := b.bind(node, inner, blk)
 		return nil, err
 	}
-	return []string{bound.text()}, nil
+	for _, shown := range blk.outputs {
+		if shown.name == fields[0].GetString_().GetSval() {
+			return shown.value, nil
+		}
+	}
+	return b.bind(node, inner, blk)
 }
 
 // bindStar expands *, or table.*.

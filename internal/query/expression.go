@@ -302,6 +302,92 @@ func (b *binder) found(s *scalar, ref *pg.ColumnRef, it *item, i int) {
 	}
 }
 
+// anyFamily is that of a literal, which becomes a value of what it is beside.
+const anyFamily = "any"
+
+// family is that of the values of a scalar, among which those that are equal have the
+// same text; empty if nobody knows. What is not in here may be of a type for which that
+// is not so: name::citext.
+func (b *binder) family(s *scalar) string {
+	if s == nil || s.opaque {
+		return ""
+	}
+	return b.familyOf(s, s.node)
+}
+
+func (b *binder) familyOf(s *scalar, node *pg.Node) string {
+	common := func(nodes []*pg.Node) string {
+		family := anyFamily
+		for _, node := range nodes {
+			family = merged(family, b.familyOf(s, node))
+		}
+		return family
+	}
+	switch n := node.GetNode().(type) {
+	case *pg.Node_ColumnRef:
+		to := s.references[n.ColumnRef]
+		switch {
+		case to == nil:
+		case to.value != nil:
+			return b.family(to.value)
+		case to.union != nil:
+			return merged(b.family(to.union.arms[0].outputs[to.column].value), b.family(to.union.arms[1].outputs[to.column].value))
+		case to.item != nil && to.item.kind == itemTable && to.name != "":
+			return column{to.item, to.name}.typ().family()
+		}
+	case *pg.Node_ParamRef:
+		if i := int(n.ParamRef.Number) - 1; i < len(b.types) {
+			return b.types[i].family()
+		}
+	case *pg.Node_AConst:
+		switch {
+		case n.AConst.GetIval() != nil:
+			return "whole number"
+		case n.AConst.GetBoolval() != nil:
+			return "bool"
+		case n.AConst.GetFval() == nil && n.AConst.GetBsval() == nil:
+			return anyFamily
+		}
+	case *pg.Node_CoalesceExpr:
+		return common(n.CoalesceExpr.Args)
+	case *pg.Node_MinMaxExpr:
+		return common(n.MinMaxExpr.Args)
+	case *pg.Node_AExpr:
+		if e := n.AExpr; e.Kind == pg.A_Expr_Kind_AEXPR_OP && e.Lexpr != nil && slices.Contains(whole, operator(e)) && common([]*pg.Node{e.Lexpr, e.Rexpr}) == "whole number" {
+			return "whole number"
+		}
+	case *pg.Node_FuncCall:
+		name := n.FuncCall.Funcname[len(n.FuncCall.Funcname)-1].GetString_().GetSval()
+		if slices.Contains(ofTexts, name) && common(n.FuncCall.Args) == "text" {
+			return "text"
+		}
+	}
+	return ""
+}
+
+// whole are the operators that make whole numbers of whole numbers, and ofTexts the
+// functions that make texts of texts.
+var (
+	whole   = strings.Fields("+ - * / %")
+	ofTexts = strings.Fields("lower upper initcap btrim ltrim rtrim md5 replace")
+)
+
+// merged is the family of what is of either of two.
+func merged(a, b string) string {
+	switch {
+	case a == anyFamily || a == b:
+		return b
+	case b == anyFamily:
+		return a
+	}
+	return ""
+}
+
+// sameAsText reports whether values of either that are equal have the same text.
+func (b *binder) sameAsText(one, other *scalar) bool {
+	return merged(b.family(one), b.family(other)) != ""
+}
+
 // conjuncts binds a condition as the conditions that must all hold.
 func (b *binder) conjuncts(node *pg.Node, at *scope, place any) ([]*conjunct, error) {
 	if and := node.GetBoolExpr(); and != nil && and.Boolop == pg.BoolExprType_AND_EXPR {

@@ -118,3 +118,73 @@ shops shops (city id)
   sweep: nothing ties its rows to @which by an equality
 stock stock (shop_id)
   direct: shop_id, shop_id
+
+---
+# HAVING on a grouping set is about its NULLs too, which are of no row.
+-- types: int4
+SELECT count(*) FROM visits WHERE shop_id = @id GROUP BY ROLLUP(kind) HAVING kind IS NULL
+==>
+visits visits (kind shop_id)
+  direct: shop_id
+
+---
+# The price that stands for the group is one of those that are equal.
+-- types: text
+SELECT count(*) FROM stock GROUP BY weight HAVING weight::text = @weight
+==>
+stock stock (weight)
+  sweep: nothing ties its rows to @weight by an equality
+
+---
+# Where equal means the same text, HAVING is a condition on rows.
+-- types: int4
+SELECT count(*) FROM stock GROUP BY shop_id, lower(place) HAVING shop_id = @shop AND lower(place) = 'cellar'
+==>
+stock stock (place shop_id)
+  direct: shop_id
+
+---
+# PARTITION BY 1 is a constant.
+-- types: int4
+SELECT w.n FROM (SELECT shop_id, count(*) OVER (PARTITION BY 1) AS n FROM visits) w WHERE w.shop_id = @shop
+==>
+visits visits (shop_id)
+  sweep: nothing ties its rows to @shop by an equality
+
+---
+# PARTITION BY knows columns only, DISTINCT ON names of the select list first.
+-- types: int4
+SELECT w.n FROM (SELECT city AS id, id AS k, count(*) OVER (PARTITION BY id) AS n FROM shops) w WHERE w.id = @city
+==>
+shops shops (city id)
+  sweep: nothing ties its rows to @city by an equality
+
+---
+-- types: int4
+SELECT s.id FROM (SELECT DISTINCT ON (id) city AS id, id AS c, open FROM shops) s WHERE s.c = @k
+==>
+shops shops (city id open)
+  sweep: nothing ties its rows to @k by an equality
+
+---
+-- types: int4
+SELECT s.c FROM (SELECT DISTINCT ON (id) city AS id, id AS c, open FROM shops) s WHERE s.id = @k
+==>
+shops shops (city id open)
+  direct: city
+
+---
+# Texts that differ are one citext.
+-- types: text
+SELECT d.n FROM (SELECT DISTINCT kind::citext AS n FROM visits) d WHERE d.n::text = @n
+==>
+visits visits (kind)
+  sweep: nothing ties its rows to @n by an equality
+
+---
+# A constant is equal to one of another scale.
+-- types: text
+SELECT d.n FROM (SELECT DISTINCT CASE WHEN open THEN 1.0 ELSE 1 END AS n FROM shops) d WHERE d.n::text = @n
+==>
+shops shops (open)
+  sweep: nothing ties its rows to @n by an equality
