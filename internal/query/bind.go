@@ -128,6 +128,7 @@ func (b *binder) bindBody(s *pg.SelectStmt, outer *scope) (*block, error) {
 			if err != nil {
 				return nil, err
 			}
+			blk.anyColumn = blk.anyColumn || hasStar(list.GetList().GetItems())
 			for len(blk.outputs) < len(row.node.GetList().GetItems()) {
 				blk.outputs = append(blk.outputs, output{name: fmt.Sprintf("column%d", len(blk.outputs)+1), held: true})
 			}
@@ -186,8 +187,12 @@ func (b *binder) bindSetOperation(s *pg.SelectStmt, outer *scope) (*block, error
 		}
 		bound.up = blk
 		blk.arms = append(blk.arms, bound)
+		blk.anyColumn = blk.anyColumn || bound.anyColumn
 	}
 	if len(blk.arms[0].outputs) != len(blk.arms[1].outputs) {
+		if blk.anyColumn {
+			return nil, b.refuse(-1, "a set operation of SELECTs whose numbers of columns are not known", "name the columns instead of *")
+		}
 		return nil, b.refuse(-1, "a set operation of SELECTs with different numbers of columns", "")
 	}
 	held := s.LimitCount != nil || s.LimitOffset != nil
@@ -258,7 +263,7 @@ func (b *binder) bindFrom(node *pg.Node, inner *scope, blk *block) (*item, error
 		if err != nil {
 			return nil, err
 		}
-		it := &item{kind: itemBlock, place: -1, block: bound, outputs: slices.Clone(bound.outputs)}
+		it := &item{kind: itemBlock, place: -1, block: bound, outputs: slices.Clone(bound.outputs), anyColumn: bound.anyColumn}
 		bound.up = it
 		name(it, n.RangeSubselect.Alias)
 		return it, nil
@@ -306,11 +311,26 @@ func name(it *item, alias *pg.Alias) {
 		return
 	}
 	it.name = alias.Aliasname
-	for i, column := range alias.Colnames {
-		if i < len(it.outputs) {
-			it.outputs[i].name = column.GetString_().GetSval()
+	rename(it, alias.Colnames)
+}
+
+// rename gives the first columns of an item other names.
+func rename(it *item, names []*pg.Node) {
+	known := len(it.outputs)
+	if it.block != nil && it.anyColumn {
+		// Behind those whose number is not known nothing has a place.
+		if known = slices.IndexFunc(it.outputs, func(o output) bool { return o.name == "" }); known < 0 {
+			known = 0
+		}
+		for i := known; i < len(it.outputs) && len(names) > known; i++ {
+			it.outputs[i].value, it.outputs[i].held = nil, true
+		}
+	}
+	for i, name := range names {
+		if i < known {
+			it.outputs[i].name = name.GetString_().GetSval()
 		} else if it.anyColumn {
-			it.outputs = append(it.outputs, output{name: column.GetString_().GetSval(), held: true})
+			it.outputs = append(it.outputs, output{name: name.GetString_().GetSval(), held: true})
 		}
 	}
 }
@@ -349,13 +369,13 @@ func (b *binder) bindRangeVar(v *pg.RangeVar, inner *scope) (*item, error) {
 		if err != nil {
 			return nil, err
 		}
-		it.kind, it.relation, it.block, it.outputs = itemBlock, nil, bound, slices.Clone(bound.outputs)
+		it.kind, it.relation, it.block, it.outputs, it.anyColumn = itemBlock, nil, bound, slices.Clone(bound.outputs), bound.anyColumn
 		bound.up = it
-		for i := range it.outputs {
-			if i < len(relation.Columns) {
-				it.outputs[i].name = relation.Columns[i].Name
-			}
+		var names []*pg.Node
+		for _, column := range relation.Columns {
+			names = append(names, pg.MakeStrNode(column.Name))
 		}
+		rename(it, names)
 	} else {
 		for _, column := range relation.Columns {
 			it.outputs = append(it.outputs, output{name: column.Name})
@@ -438,13 +458,9 @@ func (b *binder) bindCTE(c *cte, v *pg.RangeVar) (*item, error) {
 	if c.recursive && refers(c.Ctequery, c.Ctename) {
 		hold(bound)
 	}
-	it.block, it.outputs = bound, slices.Clone(bound.outputs)
+	it.block, it.outputs, it.anyColumn = bound, slices.Clone(bound.outputs), bound.anyColumn
 	bound.up = it
-	for i, column := range c.Aliascolnames {
-		if i < len(it.outputs) {
-			it.outputs[i].name = column.GetString_().GetSval()
-		}
-	}
+	rename(it, c.Aliascolnames)
 	if c.SearchClause != nil || c.CycleClause != nil {
 		it.anyColumn = true
 	}
@@ -472,6 +488,9 @@ func refers(node *pg.Node, table string) bool {
 }
 
 func (b *binder) bindJoin(j *pg.JoinExpr, inner *scope, blk *block) (*item, error) {
+	if j.JoinUsingAlias != nil {
+		return nil, b.refuse(-1, "JOIN ... USING (...) AS "+j.JoinUsingAlias.Aliasname+" is beyond what is understood", "leave out AS "+j.JoinUsingAlias.Aliasname+", and name the columns by their tables")
+	}
 	left, err := b.bindFrom(j.Larg, inner, blk)
 	if err != nil {
 		return nil, err
@@ -512,6 +531,9 @@ func (b *binder) bindJoin(j *pg.JoinExpr, inner *scope, blk *block) (*item, erro
 		it.on = append(it.on, conjuncts...)
 	}
 	if j.Alias != nil {
+		if it.anyColumn && len(j.Alias.Colnames) > 0 {
+			return nil, b.refuse(-1, j.Alias.Aliasname+" names columns of a join with something whose columns are not known", "give that something an alias with names for its columns, and name columns by their tables")
+		}
 		name(it, j.Alias)
 	}
 	return it, nil
@@ -633,7 +655,10 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		if shown.name == "" {
 			shown.name = columnName(target.Val)
 		}
-		if bound.opaque {
+		if last := target.Val.GetAIndirection().GetIndirection(); len(last) > 0 && last[len(last)-1].GetAStar() != nil {
+			shown.name, blk.anyColumn = "", true // (a row).*
+		}
+		if bound.opaque || blk.anyColumn {
 			shown.value = nil
 		}
 		shown.held = shown.value == nil
@@ -817,6 +842,14 @@ func (b *binder) key(node *pg.Node, inner *scope, blk *block, of clause) (*scala
 	return b.bind(node, inner, blk)
 }
 
+// hasStar reports whether one of the expressions stands for several: t.*.
+func hasStar(nodes []*pg.Node) bool {
+	return slices.ContainsFunc(nodes, func(n *pg.Node) bool {
+		parts := append(slices.Clone(n.GetColumnRef().GetFields()), n.GetAIndirection().GetIndirection()...)
+		return len(parts) > 0 && parts[len(parts)-1].GetAStar() != nil
+	})
+}
+
 // bindStar expands *, or table.*.
 func (b *binder) bindStar(ref *pg.ColumnRef, inner *scope, blk *block) error {
 	items := make([]*item, 0, len(blk.from))
@@ -841,6 +874,7 @@ func (b *binder) bindStar(ref *pg.ColumnRef, inner *scope, blk *block) error {
 		if it.anyColumn {
 			// How many there are is not known, so what stands behind is not either.
 			blk.outputs = append(blk.outputs, output{held: true})
+			blk.anyColumn = true
 		}
 		for _, shown := range outputsOf(it) {
 			bound := shown
@@ -849,6 +883,9 @@ func (b *binder) bindStar(ref *pg.ColumnRef, inner *scope, blk *block) error {
 				for _, read := range bound.value.reads {
 					read.mark()
 				}
+			}
+			if blk.anyColumn {
+				bound.value = nil
 			}
 			bound.held = bound.value == nil
 			blk.outputs = append(blk.outputs, bound)

@@ -106,6 +106,7 @@ var ofTheTime = strings.Fields(`now age transaction_timestamp statement_timestam
 var ofArgumentsOnly = strings.Fields(`to_char to_timestamp to_date to_number date_trunc date_part timezone make_timestamptz
 	date_add date_subtract generate_series concat concat_ws format quote_literal quote_nullable array_to_string string_to_array
 	to_json to_jsonb row_to_json array_to_json json_build_object json_build_array jsonb_build_object jsonb_build_array
+	extract date time timestamp timestamptz overlaps
 	json_agg jsonb_agg json_agg_strict jsonb_agg_strict json_object_agg jsonb_object_agg json_populate_record
 	jsonb_populate_record json_populate_recordset jsonb_populate_recordset json_to_record jsonb_to_record json_to_recordset
 	jsonb_to_recordset jsonb_path_query_tz jsonb_path_exists_tz jsonb_path_match_tz jsonb_path_query_array_tz
@@ -129,6 +130,9 @@ func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, 
 	if row := link.Testexpr.GetRowExpr(); row != nil {
 		tests = row.Args
 	}
+	if hasStar(tests) {
+		return sl, nil
+	}
 	sl.carried = true
 	for i, test := range tests {
 		if i >= len(bound.outputs) || bound.outputs[i].value == nil {
@@ -143,7 +147,8 @@ func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, 
 		sl.equal = append(sl.equal, equality(left, right, place))
 		// NULL NOT IN (...) and 1 NOT IN (..., NULL) are neither true nor false, so
 		// that a row with a NULL touches every row that is compared.
-		sl.carried = sl.carried && (left.notNull() && right.notNull() || b.without&NullsInNotIn != 0)
+		holdsNone := left.notNull() && !bound.outputs[i].held && bound.outputs[i].value.notNull()
+		sl.carried = sl.carried && (holdsNone || b.without&NullsInNotIn != 0)
 	}
 	return sl, nil
 }
@@ -454,7 +459,7 @@ func (b *binder) conjuncts(node *pg.Node, at *scope, place any) ([]*conjunct, er
 	}
 	if compare != nil && compare.Kind == pg.A_Expr_Kind_AEXPR_OP && operator(compare) == "=" && compare.Lexpr != nil {
 		l, r := compare.Lexpr.GetRowExpr(), compare.Rexpr.GetRowExpr()
-		if l != nil && r != nil && len(l.Args) == len(r.Args) {
+		if l != nil && r != nil && len(l.Args) == len(r.Args) && !hasStar(l.Args) && !hasStar(r.Args) {
 			var all []*conjunct
 			for i := range l.Args {
 				some, err := b.conjuncts(&pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{

@@ -193,7 +193,7 @@ func (c *catalog) Relation(schema, name string) (*query.Relation, error) {
 func (c *catalog) Function(schema, name string, arguments int) (*query.Function, error) {
 	f := &query.Function{BuiltIn: true, Volatility: 'i'}
 	switch name {
-	case "now", "json_agg", "to_char", "age":
+	case "now", "json_agg", "to_char", "age", "extract", "date", "overlaps":
 		f.Volatility = 's'
 		f.Aggregate = name == "json_agg"
 	case "random":

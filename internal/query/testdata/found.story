@@ -188,3 +188,75 @@ SELECT d.n FROM (SELECT DISTINCT CASE WHEN open THEN 1.0 ELSE 1 END AS n FROM sh
 ==>
 shops shops (open)
   sweep: nothing ties its rows to @n by an equality
+
+---
+# How many columns f.* has is not known: what stands behind has no place.
+-- types: int4
+SELECT d.b FROM (SELECT f.*, s.id, s.city FROM shops s, json_each(s.open) f) d(a, b, c) WHERE d.b = @b
+==>
+shops s (city id open)
+  sweep: nothing ties its rows to @b by an equality
+
+---
+-- types: int4
+SELECT d.b FROM (SELECT s.id, (s).*, s.city FROM shops s) d(a, b, c) WHERE d.a = @b
+==>
+shops s (city id open)
+  direct: id
+
+---
+-- types: int4
+SELECT v.id FROM visits v WHERE v.shop_id = @b AND (v.id, v.shop_id) IN (SELECT f.*, s.id FROM shops s, json_each(s.open) f)
+==>
+visits v (id shop_id)
+  direct: shop_id
+shops s (id open)
+  sweep: no equality joins its rows with those of visits, which tell @b
+
+---
+-- types: int4
+SELECT v.id FROM visits v JOIN shops s USING (id) AS j WHERE j.id = @id
+==>
+JOIN ... USING (...) AS j is beyond what is understood
+leave out AS j, and name the columns by their tables
+
+---
+# EXTRACT and the like read what they are given.
+-- types: int8
+SELECT extract(epoch FROM id), date(id), (kind, kind) OVERLAPS (kind, kind) FROM visits WHERE id = @id
+==>
+visits visits (id kind)
+  direct: id
+
+---
+# Neither side of NOT IN can be NULL: a shop concerns the visits to it.
+-- types: int8
+SELECT v.id FROM visits v WHERE v.id = @id AND v.shop_id NOT IN (SELECT s.id FROM shops s WHERE s.open)
+==>
+visits v (id shop_id)
+  direct: id
+shops s (id open) where open = 't'
+  lookup:
+    SELECT DISTINCT t1."id"::text
+    FROM unnest($1::text[]::bool[], $2::text[]::int4[]) AS changed("open", "id"), "public"."visits" AS t1
+    WHERE changed.open
+      AND t1.shop_id = changed.id
+
+---
+# A row without a number concerns all.
+-- types: int4
+SELECT v.id FROM visits v WHERE v.id = @id AND v.shop_id NOT IN (SELECT s.city FROM shops s WHERE s.open)
+==>
+visits v (id shop_id)
+  direct: id
+shops s (city open) where open = 't'
+  sweep: no equality joins its rows with those of visits, which tell @id
+
+---
+-- types: int4
+SELECT d.b FROM (SELECT s.id AS a, s.city AS b FROM shops s UNION ALL SELECT f.*, v.shop_id FROM visits v, json_each(v.kind) f) d(b, a) WHERE d.b = @b
+==>
+shops s (city id)
+  sweep: nothing ties its rows to @b by an equality
+visits v (kind shop_id)
+  sweep: nothing ties its rows to @b by an equality
