@@ -16,11 +16,11 @@ func (b *binder) bind(node *pg.Node, at *scope, place any) (*scalar, error) {
 }
 
 func (b *binder) bindInto(s *scalar, root *pg.Node, at *scope, place any) (wrong error) {
-	walk(root, func(n *pg.Node) bool {
+	walk(root, func(whole *pg.Node) bool {
 		if wrong != nil {
 			return false
 		}
-		switch n := n.Node.(type) {
+		switch n := whole.Node.(type) {
 		case *pg.Node_ColumnRef:
 			wrong = b.bindColumn(s, n.ColumnRef, at)
 			return false
@@ -37,12 +37,19 @@ func (b *binder) bindInto(s *scalar, root *pg.Node, at *scope, place any) (wrong
 			}
 			_, wrong = b.bindSublink(n.SubLink, at, place)
 			return false
+		case *pg.Node_JsonArrayQueryConstructor:
+			wrong = b.refuse(n.JsonArrayQueryConstructor.Location, "JSON_ARRAY of a SELECT is beyond what is understood", "write ARRAY(SELECT ...), or "+instead)
+		case *pg.Node_SelectStmt:
+			wrong = b.refuse(-1, "a SELECT stands where none is understood", instead)
+		case *pg.Node_AIndirection:
+			wrong = b.bindFields(n.AIndirection, at)
 		case *pg.Node_FuncCall:
-			wrong = b.bindCall(s, n.FuncCall)
+			wrong = b.bindCall(s, n.FuncCall, at)
 		case *pg.Node_SqlvalueFunction:
 			wrong = b.refuse(n.SqlvalueFunction.Location, "its value depends on the time or on who asks, and no change tells when it becomes another", instead+", or give the entry a short ttl")
 		case *pg.Node_GroupingFunc, *pg.Node_JsonObjectAgg, *pg.Node_JsonArrayAgg:
 			s.aggregates, s.opaque = true, true
+			wrong = b.ownAggregate(whole, -1, at)
 		case *pg.Node_TypeCast:
 			if n.TypeCast.Arg.GetAConst() != nil && isText(n.TypeCast.TypeName) {
 				return false // 'now'::text is a text
@@ -66,7 +73,7 @@ func isText(t *pg.TypeName) bool {
 }
 
 // bindCall refuses what may read more than its arguments.
-func (b *binder) bindCall(s *scalar, call *pg.FuncCall) error {
+func (b *binder) bindCall(s *scalar, call *pg.FuncCall, at *scope) error {
 	schema, name := "", call.Funcname[len(call.Funcname)-1].GetString_().GetSval()
 	if len(call.Funcname) > 1 {
 		schema = call.Funcname[len(call.Funcname)-2].GetString_().GetSval()
@@ -90,9 +97,99 @@ func (b *binder) bindCall(s *scalar, call *pg.FuncCall) error {
 		s.windows, s.opaque = true, true
 	case function.Aggregate:
 		s.aggregates, s.opaque = true, true
+		if err := b.ownAggregate(&pg.Node{Node: &pg.Node_FuncCall{FuncCall: call}}, call.Location, at); err != nil {
+			return err
+		}
 	}
 	if function.ReturnsSet {
 		s.sets, s.opaque = true, true
+	}
+	return nil
+}
+
+// ownAggregate refuses an aggregate that reads nothing of the SELECT where it stands: it
+// is one of a SELECT further out, which then shows one row.
+func (b *binder) ownAggregate(call *pg.Node, location int32, at *scope) error {
+	around := false
+	for sc := at.outer; sc != nil; sc = sc.outer {
+		around = around || len(sc.items) > 0
+	}
+	if !around {
+		return nil
+	}
+	own, reads := false, false
+	walk(call, func(n *pg.Node) bool {
+		if n.GetSubLink() != nil {
+			reads = true // perhaps of further out
+			return false
+		}
+		if ref := n.GetColumnRef(); ref != nil {
+			reads, own = true, own || at.owns(ref)
+		}
+		return true
+	})
+	if !reads || own {
+		return nil
+	}
+	return b.refuse(location, "this aggregate reads only what is outside of its SELECT, so that it belongs to one further out", "write it there, or write the entry with depends_on")
+}
+
+// owns reports whether a name means something of the scope itself.
+func (s *scope) owns(ref *pg.ColumnRef) bool {
+	var names []string
+	for _, field := range ref.Fields {
+		names = append(names, field.GetString_().GetSval())
+	}
+	if len(names) > 1 {
+		return slices.ContainsFunc(s.items, func(it *item) bool { return it.name == names[len(names)-2] })
+	}
+	name := names[0]
+	column := func(it *item) bool { return it.showsBare(name) >= 0 }
+	if slices.ContainsFunc(s.items, column) {
+		return true
+	}
+	for sc := s.outer; sc != nil; sc = sc.outer {
+		if slices.ContainsFunc(sc.items, column) {
+			return false
+		}
+	}
+	return slices.ContainsFunc(s.items, func(it *item) bool { return it.anyColumn || it.name == name })
+}
+
+// bindFields refuses what may be a function written as a field: (p).stock_left is
+// stock_left(p) if p has no such column.
+func (b *binder) bindFields(n *pg.A_Indirection, at *scope) error {
+	ref := n.Arg.GetColumnRef()
+	for i, part := range n.Indirection {
+		field := part.GetString_().GetSval()
+		if field == "" {
+			continue
+		}
+		if i == 0 && ref != nil {
+			row := &scalar{references: map[*pg.ColumnRef]*resolved{}}
+			if err := b.bindColumn(row, ref, at); err != nil {
+				return err
+			}
+			if to := row.references[ref]; to != nil && to.item != nil && to.name == "" {
+				if to.item.shows(field) < 0 {
+					return b.refuse(ref.Location, to.item.name+" has no column "+field+", and a function of that name may read tables", "call it as "+field+"("+to.item.name+")")
+				}
+				continue
+			}
+		}
+		function, err := b.catalog.Function("", field, 1)
+		if err != nil {
+			return err
+		}
+		if function != nil {
+			call := &pg.FuncCall{Funcname: []*pg.Node{pg.MakeStrNode(field)}, Args: []*pg.Node{n.Arg}, Location: ref.GetLocation(), Over: &pg.WindowDef{}}
+			if ref == nil {
+				call.Location = -1
+			}
+			if err := b.bindCall(&scalar{}, call, at); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -219,41 +316,115 @@ func (b *binder) bindColumn(s *scalar, ref *pg.ColumnRef, at *scope) error {
 			schema = names[len(names)-2]
 		}
 	}
+	if table != "" {
+		for sc := at; sc != nil; sc = sc.outer {
+			for _, it := range sc.items {
+				if it.name != table || schema != "" && (it.relation == nil || it.relation.Schema != schema) {
+					continue
+				}
+				if star {
+					b.whole(s, ref, it)
+					return nil
+				}
+				if i := it.shows(column); i >= 0 {
+					b.found(s, ref, it, i)
+					return nil
+				}
+				if it.anyColumn {
+					s.unknown(ref, it)
+					return nil
+				}
+				// Not of one further out: p.f may also be the function f of the row p.
+				return b.refuse(ref.Location, "there is no column "+said+" here", "")
+			}
+		}
+		return b.refuse(ref.Location, "there is no column "+said+" here", "")
+	}
+	return b.bindName(s, ref, column, at)
+}
+
+// bindName finds what a name without a table means: the nearest column, else the row of
+// the nearest table. Once something has columns that nobody has named, it may be any of
+// these.
+func (b *binder) bindName(s *scalar, ref *pg.ColumnRef, name string, at *scope) error {
+	var doubtful *item
+	candidates := &scalar{references: map[*pg.ColumnRef]*resolved{}}
+	into := func() *scalar {
+		if doubtful != nil {
+			return candidates
+		}
+		return s
+	}
+	found := false
+levels:
 	for sc := at; sc != nil; sc = sc.outer {
 		for _, it := range sc.items {
-			switch {
-			case table == "":
-			case it.name != table, schema != "" && (it.relation == nil || it.relation.Schema != schema):
-				continue
-			case star:
-				b.whole(s, ref, it)
-				return nil
-			}
-			if table == "" && it.kind == itemJoin && it.name == "" && !slices.Contains(it.using, column) {
-				continue
-			}
-			if i := slices.IndexFunc(it.outputs, func(o output) bool { return o.name == column }); i >= 0 {
-				b.found(s, ref, it, i)
-				return nil
-			}
-		}
-		// The name of a table stands for its row; and a function may have columns that
-		// nobody has named.
-		for _, it := range sc.items {
-			if table == "" && it.name == column && it.name != "" && !it.anyColumn {
-				b.whole(s, ref, it)
-				return nil
+			if i := it.showsBare(name); i >= 0 {
+				b.found(into(), ref, it, i)
+				found = true
+				break levels
 			}
 		}
 		for _, it := range sc.items {
-			if it.anyColumn && (table == "" || it.name == table) {
-				s.opaque = true
-				s.references[ref] = &resolved{reference: reference{from: []*item{it}}}
-				return nil
+			if it.anyColumn && doubtful == nil {
+				doubtful = it
+			}
+			if it.kind == itemTable && slices.Contains(ofSystem, name) {
+				return b.refuse(ref.Location, name+" is a column of the system, and no change tells it", "leave it out")
 			}
 		}
 	}
-	return b.refuse(ref.Location, "there is no column "+said+" here", "")
+rows:
+	for sc := at; sc != nil && !found; sc = sc.outer {
+		for _, it := range sc.items {
+			if it.name == name && !it.anyColumn {
+				b.whole(into(), ref, it)
+				found = true
+				break rows
+			}
+		}
+	}
+	switch {
+	case doubtful != nil && !found:
+		s.unknown(ref, doubtful)
+	case doubtful != nil:
+		s.unknown(ref, doubtful)
+		s.reads = append(s.reads, candidates.reads...)
+		s.references[ref] = &resolved{} // of which of them is not known
+		for _, parameter := range candidates.parameters {
+			if !slices.Contains(s.parameters, parameter) {
+				s.parameters = append(s.parameters, parameter)
+			}
+		}
+	case !found:
+		return b.refuse(ref.Location, "there is no column "+name+" here", "")
+	}
+	return nil
+}
+
+// ofSystem are the columns that every table has.
+var ofSystem = strings.Fields("ctid xmin xmax cmin cmax tableoid")
+
+// shows is the place of a column of that name; -1: there is none.
+func (it *item) shows(column string) int {
+	return slices.IndexFunc(it.outputs, func(o output) bool { return o.name == column })
+}
+
+// showsBare is so without the name of the item: a join without an alias shows what it
+// has merged.
+func (it *item) showsBare(column string) int {
+	if it.kind == itemJoin && it.name == "" && !slices.Contains(it.using, column) {
+		return -1
+	}
+	return it.shows(column)
+}
+
+// unknown binds a reference to a column that nobody has named.
+func (s *scalar) unknown(ref *pg.ColumnRef, it *item) {
+	s.opaque = true
+	to := reference{from: []*item{it}}
+	s.references[ref] = &resolved{reference: to}
+	s.reads = append(s.reads, to)
 }
 
 // whole binds a reference to a row.
@@ -358,7 +529,7 @@ func (b *binder) familyOf(s *scalar, node *pg.Node) string {
 	case *pg.Node_MinMaxExpr:
 		return common(n.MinMaxExpr.Args)
 	case *pg.Node_AExpr:
-		if e := n.AExpr; e.Kind == pg.A_Expr_Kind_AEXPR_OP && e.Lexpr != nil && slices.Contains(whole, operator(e)) && common([]*pg.Node{e.Lexpr, e.Rexpr}) == "whole number" {
+		if e := n.AExpr; e.Kind == pg.A_Expr_Kind_AEXPR_OP && e.Lexpr != nil && slices.Contains(ofWholes, operator(e)) && common([]*pg.Node{e.Lexpr, e.Rexpr}) == "whole number" {
 			return "whole number"
 		}
 	case *pg.Node_FuncCall:
@@ -370,11 +541,11 @@ func (b *binder) familyOf(s *scalar, node *pg.Node) string {
 	return ""
 }
 
-// whole are the operators that make whole numbers of whole numbers, and ofTexts the
+// ofWholes are the operators that make whole numbers of whole numbers, and ofTexts the
 // functions that make texts of texts.
 var (
-	whole   = strings.Fields("+ - * / %")
-	ofTexts = strings.Fields("lower upper initcap btrim ltrim rtrim md5 replace")
+	ofWholes = strings.Fields("+ - * / %")
+	ofTexts  = strings.Fields("lower upper initcap btrim ltrim rtrim md5 replace")
 )
 
 // merged is the family of what is of either of two.

@@ -260,3 +260,100 @@ shops s (city id)
   sweep: nothing ties its rows to @b by an equality
 visits v (kind shop_id)
   sweep: nothing ties its rows to @b by an equality
+
+---
+# It counts the visits of the outer SELECT, which shows a row though there is none.
+-- types: int4
+SELECT (SELECT count(v.id)) AS n FROM visits v WHERE v.shop_id = @id
+==>
+SELECT (SELECT count(v.id)) AS n FROM visits v WHERE v.shop_id = @id
+               ^
+this aggregate reads only what is outside of its SELECT, so that it belongs to one further out
+write it there, or write the entry with depends_on
+
+---
+-- types: int4
+SELECT (SELECT count(v.id) FROM shops s) AS n FROM visits v WHERE v.shop_id = @id
+==>
+SELECT (SELECT count(v.id) FROM shops s) AS n FROM visits v WHERE v.shop_id = @id
+               ^
+this aggregate reads only what is outside of its SELECT, so that it belongs to one further out
+write it there, or write the entry with depends_on
+
+---
+-- types: int4
+SELECT (SELECT count(*) + max(v.id + s.id) + max(s.id) FROM shops s WHERE s.id = v.shop_id) AS n FROM visits v WHERE v.shop_id = @id
+==>
+shops s (id)
+  direct: id
+visits v (id shop_id)
+  direct: shop_id
+
+---
+# city is that of the shop, or a column of the function.
+-- types: int4
+SELECT s.id FROM shops s WHERE s.id = @id AND EXISTS (SELECT 1 FROM json_each(s.open) f WHERE city = 1)
+==>
+shops s (city id open)
+  direct: id
+
+---
+# A column further out comes before the row of a table that is near.
+-- types: int4
+SELECT s.id FROM shops s WHERE s.id = @id AND EXISTS (SELECT 1 FROM visits city WHERE city = 1)
+==>
+shops s (city id) where city = '1'
+  direct: id
+visits city ()
+  sweep: no equality joins its rows with those of shops, which tell @id
+
+---
+# city.kind is never that of another city.
+-- types: int4
+SELECT city.id FROM shops city WHERE city.id = @id AND EXISTS (SELECT 1 FROM visits city WHERE city.open)
+==>
+SELECT city.id FROM shops city WHERE city.id = @id AND EXISTS (SELECT 1 FROM visits city WHERE city.open)
+                                                                                               ^
+there is no column city.open here
+
+---
+-- types: int4
+SELECT JSON_ARRAY(SELECT v.id FROM visits v) FROM shops s WHERE s.id = @id
+==>
+SELECT JSON_ARRAY(SELECT v.id FROM visits v) FROM shops s WHERE s.id = @id
+       ^
+JSON_ARRAY of a SELECT is beyond what is understood
+write ARRAY(SELECT ...), or compute it into a column, or write the entry with depends_on
+
+---
+# A field of a row may be a function of it.
+-- types: int4
+SELECT (s).city, (s).stock_left FROM shops s WHERE s.id = @id
+==>
+SELECT (s).city, (s).stock_left FROM shops s WHERE s.id = @id
+                  ^
+s has no column stock_left, and a function of that name may read tables
+call it as stock_left(s)
+
+---
+-- types: int4
+SELECT (s).city FROM shops s WHERE s.id = @id
+==>
+shops s (city id open)
+  direct: id
+
+---
+-- types: int4
+SELECT ((s).city).stock_left FROM shops s WHERE s.id = @id
+==>
+stock_left() may read tables, and a change to those would not be noticed
+declare it IMMUTABLE if it reads nothing but its arguments; else compute it into a column, or write the entry with depends_on
+
+---
+-- types: int8
+SELECT ctid FROM visits WHERE id = @id
+==>
+SELECT ctid FROM visits WHERE id = @id
+       ^
+ctid is a column of the system, and no change tells it
+leave it out
