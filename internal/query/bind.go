@@ -128,6 +128,7 @@ func (b *binder) bindBody(s *pg.SelectStmt, outer *scope) (*block, error) {
 			if err != nil {
 				return nil, err
 			}
+			blk.anyColumn = blk.anyColumn || hasStar(list.GetList().GetItems())
 			for len(blk.outputs) < len(row.node.GetList().GetItems()) {
 				blk.outputs = append(blk.outputs, output{name: fmt.Sprintf("column%d", len(blk.outputs)+1), held: true})
 			}
@@ -186,8 +187,12 @@ func (b *binder) bindSetOperation(s *pg.SelectStmt, outer *scope) (*block, error
 		}
 		bound.up = blk
 		blk.arms = append(blk.arms, bound)
+		blk.anyColumn = blk.anyColumn || bound.anyColumn
 	}
 	if len(blk.arms[0].outputs) != len(blk.arms[1].outputs) {
+		if blk.anyColumn {
+			return nil, b.refuse(-1, "a set operation of SELECTs whose numbers of columns are not known", "name the columns instead of *")
+		}
 		return nil, b.refuse(-1, "a set operation of SELECTs with different numbers of columns", "")
 	}
 	held := s.LimitCount != nil || s.LimitOffset != nil
@@ -195,7 +200,7 @@ func (b *binder) bindSetOperation(s *pg.SelectStmt, outer *scope) (*block, error
 		other := blk.arms[1].outputs[i]
 		shown.held = held || shown.held || other.held
 		if shown.value != nil && other.value != nil && !(s.Op == pg.SetOperation_SETOP_UNION && s.All) {
-			shown.held = shown.held || !shown.value.equalAsText() || !other.value.equalAsText()
+			shown.held = shown.held || !b.sameAsText(shown.value, other.value)
 		}
 		if shown.value == nil || other.value == nil {
 			shown.held, shown.value = true, nil
@@ -258,7 +263,7 @@ func (b *binder) bindFrom(node *pg.Node, inner *scope, blk *block) (*item, error
 		if err != nil {
 			return nil, err
 		}
-		it := &item{kind: itemBlock, place: -1, block: bound, outputs: slices.Clone(bound.outputs)}
+		it := &item{kind: itemBlock, place: -1, block: bound, outputs: slices.Clone(bound.outputs), anyColumn: bound.anyColumn}
 		bound.up = it
 		name(it, n.RangeSubselect.Alias)
 		return it, nil
@@ -306,11 +311,26 @@ func name(it *item, alias *pg.Alias) {
 		return
 	}
 	it.name = alias.Aliasname
-	for i, column := range alias.Colnames {
-		if i < len(it.outputs) {
-			it.outputs[i].name = column.GetString_().GetSval()
+	rename(it, alias.Colnames)
+}
+
+// rename gives the first columns of an item other names.
+func rename(it *item, names []*pg.Node) {
+	known := len(it.outputs)
+	if it.block != nil && it.anyColumn {
+		// Behind those whose number is not known nothing has a place.
+		if known = slices.IndexFunc(it.outputs, func(o output) bool { return o.name == "" }); known < 0 {
+			known = 0
+		}
+		for i := known; i < len(it.outputs) && len(names) > known; i++ {
+			it.outputs[i].value, it.outputs[i].held = nil, true
+		}
+	}
+	for i, name := range names {
+		if i < known {
+			it.outputs[i].name = name.GetString_().GetSval()
 		} else if it.anyColumn {
-			it.outputs = append(it.outputs, output{name: column.GetString_().GetSval(), held: true})
+			it.outputs = append(it.outputs, output{name: name.GetString_().GetSval(), held: true})
 		}
 	}
 }
@@ -349,13 +369,13 @@ func (b *binder) bindRangeVar(v *pg.RangeVar, inner *scope) (*item, error) {
 		if err != nil {
 			return nil, err
 		}
-		it.kind, it.relation, it.block, it.outputs = itemBlock, nil, bound, slices.Clone(bound.outputs)
+		it.kind, it.relation, it.block, it.outputs, it.anyColumn = itemBlock, nil, bound, slices.Clone(bound.outputs), bound.anyColumn
 		bound.up = it
-		for i := range it.outputs {
-			if i < len(relation.Columns) {
-				it.outputs[i].name = relation.Columns[i].Name
-			}
+		var names []*pg.Node
+		for _, column := range relation.Columns {
+			names = append(names, pg.MakeStrNode(column.Name))
 		}
+		rename(it, names)
 	} else {
 		for _, column := range relation.Columns {
 			it.outputs = append(it.outputs, output{name: column.Name})
@@ -438,13 +458,9 @@ func (b *binder) bindCTE(c *cte, v *pg.RangeVar) (*item, error) {
 	if c.recursive && refers(c.Ctequery, c.Ctename) {
 		hold(bound)
 	}
-	it.block, it.outputs = bound, slices.Clone(bound.outputs)
+	it.block, it.outputs, it.anyColumn = bound, slices.Clone(bound.outputs), bound.anyColumn
 	bound.up = it
-	for i, column := range c.Aliascolnames {
-		if i < len(it.outputs) {
-			it.outputs[i].name = column.GetString_().GetSval()
-		}
-	}
+	rename(it, c.Aliascolnames)
 	if c.SearchClause != nil || c.CycleClause != nil {
 		it.anyColumn = true
 	}
@@ -472,6 +488,9 @@ func refers(node *pg.Node, table string) bool {
 }
 
 func (b *binder) bindJoin(j *pg.JoinExpr, inner *scope, blk *block) (*item, error) {
+	if j.JoinUsingAlias != nil {
+		return nil, b.refuse(-1, "JOIN ... USING (...) AS "+j.JoinUsingAlias.Aliasname+" is beyond what is understood", "leave out AS "+j.JoinUsingAlias.Aliasname+", and name the columns by their tables")
+	}
 	left, err := b.bindFrom(j.Larg, inner, blk)
 	if err != nil {
 		return nil, err
@@ -512,6 +531,9 @@ func (b *binder) bindJoin(j *pg.JoinExpr, inner *scope, blk *block) (*item, erro
 		it.on = append(it.on, conjuncts...)
 	}
 	if j.Alias != nil {
+		if it.anyColumn && len(j.Alias.Colnames) > 0 {
+			return nil, b.refuse(-1, j.Alias.Aliasname+" names columns of a join with something whose columns are not known", "give that something an alias with names for its columns, and name columns by their tables")
+		}
 		name(it, j.Alias)
 	}
 	return it, nil
@@ -617,15 +639,11 @@ func join(node *pg.Node, parts ...*scalar) *scalar {
 // bindTargets binds the select list and what groups it, and says what the block
 // shows.
 func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
-	var targets []*pg.ResTarget
 	for _, node := range s.TargetList {
 		target := node.GetResTarget()
 		if fields := target.Val.GetColumnRef().GetFields(); len(fields) > 0 && fields[len(fields)-1].GetAStar() != nil {
 			if err := b.bindStar(target.Val.GetColumnRef(), inner, blk); err != nil {
 				return err
-			}
-			for len(targets) < len(blk.outputs) {
-				targets = append(targets, nil)
 			}
 			continue
 		}
@@ -637,12 +655,14 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		if shown.name == "" {
 			shown.name = columnName(target.Val)
 		}
-		if bound.opaque {
+		if last := target.Val.GetAIndirection().GetIndirection(); len(last) > 0 && last[len(last)-1].GetAStar() != nil {
+			shown.name, blk.anyColumn = "", true // (a row).*
+		}
+		if bound.opaque || blk.anyColumn {
 			shown.value = nil
 		}
 		shown.held = shown.value == nil
 		blk.outputs = append(blk.outputs, shown)
-		targets = append(targets, target)
 		if bound.aggregates {
 			blk.standing = true
 		}
@@ -651,49 +671,60 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		}
 	}
 	grouped := len(s.GroupClause) > 0
+	sets := slices.ContainsFunc(s.GroupClause, func(n *pg.Node) bool { return n.GetGroupingSet() != nil })
+	// What a column must be equal to so that conditions on it can be carried in. plain:
+	// all rows of a group have the same texts in all that it groups by.
+	kept := func(nodes []*pg.Node, of clause) (plain bool, err error) {
+		var keys []string
+		plain = true
+		for _, node := range nodes {
+			key, err := b.key(node, inner, blk, of)
+			if err != nil {
+				return false, err
+			}
+			if key == nil || b.family(key) == "" {
+				plain = false
+				continue
+			}
+			keys = append(keys, key.text())
+		}
+		for i := range blk.outputs {
+			shown := &blk.outputs[i]
+			shown.held = shown.held || shown.value == nil || !slices.Contains(keys, shown.value.text())
+		}
+		return plain, nil
+	}
 	if s.HavingClause != nil {
 		having, err := b.conjuncts(s.HavingClause, inner, blk)
 		if err != nil {
 			return err
+		}
+		plain := false
+		if grouped && !sets {
+			if plain, err = kept(s.GroupClause, groupBy); err != nil {
+				return err
+			}
 		}
 		for _, c := range having {
 			if c.aggregates || c.opaque {
 				blk.standing = blk.standing || c.aggregates
 				continue
 			}
-			if grouped {
+			if plain && c.equalAsText() {
 				blk.where = append(blk.where, c) // on what it groups by
 			}
 		}
 		blk.standing = blk.standing || !grouped
-	}
-	// What a column must be equal to so that conditions on it can be carried in.
-	kept := func(nodes []*pg.Node) error {
-		var keys []string
-		for _, node := range nodes {
-			bound, err := b.key(node, inner, blk, targets)
-			if err != nil {
-				return err
-			}
-			keys = append(keys, bound...)
-		}
-		for i := range blk.outputs {
-			shown := &blk.outputs[i]
-			if shown.value == nil || !slices.Contains(keys, shown.value.text()) || !shown.value.equalAsText() {
-				shown.held = true
-			}
-		}
-		return nil
 	}
 	aggregates := blk.standing || grouped
 	if grouped {
 		blk.standing = false
 	}
 	if aggregates {
-		if err := kept(s.GroupClause); err != nil {
+		if _, err := kept(s.GroupClause, groupBy); err != nil {
 			return err
 		}
-		if slices.ContainsFunc(s.GroupClause, func(n *pg.Node) bool { return n.GetGroupingSet() != nil }) {
+		if sets {
 			blk.standing = true // GROUPING SETS (()) shows a row though there is none
 			hold(blk)
 		}
@@ -704,19 +735,19 @@ func (b *binder) bindTargets(s *pg.SelectStmt, inner *scope, blk *block) error {
 		}
 	}
 	for _, window := range windows(s) {
-		if err := kept(window); err != nil {
+		if _, err := kept(window, partitionBy); err != nil {
 			return err
 		}
 	}
 	switch {
 	case len(s.DistinctClause) > 0 && s.DistinctClause[0].Node != nil:
-		if err := kept(s.DistinctClause); err != nil {
+		if _, err := kept(s.DistinctClause, distinctOn); err != nil {
 			return err
 		}
 	case len(s.DistinctClause) > 0:
 		for i := range blk.outputs {
 			shown := &blk.outputs[i]
-			shown.held = shown.held || !shown.value.equalAsText()
+			shown.held = shown.held || b.family(shown.value) == ""
 		}
 	}
 	if s.LimitCount != nil || s.LimitOffset != nil {
@@ -761,38 +792,62 @@ func windows(s *pg.SelectStmt) (partitions [][]*pg.Node) {
 	return partitions
 }
 
-// key is what one element of GROUP BY, PARTITION BY or DISTINCT ON names, as text.
-func (b *binder) key(node *pg.Node, inner *scope, blk *block, targets []*pg.ResTarget) ([]string, error) {
+// A clause has rules of its own for what its names mean.
+type clause int
+
+const (
+	groupBy     clause = iota // columns of FROM before names of the select list; and ordinals
+	distinctOn                // names of the select list before columns; and ordinals
+	partitionBy               // columns, and 1 is a constant
+)
+
+// key is what one element of GROUP BY, PARTITION BY or DISTINCT ON names; nil: nobody
+// knows.
+func (b *binder) key(node *pg.Node, inner *scope, blk *block, of clause) (*scalar, error) {
 	if set := node.GetGroupingSet(); set != nil {
 		for _, part := range set.Content {
-			if _, err := b.key(part, inner, blk, targets); err != nil {
+			if _, err := b.key(part, inner, blk, of); err != nil {
 				return nil, err
 			}
 		}
 		return nil, nil
 	}
+	if of == partitionBy {
+		return b.bind(node, inner, blk)
+	}
 	if number := node.GetAConst().GetIval(); number != nil {
-		if i := int(number.Ival) - 1; i >= 0 && i < len(blk.outputs) && blk.outputs[i].value != nil {
-			return []string{blk.outputs[i].value.text()}, nil
+		if i := int(number.Ival) - 1; i >= 0 && i < len(blk.outputs) {
+			return blk.outputs[i].value, nil
 		}
 		return nil, nil
 	}
-	bound, err := b.bind(node, inner, blk)
-	if err != nil {
-		// A name of the select list.
-		if fields := node.GetColumnRef().GetFields(); len(fields) == 1 {
-			for _, shown := range blk.outputs {
-				if shown.name == fields[0].GetString_().GetSval() {
-					if shown.value == nil {
-						return nil, nil
-					}
-					return []string{shown.value.text()}, nil
-				}
-			}
+	fields := node.GetColumnRef().GetFields()
+	if len(fields) != 1 {
+		return b.bind(node, inner, blk)
+	}
+	if of == groupBy {
+		if bound, err := b.bind(node, &scope{items: inner.items}, blk); err == nil {
+			return bound, nil
 		}
+	}
+	if blk.anyColumn {
+		_, err := b.bind(node, inner, blk)
 		return nil, err
 	}
-	return []string{bound.text()}, nil
+	for _, shown := range blk.outputs {
+		if shown.name == fields[0].GetString_().GetSval() {
+			return shown.value, nil
+		}
+	}
+	return b.bind(node, inner, blk)
+}
+
+// hasStar reports whether one of the expressions stands for several: t.*.
+func hasStar(nodes []*pg.Node) bool {
+	return slices.ContainsFunc(nodes, func(n *pg.Node) bool {
+		parts := append(slices.Clone(n.GetColumnRef().GetFields()), n.GetAIndirection().GetIndirection()...)
+		return len(parts) > 0 && parts[len(parts)-1].GetAStar() != nil
+	})
 }
 
 // bindStar expands *, or table.*.
@@ -819,6 +874,7 @@ func (b *binder) bindStar(ref *pg.ColumnRef, inner *scope, blk *block) error {
 		if it.anyColumn {
 			// How many there are is not known, so what stands behind is not either.
 			blk.outputs = append(blk.outputs, output{held: true})
+			blk.anyColumn = true
 		}
 		for _, shown := range outputsOf(it) {
 			bound := shown
@@ -827,6 +883,9 @@ func (b *binder) bindStar(ref *pg.ColumnRef, inner *scope, blk *block) error {
 				for _, read := range bound.value.reads {
 					read.mark()
 				}
+			}
+			if blk.anyColumn {
+				bound.value = nil
 			}
 			bound.held = bound.value == nil
 			blk.outputs = append(blk.outputs, bound)

@@ -16,11 +16,11 @@ func (b *binder) bind(node *pg.Node, at *scope, place any) (*scalar, error) {
 }
 
 func (b *binder) bindInto(s *scalar, root *pg.Node, at *scope, place any) (wrong error) {
-	walk(root, func(n *pg.Node) bool {
+	walk(root, func(whole *pg.Node) bool {
 		if wrong != nil {
 			return false
 		}
-		switch n := n.Node.(type) {
+		switch n := whole.Node.(type) {
 		case *pg.Node_ColumnRef:
 			wrong = b.bindColumn(s, n.ColumnRef, at)
 			return false
@@ -37,12 +37,19 @@ func (b *binder) bindInto(s *scalar, root *pg.Node, at *scope, place any) (wrong
 			}
 			_, wrong = b.bindSublink(n.SubLink, at, place)
 			return false
+		case *pg.Node_JsonArrayQueryConstructor:
+			wrong = b.refuse(n.JsonArrayQueryConstructor.Location, "JSON_ARRAY of a SELECT is beyond what is understood", "write ARRAY(SELECT ...), or "+instead)
+		case *pg.Node_SelectStmt:
+			wrong = b.refuse(-1, "a SELECT stands where none is understood", instead)
+		case *pg.Node_AIndirection:
+			wrong = b.bindFields(n.AIndirection, at)
 		case *pg.Node_FuncCall:
-			wrong = b.bindCall(s, n.FuncCall)
+			wrong = b.bindCall(s, n.FuncCall, at)
 		case *pg.Node_SqlvalueFunction:
 			wrong = b.refuse(n.SqlvalueFunction.Location, "its value depends on the time or on who asks, and no change tells when it becomes another", instead+", or give the entry a short ttl")
 		case *pg.Node_GroupingFunc, *pg.Node_JsonObjectAgg, *pg.Node_JsonArrayAgg:
 			s.aggregates, s.opaque = true, true
+			wrong = b.ownAggregate(whole, -1, at)
 		case *pg.Node_TypeCast:
 			if n.TypeCast.Arg.GetAConst() != nil && isText(n.TypeCast.TypeName) {
 				return false // 'now'::text is a text
@@ -66,7 +73,7 @@ func isText(t *pg.TypeName) bool {
 }
 
 // bindCall refuses what may read more than its arguments.
-func (b *binder) bindCall(s *scalar, call *pg.FuncCall) error {
+func (b *binder) bindCall(s *scalar, call *pg.FuncCall, at *scope) error {
 	schema, name := "", call.Funcname[len(call.Funcname)-1].GetString_().GetSval()
 	if len(call.Funcname) > 1 {
 		schema = call.Funcname[len(call.Funcname)-2].GetString_().GetSval()
@@ -90,9 +97,99 @@ func (b *binder) bindCall(s *scalar, call *pg.FuncCall) error {
 		s.windows, s.opaque = true, true
 	case function.Aggregate:
 		s.aggregates, s.opaque = true, true
+		if err := b.ownAggregate(&pg.Node{Node: &pg.Node_FuncCall{FuncCall: call}}, call.Location, at); err != nil {
+			return err
+		}
 	}
 	if function.ReturnsSet {
 		s.sets, s.opaque = true, true
+	}
+	return nil
+}
+
+// ownAggregate refuses an aggregate that reads nothing of the SELECT where it stands: it
+// is one of a SELECT further out, which then shows one row.
+func (b *binder) ownAggregate(call *pg.Node, location int32, at *scope) error {
+	around := false
+	for sc := at.outer; sc != nil; sc = sc.outer {
+		around = around || len(sc.items) > 0
+	}
+	if !around {
+		return nil
+	}
+	own, reads := false, false
+	walk(call, func(n *pg.Node) bool {
+		if n.GetSubLink() != nil {
+			reads = true // perhaps of further out
+			return false
+		}
+		if ref := n.GetColumnRef(); ref != nil {
+			reads, own = true, own || at.owns(ref)
+		}
+		return true
+	})
+	if !reads || own {
+		return nil
+	}
+	return b.refuse(location, "this aggregate reads only what is outside of its SELECT, so that it belongs to one further out", "write it there, or write the entry with depends_on")
+}
+
+// owns reports whether a name means something of the scope itself.
+func (s *scope) owns(ref *pg.ColumnRef) bool {
+	var names []string
+	for _, field := range ref.Fields {
+		names = append(names, field.GetString_().GetSval())
+	}
+	if len(names) > 1 {
+		return slices.ContainsFunc(s.items, func(it *item) bool { return it.name == names[len(names)-2] })
+	}
+	name := names[0]
+	column := func(it *item) bool { return it.showsBare(name) >= 0 }
+	if slices.ContainsFunc(s.items, column) {
+		return true
+	}
+	for sc := s.outer; sc != nil; sc = sc.outer {
+		if slices.ContainsFunc(sc.items, column) {
+			return false
+		}
+	}
+	return slices.ContainsFunc(s.items, func(it *item) bool { return it.anyColumn || it.name == name })
+}
+
+// bindFields refuses what may be a function written as a field: (p).stock_left is
+// stock_left(p) if p has no such column.
+func (b *binder) bindFields(n *pg.A_Indirection, at *scope) error {
+	ref := n.Arg.GetColumnRef()
+	for i, part := range n.Indirection {
+		field := part.GetString_().GetSval()
+		if field == "" {
+			continue
+		}
+		if i == 0 && ref != nil {
+			row := &scalar{references: map[*pg.ColumnRef]*resolved{}}
+			if err := b.bindColumn(row, ref, at); err != nil {
+				return err
+			}
+			if to := row.references[ref]; to != nil && to.item != nil && to.name == "" {
+				if to.item.shows(field) < 0 {
+					return b.refuse(ref.Location, to.item.name+" has no column "+field+", and a function of that name may read tables", "call it as "+field+"("+to.item.name+")")
+				}
+				continue
+			}
+		}
+		function, err := b.catalog.Function("", field, 1)
+		if err != nil {
+			return err
+		}
+		if function != nil {
+			call := &pg.FuncCall{Funcname: []*pg.Node{pg.MakeStrNode(field)}, Args: []*pg.Node{n.Arg}, Location: ref.GetLocation(), Over: &pg.WindowDef{}}
+			if ref == nil {
+				call.Location = -1
+			}
+			if err := b.bindCall(&scalar{}, call, at); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -106,6 +203,7 @@ var ofTheTime = strings.Fields(`now age transaction_timestamp statement_timestam
 var ofArgumentsOnly = strings.Fields(`to_char to_timestamp to_date to_number date_trunc date_part timezone make_timestamptz
 	date_add date_subtract generate_series concat concat_ws format quote_literal quote_nullable array_to_string string_to_array
 	to_json to_jsonb row_to_json array_to_json json_build_object json_build_array jsonb_build_object jsonb_build_array
+	extract date time timestamp timestamptz overlaps
 	json_agg jsonb_agg json_agg_strict jsonb_agg_strict json_object_agg jsonb_object_agg json_populate_record
 	jsonb_populate_record json_populate_recordset jsonb_populate_recordset json_to_record jsonb_to_record json_to_recordset
 	jsonb_to_recordset jsonb_path_query_tz jsonb_path_exists_tz jsonb_path_match_tz jsonb_path_query_array_tz
@@ -129,6 +227,9 @@ func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, 
 	if row := link.Testexpr.GetRowExpr(); row != nil {
 		tests = row.Args
 	}
+	if hasStar(tests) {
+		return sl, nil
+	}
 	sl.carried = true
 	for i, test := range tests {
 		if i >= len(bound.outputs) || bound.outputs[i].value == nil {
@@ -143,7 +244,8 @@ func (b *binder) bindSublink(link *pg.SubLink, at *scope, place any) (*sublink, 
 		sl.equal = append(sl.equal, equality(left, right, place))
 		// NULL NOT IN (...) and 1 NOT IN (..., NULL) are neither true nor false, so
 		// that a row with a NULL touches every row that is compared.
-		sl.carried = sl.carried && (left.notNull() && right.notNull() || b.without&NullsInNotIn != 0)
+		holdsNone := left.notNull() && !bound.outputs[i].held && bound.outputs[i].value.notNull()
+		sl.carried = sl.carried && (holdsNone || b.without&NullsInNotIn != 0)
 	}
 	return sl, nil
 }
@@ -214,41 +316,115 @@ func (b *binder) bindColumn(s *scalar, ref *pg.ColumnRef, at *scope) error {
 			schema = names[len(names)-2]
 		}
 	}
+	if table != "" {
+		for sc := at; sc != nil; sc = sc.outer {
+			for _, it := range sc.items {
+				if it.name != table || schema != "" && (it.relation == nil || it.relation.Schema != schema) {
+					continue
+				}
+				if star {
+					b.whole(s, ref, it)
+					return nil
+				}
+				if i := it.shows(column); i >= 0 {
+					b.found(s, ref, it, i)
+					return nil
+				}
+				if it.anyColumn {
+					s.unknown(ref, it)
+					return nil
+				}
+				// Not of one further out: p.f may also be the function f of the row p.
+				return b.refuse(ref.Location, "there is no column "+said+" here", "")
+			}
+		}
+		return b.refuse(ref.Location, "there is no column "+said+" here", "")
+	}
+	return b.bindName(s, ref, column, at)
+}
+
+// bindName finds what a name without a table means: the nearest column, else the row of
+// the nearest table. Once something has columns that nobody has named, it may be any of
+// these.
+func (b *binder) bindName(s *scalar, ref *pg.ColumnRef, name string, at *scope) error {
+	var doubtful *item
+	candidates := &scalar{references: map[*pg.ColumnRef]*resolved{}}
+	into := func() *scalar {
+		if doubtful != nil {
+			return candidates
+		}
+		return s
+	}
+	found := false
+levels:
 	for sc := at; sc != nil; sc = sc.outer {
 		for _, it := range sc.items {
-			switch {
-			case table == "":
-			case it.name != table, schema != "" && (it.relation == nil || it.relation.Schema != schema):
-				continue
-			case star:
-				b.whole(s, ref, it)
-				return nil
-			}
-			if table == "" && it.kind == itemJoin && it.name == "" && !slices.Contains(it.using, column) {
-				continue
-			}
-			if i := slices.IndexFunc(it.outputs, func(o output) bool { return o.name == column }); i >= 0 {
-				b.found(s, ref, it, i)
-				return nil
-			}
-		}
-		// The name of a table stands for its row; and a function may have columns that
-		// nobody has named.
-		for _, it := range sc.items {
-			if table == "" && it.name == column && it.name != "" && !it.anyColumn {
-				b.whole(s, ref, it)
-				return nil
+			if i := it.showsBare(name); i >= 0 {
+				b.found(into(), ref, it, i)
+				found = true
+				break levels
 			}
 		}
 		for _, it := range sc.items {
-			if it.anyColumn && (table == "" || it.name == table) {
-				s.opaque = true
-				s.references[ref] = &resolved{reference: reference{from: []*item{it}}}
-				return nil
+			if it.anyColumn && doubtful == nil {
+				doubtful = it
+			}
+			if it.kind == itemTable && slices.Contains(ofSystem, name) {
+				return b.refuse(ref.Location, name+" is a column of the system, and no change tells it", "leave it out")
 			}
 		}
 	}
-	return b.refuse(ref.Location, "there is no column "+said+" here", "")
+rows:
+	for sc := at; sc != nil && !found; sc = sc.outer {
+		for _, it := range sc.items {
+			if it.name == name && !it.anyColumn {
+				b.whole(into(), ref, it)
+				found = true
+				break rows
+			}
+		}
+	}
+	switch {
+	case doubtful != nil && !found:
+		s.unknown(ref, doubtful)
+	case doubtful != nil:
+		s.unknown(ref, doubtful)
+		s.reads = append(s.reads, candidates.reads...)
+		s.references[ref] = &resolved{} // of which of them is not known
+		for _, parameter := range candidates.parameters {
+			if !slices.Contains(s.parameters, parameter) {
+				s.parameters = append(s.parameters, parameter)
+			}
+		}
+	case !found:
+		return b.refuse(ref.Location, "there is no column "+name+" here", "")
+	}
+	return nil
+}
+
+// ofSystem are the columns that every table has.
+var ofSystem = strings.Fields("ctid xmin xmax cmin cmax tableoid")
+
+// shows is the place of a column of that name; -1: there is none.
+func (it *item) shows(column string) int {
+	return slices.IndexFunc(it.outputs, func(o output) bool { return o.name == column })
+}
+
+// showsBare is so without the name of the item: a join without an alias shows what it
+// has merged.
+func (it *item) showsBare(column string) int {
+	if it.kind == itemJoin && it.name == "" && !slices.Contains(it.using, column) {
+		return -1
+	}
+	return it.shows(column)
+}
+
+// unknown binds a reference to a column that nobody has named.
+func (s *scalar) unknown(ref *pg.ColumnRef, it *item) {
+	s.opaque = true
+	to := reference{from: []*item{it}}
+	s.references[ref] = &resolved{reference: to}
+	s.reads = append(s.reads, to)
 }
 
 // whole binds a reference to a row.
@@ -300,6 +476,92 @@ func (b *binder) found(s *scalar, ref *pg.ColumnRef, it *item, i int) {
 		read.mark()
 		s.reads = append(s.reads, read)
 	}
+}
+
+// anyFamily is that of a literal, which becomes a value of what it is beside.
+const anyFamily = "any"
+
+// family is that of the values of a scalar, among which those that are equal have the
+// same text; empty if nobody knows. What is not in here may be of a type for which that
+// is not so: name::citext.
+func (b *binder) family(s *scalar) string {
+	if s == nil || s.opaque {
+		return ""
+	}
+	return b.familyOf(s, s.node)
+}
+
+func (b *binder) familyOf(s *scalar, node *pg.Node) string {
+	common := func(nodes []*pg.Node) string {
+		family := anyFamily
+		for _, node := range nodes {
+			family = merged(family, b.familyOf(s, node))
+		}
+		return family
+	}
+	switch n := node.GetNode().(type) {
+	case *pg.Node_ColumnRef:
+		to := s.references[n.ColumnRef]
+		switch {
+		case to == nil:
+		case to.value != nil:
+			return b.family(to.value)
+		case to.union != nil:
+			return merged(b.family(to.union.arms[0].outputs[to.column].value), b.family(to.union.arms[1].outputs[to.column].value))
+		case to.item != nil && to.item.kind == itemTable && to.name != "":
+			return column{to.item, to.name}.typ().family()
+		}
+	case *pg.Node_ParamRef:
+		if i := int(n.ParamRef.Number) - 1; i < len(b.types) {
+			return b.types[i].family()
+		}
+	case *pg.Node_AConst:
+		switch {
+		case n.AConst.GetIval() != nil:
+			return "whole number"
+		case n.AConst.GetBoolval() != nil:
+			return "bool"
+		case n.AConst.GetFval() == nil && n.AConst.GetBsval() == nil:
+			return anyFamily
+		}
+	case *pg.Node_CoalesceExpr:
+		return common(n.CoalesceExpr.Args)
+	case *pg.Node_MinMaxExpr:
+		return common(n.MinMaxExpr.Args)
+	case *pg.Node_AExpr:
+		if e := n.AExpr; e.Kind == pg.A_Expr_Kind_AEXPR_OP && e.Lexpr != nil && slices.Contains(ofWholes, operator(e)) && common([]*pg.Node{e.Lexpr, e.Rexpr}) == "whole number" {
+			return "whole number"
+		}
+	case *pg.Node_FuncCall:
+		name := n.FuncCall.Funcname[len(n.FuncCall.Funcname)-1].GetString_().GetSval()
+		if slices.Contains(ofTexts, name) && common(n.FuncCall.Args) == "text" {
+			return "text"
+		}
+	}
+	return ""
+}
+
+// ofWholes are the operators that make whole numbers of whole numbers, and ofTexts the
+// functions that make texts of texts.
+var (
+	ofWholes = strings.Fields("+ - * / %")
+	ofTexts  = strings.Fields("lower upper initcap btrim ltrim rtrim md5 replace")
+)
+
+// merged is the family of what is of either of two.
+func merged(a, b string) string {
+	switch {
+	case a == anyFamily || a == b:
+		return b
+	case b == anyFamily:
+		return a
+	}
+	return ""
+}
+
+// sameAsText reports whether values of either that are equal have the same text.
+func (b *binder) sameAsText(one, other *scalar) bool {
+	return merged(b.family(one), b.family(other)) != ""
 }
 
 // conjuncts binds a condition as the conditions that must all hold.
@@ -368,7 +630,7 @@ func (b *binder) conjuncts(node *pg.Node, at *scope, place any) ([]*conjunct, er
 	}
 	if compare != nil && compare.Kind == pg.A_Expr_Kind_AEXPR_OP && operator(compare) == "=" && compare.Lexpr != nil {
 		l, r := compare.Lexpr.GetRowExpr(), compare.Rexpr.GetRowExpr()
-		if l != nil && r != nil && len(l.Args) == len(r.Args) {
+		if l != nil && r != nil && len(l.Args) == len(r.Args) && !hasStar(l.Args) && !hasStar(r.Args) {
 			var all []*conjunct
 			for i := range l.Args {
 				some, err := b.conjuncts(&pg.Node{Node: &pg.Node_AExpr{AExpr: &pg.A_Expr{

@@ -55,3 +55,21 @@ func TestADerivedLookupIsWrittenForOneRow(t *testing.T) {
 		}
 	}
 }
+
+// What PostgreSQL would read as an operator is a comparison with a parameter, unless
+// there is such an operator.
+func TestAParameterMayStandDirectlyBehindAComparison(t *testing.T) {
+	for sql, want := range map[string]string{
+		"SELECT 1 FROM t WHERE id=@id":            "SELECT 1 FROM t WHERE id=$1",
+		"SELECT 1 FROM t WHERE a>@id AND b<=@id":  "SELECT 1 FROM t WHERE a>$1 AND b<=$1",
+		"SELECT 1 FROM t WHERE a<>@id AND c->@id": "SELECT 1 FROM t WHERE a<>$1 AND c->$1",
+		"SELECT 1 FROM t WHERE a<@b AND c @@d":    "SELECT 1 FROM t WHERE a<@b AND c @@d",
+	} {
+		q, err := query.Parse(sql)
+		if err != nil {
+			t.Errorf("%s: %v", sql, err)
+		} else if q.SQL != want {
+			t.Errorf("%s\nis   %s\nwant %s", sql, q.SQL, want)
+		}
+	}
+}

@@ -183,8 +183,9 @@ func (q *Query) number() {
 	q.SQL = sql.String()
 }
 
-// operators are the characters that an operator ending in @ may have before it.
-const operators = "+-*/<>=~!@#%^&|`?"
+// operators are the characters that an operator ending in @ may have before it. No
+// operator of PostgreSQL ends in =@ or >@, so that id=@id is a comparison; but <@ is one.
+const operators = "+-*/<~!@#%^&|`?"
 
 func starts(c byte) bool {
 	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80

@@ -224,7 +224,7 @@ func (c *catalog) Relation(schema, name string) (*query.Relation, error) {
 func (c *catalog) Function(schema, name string, arguments int) (*query.Function, error) {
 	f := &query.Function{BuiltIn: true, Volatility: 'i'}
 	switch name {
-	case "now", "json_agg", "to_char", "age":
+	case "now", "json_agg", "to_char", "age", "extract", "date", "overlaps":
 		f.Volatility = 's'
 		f.Aggregate = name == "json_agg"
 	case "random":
@@ -235,7 +235,7 @@ func (c *catalog) Function(schema, name string, arguments int) (*query.Function,
 		f.Window = true
 	case "generate_series", "unnest":
 		f.ReturnsSet = true
-	case "customer_level":
+	case "customer_level", "stock_left":
 		f.BuiltIn, f.Volatility = false, 's'
 	case "no_such_function":
 		return nil, nil

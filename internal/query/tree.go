@@ -56,6 +56,8 @@ type block struct {
 	where   []*conjunct
 	outputs []output
 	arms    []*block // of a set operation
+	// anyColumn: it shows columns that outputs does not tell.
+	anyColumn bool
 	// standing: it shows a row even where it reads none.
 	standing bool
 	// filtering: its WHERE is being bound.

@@ -213,7 +213,7 @@ SELECT * FROM tree
 ==>
 categories categories (id name)
   direct: id
-categories c (id name parent_id)
+categories c (id name parent_id) where parent_id IS NOT NULL
   sweep: nothing ties its rows to @id by an equality
 
 ---
