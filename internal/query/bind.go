@@ -1003,28 +1003,29 @@ func walk(root *pg.Node, see func(*pg.Node) bool) {
 	descend(root.ProtoReflect(), see)
 }
 
+// descend goes through the fields in their order: Range has another one in each build.
 func descend(m protoreflect.Message, see func(*pg.Node) bool) {
-	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		if field.Message() == nil {
-			return true
+	visit := func(below protoreflect.Message) {
+		if node, ok := below.Interface().(*pg.Node); ok {
+			walk(node, see)
+			return
 		}
-		visit := func(below protoreflect.Message) {
-			if node, ok := below.Interface().(*pg.Node); ok {
-				walk(node, see)
-				return
-			}
-			descend(below, see)
-		}
-		if field.IsList() {
-			list := value.List()
+		descend(below, see)
+	}
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		switch {
+		case field.Message() == nil || !m.Has(field):
+		case field.IsList():
+			list := m.Get(field).List()
 			for i := range list.Len() {
 				visit(list.Get(i).Message())
 			}
-			return true
+		default:
+			visit(m.Get(field).Message())
 		}
-		visit(value.Message())
-		return true
-	})
+	}
 }
 
 func clone(node *pg.Node) *pg.Node { return proto.Clone(node).(*pg.Node) }

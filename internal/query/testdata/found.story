@@ -238,9 +238,9 @@ visits v (id shop_id)
 shops s (id open) where open = 't'
   lookup:
     SELECT DISTINCT t1."id"::text
-    FROM unnest($1::text[]::bool[], $2::text[]::int4[]) AS changed("open", "id"), "public"."visits" AS t1
-    WHERE changed.open
-      AND t1.shop_id = changed.id
+    FROM unnest($1::text[]::int4[], $2::text[]::bool[]) AS changed("id", "open"), "public"."visits" AS t1
+    WHERE (t1.shop_id = changed.id)
+      AND (changed.open)
 
 ---
 # A row without a number concerns all.
