@@ -13,10 +13,11 @@ UNIT = $(shell $(GO) list ./... | grep -v -e /internal/stack -e /test/)
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: bin/unstale ## build bin/unstale, one static binary
+build: compiler bin/unstale ## build bin/unstale, one static binary (the first time, with PostgreSQL's parser, takes minutes)
 
+# PostgreSQL's parser is C. netgo and osusergo keep what a static C library has not.
 bin/unstale: FORCE
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/unstale
+	@CGO_ENABLED=1 $(GO) build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS) -linkmode external -extldflags -static' -o $@ ./cmd/unstale
 
 demo: build ## a shop, its database and its cache, live in this terminal (ARGS="--for 20s --json")
 	@bin/unstale demo $(ARGS)

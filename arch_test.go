@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/guard":       {"internal/change"},
 	"internal/config":      {},
 	"internal/plan":        {"internal/change", "internal/guard", "internal/value"},
+	"internal/query":       {"internal/plan"},
 	"internal/apply":       {"internal/change", "internal/guard", "internal/plan"},
 	"internal/fill":        {"internal/change", "internal/guard", "internal/plan"},
 	"internal/pgsource":    {"internal/change"},
@@ -30,7 +31,7 @@ var arrows = map[string][]string{
 	"internal/value":       {"internal/change"},
 	"internal/connect":     {},
 	"internal/debezium":    {"internal/change", "internal/value"},
-	"internal/database":    {"internal/change", "internal/value"},
+	"internal/database":    {"internal/change", "internal/plan", "internal/query", "internal/value"},
 	"internal/redissink":   {"internal/guard", "internal/plan", "internal/value"},
 	"internal/admin":       {"internal/apply", "internal/deadletter", "internal/fill"},
 	"internal/stack":       {},
@@ -38,7 +39,7 @@ var arrows = map[string][]string{
 	"cmd/unstale": {
 		"internal/admin", "internal/apply", "internal/change", "internal/config", "internal/connect", "internal/database", "internal/deadletter",
 		"internal/debezium", "internal/demo", "internal/fill", "internal/guard", "internal/kafkasource", "internal/pgsource", "internal/plan",
-		"internal/redissink", "internal/value",
+		"internal/query", "internal/redissink", "internal/value",
 	},
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
@@ -36,6 +38,12 @@ type catalog struct {
 	needs   database.Needs
 	entries []plan.Entry
 	logger  *slog.Logger
+	// derive, if not nil, derives the dependencies of the entries again.
+	derive func(context.Context, *pgx.Conn) ([]derived, config.Problems, error)
+	// definitions are those of the views and functions when it did so last.
+	definitions string
+	// unplanned says what is wrong with an entry whose query cannot be planned any more.
+	unplanned map[string]string
 	// describe, if not nil, is told what the tables are whenever they have changed.
 	describe func([]database.Table, plan.Shapes)
 
@@ -65,15 +73,24 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		}
 		c.conn = conn
 	}
-	names := make([]database.Name, len(c.entries))
-	for i, e := range c.entries {
-		names[i] = database.Name{Schema: e.Schema, Table: e.Table}
+	var names []database.Name
+	for i := range c.entries {
+		for _, name := range tablesOf(&c.entries[i]) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
 	}
 	var wanted []string
 	for i := range c.entries {
 		wanted = append(wanted, c.entries[i].Key.Columns()...)
 	}
 	keys, err := database.KeyColumns(ctx, c.conn, names, wanted)
+	// What views and functions do is read before all that is derived with them.
+	var definitions string
+	if err == nil && slices.ContainsFunc(c.entries, derivedFrom) {
+		definitions, err = database.Definitions(ctx, c.conn)
+	}
 	if err != nil {
 		c.close(ctx)
 		return apply.Look{}, err
@@ -87,12 +104,26 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		return apply.Look{}, err
 	}
 	today := guard.Fingerprints{}
-	for i, e := range c.entries {
-		print := fingerprint(&e, fingerprints[names[i]], published[names[i]].By, c.settling[names[i]])
-		print.Letters, print.Columns = keyOf(&e, keys[names[i]])
+	for i := range c.entries {
+		e := &c.entries[i]
+		var tables, publishedBy []string
+		var settling int64
+		for _, name := range tablesOf(e) {
+			tables, publishedBy = append(tables, fingerprints[name]), append(publishedBy, published[name].By)
+			settling = max(settling, c.settling[name])
+		}
+		if derivedFrom(*e) {
+			// A view or a function may show something else of the same columns.
+			tables = append(tables, definitions)
+		}
+		print := fingerprint(e, strings.Join(tables, " "), strings.Join(publishedBy, " "), settling)
+		print.Letters, print.Columns = keyOf(e, keys[database.Name{Schema: e.Schema, Table: e.Table}])
 		today[e.Name] = print
 	}
 	c.looks++
+	if err := c.replan(ctx, today, definitions); err != nil {
+		return apply.Look{}, err
+	}
 	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 || c.looks%diagnoseEach == 0 {
 		c.diagnose(ctx)
 	}
@@ -107,8 +138,15 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 // fingerprint is another one whenever values that are cached for e may not be what
 // they ought to be. The columns are a set: a row has them in the table's order.
 func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard.Fingerprint {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d %v %q %v",
-		table, e.Schema, e.Table, publishedBy, settling, e.OnChange, slices.Sorted(slices.Values(e.Columns)), e.Hash))
+	text := fmt.Appendf(nil, "%q %q %q %q %d %v %q %v",
+		table, e.Schema, e.Table, publishedBy, settling, e.OnChange, slices.Sorted(slices.Values(e.Columns)), e.Hash)
+	if e.Query != "" {
+		text = fmt.Appendf(text, " %q %v", e.Query, e.Many)
+	}
+	if e.DependsOn != "" {
+		text = fmt.Appendf(text, " %q", e.DependsOn)
+	}
+	sum := sha256.Sum256(text)
 	return guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
 }
 
@@ -137,13 +175,91 @@ func (c *catalog) doubt(today guard.Fingerprints) {
 		return
 	}
 	for _, e := range c.entries {
-		table := database.Name{Schema: e.Schema, Table: e.Table}
-		if e.Partitioned && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return p.Table == table }) {
+		if partitioned(e) && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return slices.Contains(tablesOf(&e), p.Table) }) {
 			entry := today[e.Name]
 			entry.Hash = fmt.Sprintf("%s in doubt %d", entry.Hash, c.looks)
 			today[e.Name] = entry
 		}
 	}
+}
+
+// partitioned reports whether the entry is over a partitioned table.
+func partitioned(e plan.Entry) bool {
+	return e.Partitioned || slices.ContainsFunc(e.Dependencies, func(d plan.Dependency) bool { return d.Partitioned })
+}
+
+// replan derives again what follows from queries and from depends_on, whenever a table, a view or a
+// function has changed. An entry whose query cannot be planned any more is swept again
+// and again, and the instance is not ready, until a person has mended it.
+func (c *catalog) replan(ctx context.Context, today guard.Fingerprints, definitions string) error {
+	if c.derive == nil || definitions == "" {
+		return nil
+	}
+	if definitions != c.definitions || c.last == nil || !maps.Equal(c.last, today) || len(c.unplanned) > 0 {
+		found, problems, err := c.derive(ctx, c.conn)
+		if err != nil {
+			c.close(ctx)
+			return err
+		}
+		c.definitions = definitions
+		if err := c.compare(found, problems); err != nil {
+			return err
+		}
+	}
+	for name := range c.unplanned {
+		entry := today[name]
+		entry.Hash = fmt.Sprintf("%s unplanned %d", entry.Hash, c.looks)
+		today[name] = entry
+	}
+	return nil
+}
+
+// compare holds what is derived now against what the planner has.
+func (c *catalog) compare(found []derived, problems config.Problems) error {
+	before := c.unplanned
+	c.unplanned = map[string]string{}
+	var changed []string
+	for i := range c.entries {
+		e := &c.entries[i]
+		if len(e.Dependencies) == 0 {
+			continue
+		}
+		if at := slices.IndexFunc(problems, func(p config.Problem) bool { return strings.HasPrefix(p.Path, "entries."+e.Name+".") }); at >= 0 {
+			c.unplanned[e.Name] = problems[at].Text
+			if before[e.Name] != problems[at].Text {
+				c.logger.Error("the database has changed and a query cannot be planned any more: its entry is swept again and again", "entry", e.Name, "problem", problems[at].Text, "mend", problems[at].Mend)
+			}
+			continue
+		}
+		if !sameDependencies(e.Dependencies, found[i].dependencies) {
+			changed = append(changed, e.Name)
+		}
+	}
+	switch {
+	case len(changed) > 0 && len(c.unplanned) == 0:
+		return fmt.Errorf("%w: %s", change.ErrReplan, strings.Join(changed, ", "))
+	case len(changed) > 0:
+		// Who plans anew must plan all: that waits until a person has mended the others.
+		for _, name := range changed {
+			c.unplanned[name] = "its query is to be planned anew when those of the other entries can be"
+		}
+	}
+	if len(before) > 0 && len(c.unplanned) == 0 {
+		c.logger.Info("every query can be planned again")
+	}
+	return nil
+}
+
+// derivedFrom reports whether the keys of an entry follow from a query, or from lookups.
+func derivedFrom(e plan.Entry) bool { return len(e.Dependencies) > 0 }
+
+// sameDependencies compares what follows from a query; which tables are partitioned is
+// not part of that.
+func sameDependencies(a, b []plan.Dependency) bool {
+	return slices.EqualFunc(a, b, func(x, y plan.Dependency) bool {
+		x.Partitioned = y.Partitioned
+		return reflect.DeepEqual(x, y)
+	})
 }
 
 // diagnose says what a change of the catalog has broken: a new partition whose
@@ -222,11 +338,17 @@ func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.
 	if err != nil || maps.Equal(fingerprints, c.shaped) || !sets && c.describe == nil {
 		return fingerprints, published, nil, err
 	}
-	shapes, err := database.Shapes(ctx, c.conn, names)
+	found, err := database.Shapes(ctx, c.conn, names)
+	shapes := make(plan.Shapes, len(c.entries))
+	for i, e := range c.entries {
+		if at := slices.Index(names, database.Name{Schema: e.Schema, Table: e.Table}); at >= 0 && err == nil {
+			shapes[i] = found[at]
+		}
+	}
 	if err == nil && c.describe != nil {
 		var tables []database.Table
 		if tables, err = database.Tables(ctx, c.conn, names); err == nil {
-			c.describe(tables, shapes)
+			c.describe(tables, found)
 		}
 	}
 	return fingerprints, published, shapes, err

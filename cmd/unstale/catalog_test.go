@@ -3,6 +3,7 @@ package main
 import (
 	"testing"
 
+	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
@@ -26,5 +27,26 @@ func TestAFingerprintHasTheSetOfColumns(t *testing.T) {
 	columns := []string{"b", "a"}
 	if of(columns...); columns[0] != "b" {
 		t.Error("the columns of the entry were sorted")
+	}
+}
+
+// What was cached under another depends_on was not dropped by what now drops it.
+func TestAFingerprintHasDependsOn(t *testing.T) {
+	key, err := guard.ParseTemplate("product:{id}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(dependencies ...config.Dependency) guard.Fingerprint {
+		return fingerprint(&plan.Entry{Name: "product", Key: key, DependsOn: written(dependencies)}, "f", "1 2", 0)
+	}
+	products := config.Dependency{Name: "products", Table: "products", Key: []string{"id"}}
+	reviews := config.Dependency{Name: "reviews", Table: "reviews", Key: []string{"product_id"}}
+	narrower := products
+	narrower.Columns = []string{"name"}
+	if of(products) == of(products, reviews) || of(products) == of(narrower) {
+		t.Error("another depends_on has the same fingerprint")
+	}
+	if products.Name = `"products"`; of(products) != of(config.Dependency{Table: "products", Key: []string{"id"}}) {
+		t.Error("how a table's name is written shows")
 	}
 }

@@ -100,7 +100,8 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 	}
 	sound := *c
 	sound.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e config.Entry) bool {
-		return about(e.Path("table")) || about(e.Path("key")) || e.Table == "" || e.Key == ""
+		return about(e.Path("table")) || about(e.Path("key")) || e.Key == "" ||
+			about(e.Path("query")) || about(e.Path("depends_on")) || e.Table == "" && e.Query == "" && e.DependsOn == nil
 	})
 	switch {
 	case about("database") || about("source"):
@@ -134,7 +135,7 @@ func (fs *findings) servers(ctx context.Context, c *config.Config, wrong config.
 func (fs *findings) bareKeys(c *config.Config) {
 	for _, e := range c.Entries {
 		t, err := guard.ParseTemplate(e.Key)
-		if err != nil || len(t.AppendLiteral(nil, 0)) > 0 || len(t.AppendLiteral(nil, 1)) > 0 {
+		if err != nil || len(t.Columns()) == 0 || len(t.AppendLiteral(nil, 0)) > 0 || len(t.AppendLiteral(nil, 1)) > 0 {
 			continue
 		}
 		fs.addProblem(database.Problem{
@@ -189,6 +190,13 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 		if p.Entry == "" { // the others are the configuration's
 			fs.addProblem(p)
 		}
+	}
+	ways, err := x.ways(ctx, conn)
+	if err != nil {
+		fs.add("database", err.Error(), "")
+	}
+	for _, p := range unindexed(x, ways) {
+		fs.addProblem(p)
 	}
 }
 

@@ -516,8 +516,9 @@ func distinctOf(names []database.Name) (tables []connect.Table) {
 	return tables
 }
 
-// tableNames are the tables of the entries, in their order. One without a schema
-// is what the database takes it for; where there is none to ask, one of public.
+// tableNames are the tables of the entries, in their order: of a query its first, and
+// behind those of all entries its others. One without a schema is what the database takes
+// it for; where there is none to ask, one of public.
 func tableNames(ctx context.Context, c *config.Config) ([]database.Name, error) {
 	names := make([]database.Name, len(c.Entries))
 	for i, e := range c.Entries {
@@ -527,31 +528,51 @@ func tableNames(ctx context.Context, c *config.Config) ([]database.Name, error) 
 		}
 	}
 	if slices.ContainsFunc(names, func(n database.Name) bool { return n.Schema == "" }) {
-		return names, resolve(ctx, c, names)
+		return resolve(ctx, c, names)
 	}
 	return names, nil
 }
 
-// resolve finds the schemas of the tables.
-func resolve(ctx context.Context, c *config.Config, names []database.Name) error {
+// resolve finds the schemas of the tables, and the tables of the queries.
+func resolve(ctx context.Context, c *config.Config, names []database.Name) ([]database.Name, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	conn, err := connectDatabase(ctx, c)
 	if err != nil {
-		return fmt.Errorf("database: %w\n  only the database knows the schema of a table that has none in the configuration: write table: schema.table", err)
+		return names, fmt.Errorf("database: %w\n  only the database knows the schema of a table that has none in the configuration: write table: schema.table", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	templates, problems := parseTemplates(c)
+	if len(problems) > 0 {
+		return names, problems.Err()
+	}
+	queries, problems, err := derive(ctx, c, conn, templates)
+	if err == nil {
+		err = problems.Err()
+	}
+	if err != nil {
+		return names, err
+	}
+	for i := range queries {
+		for j, d := range queries[i].dependencies {
+			if name := (database.Name{Schema: d.Schema, Table: d.Table}); j == 0 {
+				names[i] = name
+			} else {
+				names = append(names, name)
+			}
+		}
+	}
 	tables, err := database.Tables(ctx, conn, names)
 	if err != nil {
-		return err
+		return names, err
 	}
 	for i, t := range tables {
 		if t.OID == 0 {
-			return config.Problems{c.Problem(c.Entries[i].Path("table"), "there is no such table", "unstale check says more")}.Err()
+			return names, config.Problems{c.Problem(c.Entries[i].Path("table"), "there is no such table", "unstale check says more")}.Err()
 		}
 		names[i] = t.Name
 	}
-	return nil
+	return names, nil
 }
 
 func connectDatabase(ctx context.Context, c *config.Config) (*pgx.Conn, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/value"
 )
 
 // parseTemplates reads the key templates of all entries, in their order.
@@ -24,6 +25,11 @@ func parseTemplates(c *config.Config) ([]*guard.Template, config.Problems) {
 		t, err := guard.ParseTemplate(entry.Key)
 		if wrong, ok := errors.AsType[*guard.TemplateError](err); ok {
 			problems = append(problems, c.ProblemAt(entry.Path("key"), wrong.Offset, wrong.Text, wrong.Mend))
+			continue
+		}
+		if len(t.Columns()) == 0 && entry.Table != "" {
+			problems = append(problems, c.Problem(entry.Path("key"), "a key without a placeholder",
+				fmt.Sprintf("name the columns that tell two rows apart, such as %s:{id}", strings.TrimSuffix(entry.Key, ":"))))
 			continue
 		}
 		templates[i] = t
@@ -59,7 +65,8 @@ type examination struct {
 	database, alias string
 
 	entries []plan.Entry
-	tables  []database.Table // one for each entry
+	tables  []database.Table // all that the entries are over, some several times
+	shapes  []value.Shape    // of the tables
 	// problems are the database's: what ought to be changed there.
 	problems []database.Problem
 }
@@ -69,11 +76,15 @@ func (x *examination) names() []string {
 	return slices.DeleteFunc([]string{x.database, x.alias}, func(name string) bool { return name == "" })
 }
 
-// tableNames are the tables of the entries, in their order.
+// tableNames are the tables that the entries are over, each once.
 func (x *examination) tableNames() []database.Name {
-	names := make([]database.Name, len(x.entries))
+	var names []database.Name
 	for i := range x.entries {
-		names[i] = database.Name{Schema: x.entries[i].Schema, Table: x.entries[i].Table}
+		for _, name := range tablesOf(&x.entries[i]) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
 	}
 	return names
 }
@@ -82,7 +93,12 @@ func (x *examination) tableNames() []database.Name {
 // error holds, at once, everything that is wrong with the configuration itself.
 func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examination, error) {
 	templates, wrong := parseTemplates(c)
-	needs := needsOf(c, templates)
+	queries, refused, err := derive(ctx, c, conn, templates)
+	if err != nil {
+		return nil, err
+	}
+	wrong = append(wrong, refused...)
+	needs := needsOf(c, templates, queries)
 	names := make([]database.Name, len(needs.Tables))
 	for i := range needs.Tables {
 		names[i] = needs.Tables[i].Name
@@ -125,27 +141,41 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 	if len(wrong) > 0 {
 		return x, wrong.Err()
 	}
-	shapes, err := database.Shapes(ctx, conn, names)
-	if err != nil {
+	if x.shapes, err = database.Shapes(ctx, conn, names); err != nil {
 		return nil, fmt.Errorf("look up the tables: %w", err)
 	}
+	over := make([]*database.Table, len(c.Entries)) // nil: a query, or depends_on
 	for i, entry := range c.Entries {
-		table := &x.tables[i].Relation
-		x.entries = append(x.entries, plan.Entry{
-			Name: entry.Name, Key: templates[i], Lease: entry.Lease,
-			Schema: table.Name.Schema, Table: table.Name.Table,
-			Partitioned: table.Kind == database.KindPartitioned,
-			OnChange:    onChange[entry.OnChange],
-			Columns:     entry.Columns, Hash: entry.Format == "hash", TTL: entry.TTL, Shape: shapes[i],
-		})
+		described := plan.Entry{
+			Name: entry.Name, Key: templates[i], Lease: entry.Lease, OnChange: onChange[entry.OnChange],
+			Columns: entry.Columns, Hash: entry.Format == "hash", TTL: entry.TTL, Query: entry.Query, Many: entry.Rows == "many",
+			Load:         queries[i].load(templates[i].Columns()),
+			DependsOn:    written(entry.DependsOn),
+			Dependencies: queries[i].dependencies,
+		}
+		at := slices.IndexFunc(needs.Tables, func(n database.TableNeed) bool { return n.Entry == entry.Name })
+		for j := range described.Dependencies {
+			described.Dependencies[j].Partitioned = x.tables[at+j].Kind == database.KindPartitioned
+		}
+		if entry.Table != "" {
+			over[i] = &x.tables[at]
+			described.Schema, described.Table = over[i].Relation.Name.Schema, over[i].Relation.Name.Table
+			described.Partitioned, described.Shape = over[i].Kind == database.KindPartitioned, x.shapes[at]
+		}
+		x.entries = append(x.entries, described)
 	}
 	return x, collisions(c, templates, func(entry int) func(string) guard.Alphabet {
-		return func(column string) guard.Alphabet { return alphabets[x.tables[entry].Column(column).Alphabet()] }
+		return func(column string) guard.Alphabet {
+			if over[entry] == nil {
+				return queries[entry].alphabet(column)
+			}
+			return alphabets[over[entry].Column(column).Alphabet()]
+		}
 	}).Err()
 }
 
 // needsOf says what the configuration asks of the database.
-func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
+func needsOf(c *config.Config, templates []*guard.Template, queries []derived) database.Needs {
 	needs := database.Needs{
 		Foreign:         c.Source.FromKafka,
 		Slot:            c.Source.Postgres.Slot,
@@ -160,6 +190,10 @@ func needsOf(c *config.Config, templates []*guard.Template) database.Needs {
 		}
 	}
 	for i, entry := range c.Entries {
+		if entry.Table == "" {
+			needs.Tables = append(needs.Tables, queries[i].needs(&c.Entries[i])...)
+			continue
+		}
 		need := database.TableNeed{
 			Entry: entry.Name, Name: database.Name{Schema: entry.Schema, Table: entry.Table},
 			Written: entry.OnChange != config.Invalidate, Columns: entry.Columns, FromLog: entry.Sets(), Loaded: entry.Loads(),
@@ -178,10 +212,14 @@ func entryProblem(c *config.Config, p database.Problem) config.Problem {
 	mend := strings.Join(append(slices.Clone(p.Mend), p.Then), "; ")
 	i := slices.IndexFunc(c.Entries, func(e config.Entry) bool { return e.Name == p.Entry })
 	entry := &c.Entries[i]
-	switch p.Setting {
-	case "key":
+	switch {
+	case entry.DependsOn != nil:
+		return c.Problem(dependencyPath(entry, p), p.Subject+": "+p.Text, mend)
+	case entry.Query != "":
+		return c.Problem(entry.Path("query"), p.Subject+": "+p.Text, mend)
+	case p.Setting == "key":
 		return c.ProblemAt(entry.Path("key"), strings.Index(entry.Key, "{"+p.Column+"}"), p.Text, mend)
-	case "columns":
+	case p.Setting == "columns":
 		return c.Problem(entry.ColumnPath(slices.Index(entry.Columns, p.Column)), p.Text, mend)
 	}
 	return c.Problem(entry.Path(p.Setting), p.Text, mend)

@@ -107,10 +107,10 @@ func newTables(k config.Kafka, x *examination, planner *plan.Planner) (*describe
 	tables := &describedTables{
 		wanted: map[database.Name]bool{}, now: map[database.Name]*debezium.Table{}, roots: map[database.Name]database.Name{}, unrelated: map[database.Name]bool{},
 	}
-	for i, name := range x.tableNames() {
+	for _, name := range x.tableNames() {
 		tables.wanted[name] = true
-		tables.partitioned = tables.partitioned || x.entries[i].Partitioned
 	}
+	tables.partitioned = slices.ContainsFunc(x.entries, partitioned)
 	tables.decoder = debezium.NewDecoder(debezium.Options{
 		Schema:      schema,
 		Table:       tables.table,

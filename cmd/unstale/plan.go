@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,13 +30,18 @@ the log would carry it under the table's replica identity.
 
 The change is JSON: table, op (c or insert, u or update, d or delete, t or
 truncate), before and after. A column that is not given is one that the log does
-not have. A value that JSON knows as text is as PostgreSQL prints it.`,
+not have. A value that JSON knows as text is as PostgreSQL prints it.
+
+With --depends-on it writes each entry over a query as one with depends_on that
+drops the same keys, or more: for a value that the application makes itself.`,
 		Example: `  unstale plan
   unstale plan --change '{"table":"products","op":"u","before":{"id":7},"after":{"id":8}}'`,
 		Args: noArgs,
 	}
 	one := cmd.Flags().String("change", "", "a change as JSON")
+	withSQL := cmd.Flags().Bool("sql", false, "print the statements of lookups")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	asDependsOn := cmd.Flags().Bool("depends-on", false, "write entries over queries as depends_on")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var asked *askedChange
 		if *one != "" {
@@ -43,6 +49,9 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 			if asked, err = parseChange(*one); err != nil {
 				return usageError{fmt.Errorf("--change: %w", err)}
 			}
+		}
+		if *asDependsOn && (asked != nil || *withSQL || *asJSON) {
+			return usageError{errors.New("--depends-on prints a configuration: take the other flags out")}
 		}
 		c, err := loadConfig(cmd)
 		if err != nil {
@@ -68,6 +77,9 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s\n\n", p) // what follows holds once this is mended
 			}
 		}
+		if *asDependsOn {
+			return printDependsOn(cmd.OutOrStdout(), database.NewQueries(ctx, conn), x.entries)
+		}
 		planner := plan.New(x.entries)
 		if asked != nil {
 			effects, err := asked.effects(planner, x)
@@ -76,20 +88,134 @@ not have. A value that JSON knows as text is as PostgreSQL prints it.`,
 			}
 			return printEffects(cmd.OutOrStdout(), effects, *asJSON)
 		}
-		return printRules(cmd.OutOrStdout(), planner.Rules(), *asJSON)
+		ways, err := x.ways(ctx, conn)
+		if err != nil {
+			return err
+		}
+		var rules []shownRule
+		for _, r := range planner.Rules() {
+			rules = append(rules, shownRule{Rule: r, lookedUp: lookedUpBy(r.Lookup, ways)})
+		}
+		return printRules(cmd.OutOrStdout(), rules, *withSQL, *asJSON)
 	}
 	return cmd
 }
 
-func printRules(w io.Writer, rules []plan.Rule, asJSON bool) error {
+// A shownRule is a rule, and what the database says of its lookup.
+type shownRule struct {
+	plan.Rule
+	lookedUp
+}
+
+// lookedUp is how the database would run a lookup.
+type lookedUp struct {
+	Keys      int64    `json:"keys,omitempty"`      // that it expects for one row
+	Indexes   []string `json:"indexes,omitempty"`   // that it uses
+	Unindexed []string `json:"unindexed,omitempty"` // statements that make those it lacks
+}
+
+func lookedUpBy(lookup *plan.Lookup, ways map[*plan.Lookup]database.Way) lookedUp {
+	way, known := ways[lookup]
+	if !known {
+		return lookedUp{}
+	}
+	l := lookedUp{Keys: way.Rows, Indexes: way.Indexes}
+	for _, missing := range way.Unindexed {
+		l.Unindexed = append(l.Unindexed, missing.Mend...)
+	}
+	return l
+}
+
+// print prints a line for what it is expected to find, and one for the way.
+func (l *lookedUp) print(w io.Writer) {
+	keys := "about 1 key a row"
+	if l.Keys > 1 {
+		keys = fmt.Sprintf("about %d keys a row", l.Keys)
+	}
+	if len(l.Indexes) > 0 {
+		keys += ", by " + strings.Join(l.Indexes, ", ")
+	}
+	fmt.Fprintf(w, "      %s\n", keys)
+	for _, statement := range l.Unindexed {
+		fmt.Fprintf(w, "      no index: %s\n", statement)
+	}
+}
+
+// anyOp is the Op of a rule that follows from a query.
+const anyOp = "any"
+
+// printDerived prints, for each entry over a query or with depends_on, what follows from it: a line for
+// each place where it reads a table, and how a change there finds the keys.
+func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
+	entry, place := "", ""
+	for _, r := range rules {
+		if r.Op != anyOp {
+			continue
+		}
+		if r.Entry != entry {
+			entry, place = r.Entry, ""
+			fmt.Fprintf(w, "%s  %s\n", r.Entry, r.Key)
+		}
+		if at := r.Table + " " + r.Alias + " " + r.Where + " " + r.Columns; at != place {
+			place = at
+			_, name, _ := strings.Cut(r.Table, ".")
+			if r.Alias != name {
+				name = r.Table + " " + r.Alias
+			} else {
+				name = r.Table
+			}
+			fmt.Fprintf(w, "  %s: %s\n", name, cmp.Or(r.Columns, "any row"))
+			if r.Where != "" {
+				fmt.Fprintf(w, "    only rows with %s\n", r.Where)
+			}
+		}
+		switch {
+		case r.Why != "":
+			fmt.Fprintf(w, "    sweep every key: %s\n", r.Why)
+		case r.Lookup == nil:
+			fmt.Fprintf(w, "    drop by %s\n", cmp.Or(r.By, "any change: it is the only key"))
+		default:
+			fmt.Fprintf(w, "    look up by %s%s\n", r.By, through(r.Lookup))
+			r.print(w)
+			if withSQL {
+				fmt.Fprintf(w, "      %s\n", strings.ReplaceAll(r.Lookup.SQL, "\n", "\n      "))
+			}
+		}
+	}
+	if entry != "" && slices.ContainsFunc(rules, func(r shownRule) bool { return r.Op != anyOp }) {
+		fmt.Fprintln(w)
+	}
+}
+
+func through(lookup *plan.Lookup) string {
+	var tables []string
+	for _, t := range lookup.Through {
+		tables = append(tables, fmt.Sprintf("%s.%s (%s)", t.Schema, t.Table, strings.Join(t.Columns, ", ")))
+	}
+	switch {
+	case lookup.Written:
+		return ", as depends_on says"
+	case len(tables) == 0:
+		return ", computed by PostgreSQL"
+	}
+	return ", through " + strings.Join(tables, ", ")
+}
+
+func printRules(w io.Writer, rules []shownRule, withSQL, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, rules)
 	}
 	table, width := "", 0
 	for _, r := range rules {
-		width = max(width, len(r.Effect))
+		if r.Op != anyOp {
+			width = max(width, len(r.Effect))
+		}
 	}
+	printDerived(w, rules, withSQL)
 	for _, r := range rules {
+		if r.Op == anyOp {
+			continue
+		}
 		if r.Table != table {
 			if table != "" {
 				fmt.Fprintln(w)
@@ -195,12 +321,19 @@ func (a *askedChange) effects(planner *plan.Planner, x *examination) ([]plan.Out
 		slices.Sort(names)
 		return nil, fmt.Errorf("no entry is over table %q; entries are over %s", a.Table, strings.Join(slices.Compact(names), ", "))
 	}
-	relation := relationOf(&x.tables[at], &x.entries[at].Shape)
+	relation := relationOf(&x.tables[at], &x.shapes[at])
 	relation.Wanted = planner.Compile(relation)
 	var keys []string
 	for _, e := range x.entries {
 		if e.Schema == relation.Schema && e.Table == relation.Name {
 			keys = append(keys, e.Key.Columns()...)
+		}
+		for _, d := range e.Dependencies {
+			for _, path := range d.Paths {
+				if d.Schema == relation.Schema && d.Table == relation.Name {
+					keys = append(keys, path.Columns()...)
+				}
+			}
 		}
 	}
 	c := &change.Change{Op: a.Op, Relation: relation, Position: change.Position{LSN: 1}}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
@@ -105,7 +106,13 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		if c.Database.URL == "" {
 			return runAlone(workCtx, c, client, metrics, &status, logger)
 		}
-		return runBeside(workCtx, c, client, metrics, &status, logger)
+		for {
+			err := runBeside(workCtx, c, client, metrics, &status, logger)
+			if !errors.Is(err, change.ErrReplan) {
+				return err
+			}
+			logger.Info("planning anew", "reason", err)
+		}
 	})
 	return work.Wait()
 }
@@ -129,7 +136,10 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	planner := plan.New(examined.entries)
 	gate := database.NewGate(databaseConfig, database.Options{Logger: logger})
 	defer gate.Close()
-	catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger}
+	catalog := &catalog{config: databaseConfig, needs: examined.needs, entries: examined.entries, logger: logger, derive: func(ctx context.Context, conn *pgx.Conn) ([]derived, config.Problems, error) {
+		templates, _ := parseTemplates(c)
+		return derive(ctx, c, conn, templates)
+	}}
 	defer catalog.close(context.WithoutCancel(ctx))
 	source, err := newSource(c, examined, planner, gate, catalog, client, metrics, logger)
 	if err != nil {
@@ -138,6 +148,8 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
 	loader := database.NewLoader(databaseConfig, loads(examined.entries), database.LoaderOptions{Connections: c.Load.Connections})
 	defer loader.Close()
+	finder := database.NewFinder(databaseConfig, lookups(planner))
+	defer finder.Close()
 	var loop *apply.Loop
 	queue := fill.NewQueue(examined.entries, loader, redissink.NewLeases(client), fill.Options{
 		RowsPerSecond: c.Load.RowsPerSecond,
@@ -148,7 +160,7 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 		Logger:        logger,
 	})
 	metrics.WatchLoads(queue.Pending)
-	loop = apply.New(source, planner, primary{gate, loader}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue})
+	loop = apply.New(source, planner, primary{gate, loader, finder}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue, Finder: finder})
 	status.is(func() apply.Status { return heldStatus(loop.Status(), source) })
 
 	beside, endBeside := context.WithCancel(ctx)
@@ -194,18 +206,20 @@ func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *da
 type primary struct {
 	*database.Gate
 	loader *database.Loader
+	finder *database.Finder
 }
 
 func (p primary) Expect(origin change.Origin) {
 	p.Gate.Expect(origin)
 	p.loader.Expect(origin)
+	p.finder.Expect(origin)
 }
 
 // loads says, for each entry, what its values are.
 func loads(entries []plan.Entry) []database.Load {
 	loads := make([]database.Load, len(entries))
 	for i, e := range entries {
-		loads[i] = database.Load{Table: database.Name{Schema: e.Schema, Table: e.Table}, Key: e.Key.Columns(), Columns: e.Columns, Hash: e.Hash}
+		loads[i] = database.Load{Table: database.Name{Schema: e.Schema, Table: e.Table}, Key: e.Key.Columns(), Columns: e.Columns, Hash: e.Hash, Query: e.Load, Many: e.Many}
 	}
 	return loads
 }

@@ -121,7 +121,7 @@ type warmOptions struct {
 func entriesToWarm(c *config.Config, names []string) ([]string, error) {
 	var can []string
 	for _, e := range c.Entries {
-		if e.OnChange != config.Invalidate {
+		if e.OnChange != config.Invalidate && e.Query == "" {
 			can = append(can, e.Name)
 		}
 	}
@@ -135,6 +135,9 @@ func entriesToWarm(c *config.Config, names []string) ([]string, error) {
 			return nil, config.Problems{c.Problem(c.Entries[i].Path("on_change"),
 				fmt.Sprintf("entry %s is only invalidated: its values are the application's own, so only the application can load them", name),
 				"on_change: refresh (or update, or warm) makes a value the row itself")}.Err()
+		case c.Entries[i].Query != "":
+			return nil, config.Problems{c.Problem(c.Entries[i].Path("query"),
+				fmt.Sprintf("entry %s is over a query, and nobody knows which values its parameters have: readers load its results, and refresh loads again those that changes drop", name), "")}.Err()
 		case !slices.Contains(wanted, name):
 			wanted = append(wanted, name)
 		}

@@ -114,12 +114,14 @@ func (m *Metrics) watch(status func() apply.Status) {
 		func(s apply.Status) float64 { return float64(len(s.Sweeping)) })
 }
 
-// WatchLoads adds how many keys wait to be loaded. It is to be called once.
+// WatchLoads adds how many keys wait to be loaded. A later call takes the place of an
+// earlier one.
 func (m *Metrics) WatchLoads(pending func() int) {
-	m.pending.Store(&pending)
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "unstale_loads_pending", Help: "Keys that the service is to load and has not yet."},
-		func() float64 { return float64(pending()) }))
+	if m.pending.Swap(&pending) == nil {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "unstale_loads_pending", Help: "Keys that the service is to load and has not yet."},
+			func() float64 { return float64((*m.pending.Load())()) }))
+	}
 }
 
 // WatchConnector adds whether the connector that writes the topics has failed. It

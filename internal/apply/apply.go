@@ -60,7 +60,8 @@ type Gate interface {
 // A Catalog tells what the entries' values are made of.
 type Catalog interface {
 	// Look returns what there is today. It returns change.ErrUnpublished if the
-	// source does not send every change of the entries' tables.
+	// source does not send every change of the entries' tables, and change.ErrReplan
+	// if the planner's dependencies are not those of today.
 	Look(ctx context.Context) (Look, error)
 }
 
@@ -140,6 +141,7 @@ type Options struct {
 	Logger   *slog.Logger
 	Observer Observer // required
 	Loader   Loader   // required if the service loads keys of any entry
+	Finder   Finder   // required if the planner has lookups
 	// ShutdownTimeout bounds how long a stopped loop goes on to write what it
 	// has read. What is left is delivered again at the next start. Default 10 s.
 	ShutdownTimeout time.Duration
@@ -209,7 +211,8 @@ func New(source Source, planner *plan.Planner, gate Gate, catalog Catalog, sink 
 
 // Run keeps the cache coherent until ctx ends; then it writes what it has read,
 // acknowledges and returns nil. It returns an error only for what a person must
-// mend before it can begin at all: later outages are held through.
+// mend before it can begin at all, later outages being held through; and
+// change.ErrReplan, when it is to be made anew with another planner.
 func (l *Loop) Run(ctx context.Context) error {
 	outages := &outages{loop: l}
 	again, saidAgain := backoffMin, ""
@@ -220,6 +223,9 @@ func (l *Loop) Run(ctx context.Context) error {
 			return l.close()
 		}
 		if change.IsRefusal(err) && !l.attached {
+			return errors.Join(err, l.close())
+		}
+		if errors.Is(err, change.ErrReplan) {
 			return errors.Join(err, l.close())
 		}
 		if errors.Is(err, change.ErrInUse) || errors.Is(err, change.ErrUnassigned) {

@@ -13,7 +13,18 @@ import (
 // others can see it: a reader that loads in between, after we have dropped its
 // key, would put the old row back.
 func (s *session) gateAll(ctx context.Context, outages *outages) error {
-	defer close(s.gated)
+	looking, endLooking := context.WithCancel(ctx)
+	ended := false
+	defer func() {
+		// Fan-outs go on until the session's time is over. Who waits for streams that
+		// are no longer ours need not wait for them.
+		if !ended || s.over != nil {
+			endLooking()
+		}
+		s.fanning.Wait()
+		endLooking()
+		close(s.gated)
+	}()
 	var snapshot change.Snapshot
 	var asked, lastIdle time.Time
 	for {
@@ -23,6 +34,7 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 			return nil
 		case b, ok := <-s.planned:
 			if !ok {
+				ended = true
 				return nil
 			}
 			group = append(group, b)
@@ -56,8 +68,15 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 			}
 		}
 		s.observer.Gated(time.Since(began), snapshots)
+		found, err := s.find(looking, outages, group)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
 		select {
-		case s.gated <- group:
+		case s.gated <- found:
 		case <-ctx.Done():
 			return nil
 		}

@@ -136,5 +136,5 @@ func (o *outages) persist(ctx context.Context, server string, do func(context.Co
 // again: no server is away, and trying the same once more would not help.
 func attachAgain(err error) bool {
 	return errors.Is(err, guard.ErrLost) || errors.Is(err, guard.ErrFenced) || errors.Is(err, guard.ErrClock) ||
-		errors.Is(err, change.ErrOriginChanged) || errors.Is(err, change.ErrUnpublished)
+		errors.Is(err, change.ErrOriginChanged) || errors.Is(err, change.ErrUnpublished) || errors.Is(err, change.ErrReplan)
 }

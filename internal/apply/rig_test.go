@@ -33,6 +33,7 @@ type rig struct {
 	sink     *sink
 	observer *observer
 	loader   *loader
+	finder   *finder
 	logs     *logs
 	planner  *plan.Planner
 	options  apply.Options
@@ -50,6 +51,12 @@ const (
 // play runs test with a rig whose master was left by an earlier owner at
 // position 100: no gap, nothing pending.
 func play(t *testing.T, test func(r *rig)) {
+	t.Helper()
+	playWith(t, nil, test)
+}
+
+// playWith does so with more entries.
+func playWith(t *testing.T, more []plan.Entry, test func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, logs: &logs{}, observer: &observer{}, done: make(chan error, 1)}
@@ -76,7 +83,7 @@ func play(t *testing.T, test func(r *rig)) {
 			}
 			entries = append(entries, plan.Entry{Name: e.name, Key: template, Schema: "public", Table: e.name, Lease: guard.Lease, OnChange: e.onChange, TTL: time.Hour, Shape: shape})
 		}
-		r.planner = plan.New(entries)
+		r.planner = plan.New(append(entries, more...))
 		r.source = &source{at: change.Attachment{Origin: origin, Streams: []change.Stream{{Name: "1:2:unstale", Confirmed: at(100)}}}, wake: make(chan struct{}, 1)}
 		r.gate = &gate{running: map[uint64]bool{}, insert: 100}
 		r.catalog = &catalog{now: guard.Fingerprints{
@@ -85,8 +92,8 @@ func play(t *testing.T, test func(r *rig)) {
 		}}
 		r.sink = &sink{t: t, durable: 3 * time.Second, runID: "a", names: []string{"1:2:unstale"}}
 		r.sink.mark = guard.Watermark{Lo: at(100), Settled: at(100), Origin: origin.String(), Fingerprints: r.catalog.now}
-		r.loader = &loader{}
-		r.options = apply.Options{Observer: r.observer, Loader: r.loader, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
+		r.loader, r.finder = &loader{}, &finder{}
+		r.options = apply.Options{Observer: r.observer, Loader: r.loader, Finder: r.finder, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
 		defer func() {
 			if r.loop != nil {
 				r.end()
@@ -677,6 +684,43 @@ func (r *rig) wantLoads(want ...string) {
 	if diff := cmp.Diff(append([]string{}, want...), append([]string{}, r.loader.keys...)); diff != "" {
 		r.t.Errorf("loads (-want +got):\n%s", diff)
 	}
+}
+
+// finder answers lookups with what find gives.
+type finder struct {
+	mu    sync.Mutex
+	find  func(ctx context.Context, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error)
+	asked []string // the arguments of each statement
+}
+
+func (f *finder) Find(ctx context.Context, lookup int, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error) {
+	var texts []string
+	for _, column := range arguments {
+		for _, text := range column {
+			if text == nil {
+				texts = append(texts, "NULL")
+			} else {
+				texts = append(texts, *text)
+			}
+		}
+	}
+	f.mu.Lock()
+	f.asked = append(f.asked, strings.Join(texts, " "))
+	find := f.find
+	f.mu.Unlock()
+	return find(ctx, arguments, each)
+}
+
+func (f *finder) set(find func(ctx context.Context, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.find = find
+}
+
+func (f *finder) statements() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.asked)
 }
 
 type observer struct {

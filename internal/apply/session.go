@@ -38,6 +38,7 @@ type stream struct {
 
 	// The writer's own.
 	written     change.Position
+	lookedUp    lookedUp
 	unconfirmed []checkpoint
 	// again: somebody has set the stream back, and what it brings is behind what was
 	// written. Nothing is confirmed meanwhile: it would not come again if this
@@ -67,8 +68,9 @@ type session struct {
 	over error
 
 	planned chan *plan.Batch
-	gated   chan []*plan.Batch // groups that one snapshot has shown to be visible
+	gated   chan group // what one snapshot has shown to be visible
 	free    chan *plan.Batch
+	besides chan *plan.Batch    // that lookups have filled, to be used again
 	queued  *semaphore.Weighted // bytes of the batches between reader and Redis
 	looks   chan look
 	// reassigned is change.Attachment.Reassigned.
@@ -83,6 +85,11 @@ type session struct {
 	asking    sync.Mutex    // the gate answers one at a time
 	oldest    atomic.Uint64 // XMin of the last answer
 	lag       lag
+	// fanOuts bounds the fan-outs that run, fanning waits for the statements of lookups,
+	// and broken ends the session.
+	fanOuts chan struct{}
+	fanning sync.WaitGroup
+	broken  func(error)
 	// saidForeign is the gate's own.
 	saidForeign bool
 
@@ -94,8 +101,12 @@ type session struct {
 	fingerprints guard.Fingerprints
 	latencies    []time.Duration
 	saidReady    bool
+	derived      bool // only sweeps that plans ask for are why it is not ready
 	// unsettledBelow is about stream.unsettled.
 	unsettledBelow uint64
+	// fans are the fan-outs that are not over, or have seen more than the stream has
+	// brought.
+	fans []*fanOut
 }
 
 // session runs until ctx ends, and then writes what it has read, or until
@@ -126,14 +137,16 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		origin:     at.Origin,
 		reassigned: at.Reassigned,
 		planned:    make(chan *plan.Batch, queueBatches),
-		gated:      make(chan []*plan.Batch, 1),
+		gated:      make(chan group, 1),
 		free:       make(chan *plan.Batch, batchesMax),
+		besides:    make(chan *plan.Batch, 3*groupBatchesMax),
 		queued:     semaphore.NewWeighted(queueBytesMax),
 		looks:      make(chan look),
 		swept:      make(chan struct{}),
 		ended:      make(chan []int),
 		marks:      make(chan mark),
 		sweeps:     sweeps{due: make(chan struct{}, 1)},
+		fanOuts:    make(chan struct{}, fanOutsMax),
 	}
 	for range cap(s.free) {
 		s.free <- plan.NewBatch()
@@ -171,6 +184,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 	// The stages end in their order: the reader closes the gate's queue, the
 	// gate the writer's. What runs beside them ends with the writer.
 	stages, stagesCtx := errgroup.WithContext(work)
+	s.broken = func(err error) { stages.Go(func() error { return err }) }
 	besideCtx, endBeside := context.WithCancel(stagesCtx)
 	stages.Go(func() error { return s.read(ctx, stagesCtx) })
 	stages.Go(func() error { return s.gateAll(stagesCtx, outages) })
@@ -324,6 +338,10 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		st.resume, first.End = lowest.Lo, lowest.Lo
 	default:
 		st.resume, first.End = begin, begin
+	}
+	if len(s.planner.Lookups()) > 0 && lowest.Settled.Compare(lowest.Lo) < 0 {
+		// Lookups may have seen more than the stream had brought when this was written.
+		st.lookedUp.note(lowest.Settled, snapshot.InsertLSN)
 	}
 	// A primary that was set back will use the same places in its log again.
 	if first.End.Compare(lowest.Settled) < 0 {
@@ -500,7 +518,8 @@ func (s *session) note(stream int) *guard.Note {
 			}
 		}
 	}
-	return &guard.Note{Origin: s.origin.String(), Ungated: s.streams[stream].ungated, Fingerprints: said, Sweeps: s.sweeps.pendingOf(stream)}
+	_, _, pending := s.fannedOut(stream, s.streams[stream].written)
+	return &guard.Note{Origin: s.origin.String(), Ungated: s.streams[stream].ungated, Fingerprints: said, Sweeps: distinct(append(s.sweeps.pendingOf(stream), pending...))}
 }
 
 // settle sweeps the entries that differed at the take-over once more, when it
@@ -771,8 +790,15 @@ func (s *session) handOn(ctx context.Context, batch *plan.Batch) *plan.Batch {
 // goes alone.
 func weight(b *plan.Batch) int64 { return min(int64(b.Bytes()), queueBytesMax) }
 
-// recycle takes back a batch that the reader has filled.
+// recycle takes back a batch that the reader has filled, or a lookup.
 func (s *session) recycle(b *plan.Batch) {
+	if b.Beside {
+		select {
+		case s.besides <- b:
+		default:
+		}
+		return
+	}
 	s.queued.Release(weight(b))
 	s.free <- b
 }

@@ -46,7 +46,7 @@ func (s *sweeps) request(wanted []guard.Sweep, stream int, settled change.Positi
 		g = &generation{before: map[int]change.Position{}}
 		s.generations = append(s.generations, g)
 	}
-	if _, asked := g.before[stream]; !asked {
+	if before, asked := g.before[stream]; !asked || settled.Compare(before) < 0 {
 		g.before[stream] = settled
 	}
 	g.sweeps = distinct(append(g.sweeps, wanted...))

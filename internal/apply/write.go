@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/unstale/unstale/internal/change"
@@ -23,19 +24,27 @@ func (s *session) writeAll(ctx context.Context, outages *outages, first []*plan.
 		select {
 		case <-ctx.Done():
 			return nil
-		case group, ok := <-s.gated:
+		case g, ok := <-s.gated:
 			if !ok {
 				return s.finish(ctx)
 			}
-			for _, b := range group {
+			s.beginFanOuts(g)
+			for _, b := range g.batches {
 				st := &s.streams[b.Stream]
-				st.again = st.again && b.End.Compare(st.written) < 0
+				st.again = st.again && (b.Beside || b.End.Compare(st.written) < 0)
 			}
-			if err := s.write(ctx, outages, group); err != nil {
-				return err
+			if len(g.batches) > 0 {
+				if err := s.write(ctx, outages, g.batches); err != nil {
+					return err
+				}
 			}
-			for _, b := range group {
+			for _, b := range g.batches {
 				s.recycle(b)
+			}
+			if g.ended != nil {
+				if err := s.endFanOut(ctx, outages, g.ended); err != nil {
+					return err
+				}
 			}
 		case streams := <-s.ended:
 			if err := s.writeNotes(ctx, outages, streams); err != nil {
@@ -123,8 +132,9 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 		if b.End.Compare(st.written) < 0 {
 			b.End = st.written
 		}
+		st.lookedUp.note(st.written, b.LookedUp)
 		st.written = b.End
-		b.Settled = s.sweeps.settled(b.Stream, b.End)
+		b.Settled = s.settledAt(b.Stream)
 		s.judge(b)
 	}
 
@@ -154,7 +164,7 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 		for _, b := range group {
 			st := &status.Streams[b.Stream]
 			st.Position = s.streams[b.Stream].written
-			st.Settled = s.sweeps.settled(b.Stream, st.Position)
+			st.Settled = b.Settled
 		}
 		status.CaughtUp = s.behind == 0
 		status.Sweeping = pending
@@ -165,6 +175,20 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 		s.sweeps.wake()
 	}
 	return nil
+}
+
+// settledAt is how far a stream is settled, now that everything up to written is
+// applied.
+func (s *session) settledAt(stream int) change.Position {
+	st := &s.streams[stream]
+	settled := s.sweeps.settled(stream, st.written)
+	if before, held, _ := s.fannedOut(stream, st.written); held && before.Compare(settled) < 0 {
+		settled = before
+	}
+	if before, outstanding := st.lookedUp.outstanding(st.written); outstanding && before.Compare(settled) < 0 {
+		return before
+	}
+	return settled
 }
 
 // judge decides whether the batch may SET. Only what is delivered for the first
@@ -205,12 +229,25 @@ func (s *session) sayReady() {
 	ready := status.Ready()
 	switch {
 	case !ready || s.saidReady:
+	case s.derived:
+		s.logger.Debug("ready")
 	case len(status.Streams) == 1:
 		s.logger.Info("ready", "position", status.Streams[0].Position)
 	default:
 		s.logger.Info("ready", "streams", len(status.Streams))
 	}
 	s.saidReady = ready
+	s.derived = s.derived && !ready
+}
+
+// levelOf is how loudly a sweep is said, and its end. One that a plan asks for with each
+// change of a table is normal operation.
+func (s *session) levelOf(cause plan.Cause) slog.Level {
+	s.derived = cause == plan.Derived && (s.derived || s.saidReady)
+	if cause == plan.Derived {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // requestSweeps notes the sweeps of b as pending. The same script that moves
@@ -224,7 +261,7 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		if sweep.Cause == plan.Unknown {
 			s.unapplied(entry, sweep.Reason)
 		} else {
-			s.logger.Info("sweeping", "entry", entry.Name, "cause", sweep.Cause)
+			s.logger.Log(context.Background(), s.levelOf(sweep.Cause), "sweeping", "entry", entry.Name, "cause", sweep.Cause)
 		}
 		// The look at the catalog may be older than what the log says, or newer.
 		letters := sweep.Letters
@@ -262,7 +299,15 @@ func (s *session) unset(incomplete plan.Incomplete) {
 		mend = "unstale check says it, if a setting of the connector does; a value that is NULL or its column's default is not known where the converter writes both alike"
 	}
 	s.logger.Info("a change that does not show the whole value: its key is dropped, now and whenever this happens again",
-		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", incomplete.Reason, "mend", mend)
+		"entry", entry.Name, "table", overTable(&entry), "reason", incomplete.Reason, "mend", mend)
+}
+
+// overTable names what an entry is over.
+func overTable(e *plan.Entry) string {
+	if e.Table == "" {
+		return "several"
+	}
+	return e.Schema + "." + e.Table
 }
 
 // unapplied says once an entry and reason that a change could not be applied.
@@ -273,7 +318,7 @@ func (s *session) unapplied(entry plan.Entry, reason string) {
 	}
 	s.saidUnapplied[what] = true
 	s.logger.Warn("a change whose keys are unknown: the entry is swept, now and whenever this happens again",
-		"entry", entry.Name, "table", entry.Schema+"."+entry.Table, "reason", reason)
+		"entry", entry.Name, "table", overTable(&entry), "reason", reason)
 }
 
 func (s *session) observe(batches []*plan.Batch) {

@@ -91,6 +91,14 @@ var ErrUnpublished = errors.New("the publication does not send every change of a
 // given before is to be written; then it must be attached again.
 var ErrReassigned = errors.New("the streams of this instance have changed")
 
+// ErrReplan says that what follows from the entries' queries is not what it was.
+// Whoever has planned must plan anew, and begin again.
+var ErrReplan = errors.New("the database has changed what the queries of entries read")
+
+// ErrUnanswerable says that the server has refused a statement for what it says, or
+// for what it has met in rows: another try would end the same.
+var ErrUnanswerable = errors.New("the database cannot answer")
+
 // ErrUnassigned says that it will be known soon which streams this instance has.
 var ErrUnassigned = errors.New("it is not known yet which streams this instance has")
 

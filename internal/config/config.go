@@ -103,17 +103,36 @@ type Log struct {
 
 // Entry is a family of cached keys.
 type Entry struct {
-	Name     string
-	Key      string // the key template, as written
-	Schema   string // empty: search_path decides
-	Table    string
-	OnChange OnChange
-	Lease    time.Duration
+	Name   string
+	Key    string // the key template, as written
+	Schema string // empty: search_path decides
+	Table  string // empty: Query or DependsOn
+	Query  string
+	// DependsOn are the tables that the application makes a value of, in the order of
+	// the file.
+	DependsOn []Dependency
+	// AllowSweep: changes that concern every key may drop them all.
+	AllowSweep bool
+	OnChange   OnChange
+	Lease      time.Duration
 
 	// What the service writes: of no use to an entry that only invalidates.
 	Columns []string // none: all
 	Format  string   // json, hash
+	Rows    string   // one, many: of a query
 	TTL     time.Duration
+}
+
+// Dependency is a table of DependsOn. One of Key, Lookup and Sweep says how a changed
+// row leads to keys; where the key has no placeholder, none of them.
+type Dependency struct {
+	Name    string // as written, for paths
+	Schema  string // empty: search_path decides
+	Table   string
+	Key     []string // columns of the row, in the order of the key's placeholders
+	Lookup  string   // a SELECT over the row's @columns, of what Key would be
+	Columns []string // those that matter; none: all
+	Sweep   bool     // every change concerns every key
 }
 
 // OnChange says what a change does to a key.
@@ -130,8 +149,43 @@ const (
 	Refresh OnChange = "refresh"
 )
 
+// over is what the entry is over: one of kinds.
+func (e *Entry) over() string {
+	switch {
+	case e.Query != "":
+		return "query"
+	case e.DependsOn != nil:
+		return "depends_on"
+	}
+	return "table"
+}
+
+// dependency is the last one: that which is being read or printed.
+func (e *Entry) dependency() *Dependency {
+	if len(e.DependsOn) == 0 {
+		return new(Dependency)
+	}
+	return &e.DependsOn[len(e.DependsOn)-1]
+}
+
 // Path is the path of one of the entry's settings, for [Config.Problem].
 func (e Entry) Path(setting string) string { return join(join("entries", e.Name), setting) }
+
+// DependencyPath is the path of a setting of the dependency at index i of DependsOn, or
+// of the dependency itself if that is empty.
+func (e Entry) DependencyPath(i int, setting string) string {
+	path := join(e.Path("depends_on"), e.DependsOn[i].Name)
+	if setting == "" {
+		return path
+	}
+	return join(path, setting)
+}
+
+// DependencyColumnPath is the path of the column at index at of a dependency's key or
+// columns.
+func (e Entry) DependencyColumnPath(i int, setting string, at int) string {
+	return element(e.DependencyPath(i, setting), at)
+}
 
 // Sets reports whether values are written from changes.
 func (e Entry) Sets() bool { return e.OnChange == Update || e.OnChange == Warm }

@@ -91,7 +91,7 @@ func (d *document) problem(at spot, path, text, mend string) Problem {
 // hideValue keeps the value of the node out of every excerpt.
 func (d *document) hideValue(node ast.Node, p place) {
 	line := p.start.line
-	if p.from != nil {
+	if p.from != nil && p.from[len(p.from)-1].line == line {
 		end := p.from[len(p.from)-1].offset
 		if quote := d.lines[line][p.start.offset]; quote == '\'' || quote == '"' {
 			end++
@@ -139,6 +139,9 @@ func (d *document) trace(start spot, value string) []spot {
 	i := start.offset
 	if i >= len(text) {
 		return nil
+	}
+	if text[i] == '|' {
+		return d.traceLiteral(start.line+1, value)
 	}
 	quote := text[i]
 	if quote == '\'' || quote == '"' {
@@ -192,4 +195,33 @@ func unescape(text string) (piece string, size int) {
 		return "", 0
 	}
 	return string(rune(n)), 2 + digits
+}
+
+// traceLiteral is trace for a literal block, whose first line is line.
+func (d *document) traceLiteral(line int, value string) []spot {
+	var from []spot
+	indent := -1
+	for rest := value; rest != ""; line++ {
+		if line >= len(d.lines) {
+			return nil
+		}
+		text := strings.TrimSuffix(d.lines[line], "\r")
+		if indent < 0 && strings.TrimSpace(text) != "" {
+			indent = len(text) - len(strings.TrimLeft(text, " "))
+		}
+		content := text[min(max(indent, 0), len(text)):]
+		if !strings.HasPrefix(rest, content) {
+			return nil
+		}
+		for i := range len(content) {
+			from = append(from, spot{line, len(text) - len(content) + i})
+		}
+		if rest = rest[len(content):]; rest != "" {
+			if rest[0] != '\n' {
+				return nil
+			}
+			from, rest = append(from, spot{line, len(text)}), rest[1:]
+		}
+	}
+	return append(from, spot{line, 0})
 }

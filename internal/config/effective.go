@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Effective is the configuration with every default filled in and every secret
@@ -28,6 +30,16 @@ func (c *Config) print(b *strings.Builder, s *setting, e *Entry, depth int) {
 			for i := range c.Entries {
 				fmt.Fprintf(b, "%s%s:\n", indent, c.Entries[i].Name)
 				c.print(b, child, &c.Entries[i], depth+1)
+			}
+			continue
+		}
+		if len(child.of) > 0 && !child.isOf(e.over()) {
+			continue // Parse would not have it
+		}
+		if child.path == "entries.*.depends_on" {
+			fmt.Fprintf(b, "%s%s:\n", indent, child.name())
+			for i := range e.DependsOn {
+				b.WriteString(e.DependsOn[i].YAML(2 * (depth + 1)))
 			}
 			continue
 		}
@@ -55,6 +67,46 @@ func (c *Config) print(b *strings.Builder, s *setting, e *Entry, depth int) {
 			fmt.Fprintf(b, "%s%s: %s\n", indent, child.name(), scalarYAML(text, plainYAML))
 		}
 	}
+}
+
+// YAML is the dependency as Parse reads it: lines that are indented by so many spaces.
+func (d Dependency) YAML(indent int) string {
+	margin := strings.Repeat(" ", indent)
+	name := sqlName(d.Table)
+	if d.Schema != "" {
+		name = sqlName(d.Schema) + "." + name
+	}
+	name = margin + quotedYAML(name, plainYAML) + ":"
+	switch {
+	case d.Lookup != "" || len(d.Columns) > 0:
+	case d.Sweep:
+		return name + " {sweep: true}\n"
+	case len(d.Key) == 0:
+		return name + " {}\n"
+	case len(d.Key) == 1:
+		return name + " " + scalarYAML(d.Key[0], plainName) + "\n"
+	default:
+		return name + " " + listYAML(d.Key) + "\n"
+	}
+	margin += "  "
+	lines := name + "\n"
+	switch len(d.Key) {
+	case 0:
+	case 1:
+		lines += margin + "key: " + scalarYAML(d.Key[0], plainName) + "\n"
+	default:
+		lines += margin + "key: " + listYAML(d.Key) + "\n"
+	}
+	if d.Lookup != "" {
+		lines += margin + "lookup: " + textYAML(d.Lookup, margin+"  ") + "\n"
+	}
+	if d.Sweep {
+		lines += margin + "sweep: true\n"
+	}
+	if len(d.Columns) > 0 {
+		lines += margin + "columns: " + listYAML(d.Columns) + "\n"
+	}
+	return lines
 }
 
 // given reports whether a mapping has the keys that it requires. One that was
@@ -140,6 +192,8 @@ func hasUpper(name string) bool {
 
 var (
 	plainYAML = regexp.MustCompile(`^[A-Za-z0-9_/.]([A-Za-z0-9_/.:@?=&%+*$,{}-]*[A-Za-z0-9_/@?=&%+*$}-])?$`)
+	// Neither a comment nor a mapping begins inside.
+	plainSQL = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_.,@"'()=<>+*/$ -]|::[a-z])*[A-Za-z0-9_"')]$`)
 	// Inside a list commas, colons and braces mean something.
 	plainName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 )
@@ -155,7 +209,29 @@ func listYAML(names []string) string {
 // scalarYAML writes a value so that it is read back as it is, without quotes
 // where it looks like plain.
 func scalarYAML(text string, plain *regexp.Regexp) string {
-	text = strings.ReplaceAll(text, "$", "$$")
+	return quotedYAML(strings.ReplaceAll(text, "$", "$$"), plain)
+}
+
+// Scalar writes a value as Parse reads it.
+func Scalar(text string) string { return scalarYAML(text, plainYAML) }
+
+// textYAML writes SQL: several lines as such, if each is as plain as that takes.
+func textYAML(text, margin string) string {
+	lines := strings.Split(text, "\n")
+	plain := !slices.ContainsFunc(lines, func(line string) bool {
+		return line == "" || line != strings.TrimSpace(line) || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
+	})
+	switch {
+	case plain && len(lines) > 1:
+		return "|\n" + margin + strings.ReplaceAll(strings.Join(lines, "\n"+margin), "$", "$$")
+	case plain && plainSQL.MatchString(text):
+		return strings.ReplaceAll(text, "$", "$$")
+	}
+	return scalarYAML(text, plainYAML)
+}
+
+// quotedYAML writes what is not expanded: the name of a table.
+func quotedYAML(text string, plain *regexp.Regexp) string {
 	if plain.MatchString(text) && !slices.Contains([]string{"null", "Null", "NULL"}, text) {
 		return text
 	}

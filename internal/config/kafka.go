@@ -494,6 +494,12 @@ func (r *reader) withoutDatabase() {
 			r.addAt(e.Path("on_change"), "refresh loads rows from the database, and none is given",
 				"write database: ${DATABASE_URL}; or on_change: warm, update or invalidate")
 		}
+		if e.Query != "" {
+			r.addAt(e.Path("query"), "the database tells what follows from a query, and none is given", "write database: ${DATABASE_URL}; or table")
+		}
+		if e.DependsOn != nil {
+			r.addAt(e.Path("depends_on"), "the database tells what its tables are, and none is given", "write database: ${DATABASE_URL}; or table")
+		}
 		if e.Schema == "" {
 			e.Schema = "public" // there is no search_path to ask
 		}

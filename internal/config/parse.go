@@ -184,6 +184,9 @@ func (r *reader) value(path string, s *setting, node ast.Node, e *Entry) {
 func (r *reader) list(path string, s *setting, node ast.Node, names *[]string, e *Entry) {
 	list, ok := node.(*ast.SequenceNode)
 	switch {
+	case !ok && s.alone:
+		r.single(path, s, node, e)
+		return
 	case !ok:
 		r.addAt(path, fmt.Sprintf("is %s, not a list", kindOf(node)), s.writeExample())
 		return
@@ -282,7 +285,8 @@ func (r *reader) place(path string, node ast.Node) {
 		// The key shows a mapping better than its first brace or colon.
 	case *ast.NullNode:
 	case *ast.LiteralNode:
-		r.document.places[path] = place{start: r.document.spotOf(n.Start)}
+		text, _ := scalar(n)
+		r.document.places[path] = r.document.locate(n.Start, text)
 	default:
 		text, _ := scalar(node)
 		r.document.places[path] = r.document.locate(node.GetToken(), text)
@@ -326,7 +330,11 @@ func (r *reader) mapping(path string, s *setting, node ast.Node, e *Entry) {
 	case *ast.NullNode:
 		// All keys of an optional mapping may be commented out.
 	default:
-		if _, isText := scalar(node); isText && s.short != "" {
+		_, isText := scalar(node)
+		if _, isList := node.(*ast.SequenceNode); s.short != "" && (isText || isList && s.child(s.short).isList()) {
+			if s.path == dependencyPath {
+				path = join(path, s.short) // columns have places of their own
+			}
 			r.value(path, s.child(s.short), node, e)
 			return
 		}
@@ -334,14 +342,21 @@ func (r *reader) mapping(path string, s *setting, node ast.Node, e *Entry) {
 		switch {
 		case s.isSwitch():
 			want = "true, false or a mapping"
+		case s.path == dependencyPath:
+			want = "a column, a list of columns or a mapping"
 		case s.short != "":
 			want = "a URL or a mapping"
 		}
 		r.addAt(path, fmt.Sprintf("is %s, not %s", kindOf(node), want), s.writeExample())
 		return
 	}
-	if s.path == "entries" && len(pairs) == 0 {
-		r.addAt(path, "is empty: there is nothing to keep coherent", s.writeExample())
+	if len(pairs) == 0 {
+		switch s.path {
+		case "entries":
+			r.addAt(path, "is empty: there is nothing to keep coherent", s.writeExample())
+		case "entries.*.depends_on":
+			r.addAt(path, "is empty: nothing would ever drop a key", s.writeExample())
+		}
 	}
 	seen := make(map[string]int)
 	for _, pair := range pairs {
@@ -389,10 +404,94 @@ func (r *reader) pair(path string, s *setting, pair *ast.MappingValueNode, e *En
 		}
 		e = r.newEntry(name)
 	}
+	if c.path == dependencyPath && !r.newDependency(full, name, pair.Key, e) {
+		return
+	}
 	r.value(full, c, pair.Value, e)
+	if c.path == dependencyPath {
+		r.document.places[full] = place{start: at} // also where its key stands alone
+		r.leads(full, e.dependency())
+	}
 	if e != nil && c.path == "entries.*" {
+		r.over(full, e)
 		r.unwritten(full, e)
 		r.config.Entries = append(r.config.Entries, *e)
+	}
+}
+
+// over reports an entry that is not over one thing, and settings that have no
+// meaning for what it is over.
+func (r *reader) over(path string, e *Entry) {
+	var given []string
+	for _, kind := range kinds {
+		if r.has(join(path, kind)) {
+			given = append(given, kind)
+		}
+	}
+	switch len(given) {
+	case 0:
+		r.addAt(join(path, "table"), "is missing", "write table: products; or a query; or depends_on")
+		return
+	case 1:
+	default:
+		r.addAt(join(path, given[1]), fmt.Sprintf("stands beside %s: an entry is over one of them", given[0]), "take one of them out, or write two entries")
+		return
+	}
+	kind := given[0]
+	over := "over a " + kind
+	if kind == "depends_on" {
+		over = "with depends_on"
+	}
+	for i := range settings {
+		at := join(path, settings[i].name())
+		if !settings[i].isOf(kind) && r.has(at) {
+			r.addAt(at, "has no meaning for an entry "+over, "take it out")
+		}
+	}
+	onChange := join(path, "on_change")
+	switch {
+	case !r.has(onChange):
+	case kind == "query" && e.Sets():
+		r.addAt(onChange, fmt.Sprintf("is %s, and a change does not show the new result of a query", e.OnChange), "write invalidate, or refresh: the service loads it again")
+	case kind == "depends_on" && e.OnChange != Invalidate:
+		r.addAt(onChange, fmt.Sprintf("is %s, and only the application knows what a value is made of", e.OnChange), "write invalidate, or a query: the service loads its result")
+	}
+	for i := range e.DependsOn {
+		if e.DependsOn[i].Sweep && !e.AllowSweep {
+			r.addAt(e.DependencyPath(i, "sweep"), "drops every key of the entry with every change of the table", "write allow_sweep: true beside depends_on, if that is meant")
+		}
+	}
+}
+
+// newDependency begins one. It is not ok if the name is none of a table, or is there
+// already.
+func (r *reader) newDependency(path, name string, key ast.MapKeyNode, e *Entry) (ok bool) {
+	where := r.document.locate(key.GetToken(), name)
+	schema, table, f := parseTable(name)
+	if f != nil {
+		r.add(where.at(f.offset), path, f.text, f.mend)
+		return false
+	}
+	for _, before := range e.DependsOn {
+		if before.Schema == schema && before.Table == table {
+			r.add(where.at(0), path, fmt.Sprintf("is there already, as %s", before.Name), "keep one of them; a lookup may be the UNION of several")
+			return false
+		}
+	}
+	e.DependsOn = append(e.DependsOn, Dependency{Name: name, Schema: schema, Table: table})
+	return true
+}
+
+// leads reports rows that lead to keys in more than one way.
+func (r *reader) leads(path string, d *Dependency) {
+	var ways []string
+	for _, way := range []string{"key", "lookup", "sweep"} {
+		if r.has(join(path, way)) && (way != "sweep" || d.Sweep) {
+			ways = append(ways, way)
+		}
+	}
+	if len(ways) > 1 {
+		r.addAt(join(path, ways[1]), fmt.Sprintf("stands beside %s: a row leads to keys in one way", ways[0]), "take one of them out; a lookup may be the UNION of several")
 	}
 }
 

@@ -88,11 +88,13 @@ func reference(section string) string {
 		if s.path != section && !strings.HasPrefix(s.path, section+".") {
 			continue
 		}
-		path := strings.ReplaceAll(s.path, "*", "NAME")
+		path := strings.ReplaceAll(strings.Replace(s.path, dependencyPath, "entries.NAME.depends_on.TABLE", 1), "*", "NAME")
 		initial := ""
 		switch {
 		case s.unless != "":
 			initial = "required without `" + s.unless + "`"
+		case s.isKind():
+			initial = "one of them"
 		case s.required:
 			initial = "required"
 		case s.initial != "":

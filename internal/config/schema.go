@@ -101,7 +101,11 @@ func (s *setting) schema() *schema {
 	case *bool:
 		out.AnyOf = []*schema{{Type: "boolean"}, variable}
 	case *[]string:
-		out.Type, out.Items, out.ItemsMin, out.ItemsUnique = "array", &schema{Type: "string"}, 1, true
+		list := &schema{Type: "array", Items: &schema{Type: "string"}, ItemsMin: 1, ItemsUnique: true}
+		if s.alone {
+			list = &schema{AnyOf: []*schema{{Type: "string"}, list}}
+		}
+		out = list
 	case *time.Duration:
 		out.Type, out.Pattern = "string", durationText+"|"+variableAnywhere
 	default:
@@ -137,7 +141,9 @@ func (s *setting) mappingSchema() *schema {
 	for _, c := range s.children() {
 		if c.name() == "*" {
 			out.Additional = c.schema()
-			out.NamePattern = &schema{Pattern: entryNamePattern.String()}
+			if c.path == "entries.*" {
+				out.NamePattern = &schema{Pattern: entryNamePattern.String()}
+			}
 			out.CountMin = 1
 			continue
 		}
@@ -147,6 +153,8 @@ func (s *setting) mappingSchema() *schema {
 			mapping, name, _ := strings.Cut(c.unless, ".")
 			beside := &schema{Required: []string{mapping}, Properties: properties{{mapping, &schema{Required: []string{name}}}}}
 			out.AnyOf = []*schema{{Required: []string{c.name()}}, beside}
+		case c.isKind():
+			out.AnyOf = append(out.AnyOf, &schema{Required: []string{c.name()}})
 		case c.required:
 			out.Required = append(out.Required, c.name())
 		}
@@ -155,7 +163,7 @@ func (s *setting) mappingSchema() *schema {
 		plain := s.child(s.short).schema()
 		plain.Description, plain.Examples = "", nil
 		out = &schema{AnyOf: []*schema{plain, out}}
-	} else if !s.required && s.path != "" && s.path != "entries.*" && len(out.Required) == 0 {
+	} else if !s.required && s.path != "" && s.path != "entries.*" && len(out.Required) == 0 && out.CountMin == 0 {
 		// All keys below may be commented out.
 		out.Type = []string{"object", "null"}
 	}

@@ -31,6 +31,11 @@ type setting struct {
 	// written: it is about values that the service writes, and has no meaning
 	// for an entry that only invalidates.
 	written bool
+	// alone: the only element of a list may stand without the list.
+	alone bool
+	// of is what an entry must be over for the setting to have a meaning, some of
+	// kinds; none: anything.
+	of []string
 	// check reads a text that has rules of its own.
 	check func(value string) (string, *fault)
 	// at is the place of the value. The entry is nil outside entries.
@@ -45,6 +50,13 @@ type fault struct {
 
 // tableName is where the two parts of a table's name go.
 type tableName struct{ schema, name *string }
+
+// kinds are what an entry can be over. The settings of those names say it, and an
+// entry has one of them.
+var kinds = []string{"table", "query", "depends_on"}
+
+// dependencyPath is the path of a table that an entry depends on.
+const dependencyPath = "entries.*.depends_on.*"
 
 // settings is the configuration file: every key in the order in which it is
 // documented and printed.
@@ -270,9 +282,71 @@ var entrySettings = []setting{
 		path: "entries.*.table",
 		doc: "Table, as in SQL: products, shop.products, or '\"Weird Table\"' with quotes of YAML around those of SQL. " +
 			"Without a schema, the search_path of the connection decides; without database it is public.",
-		example:  "products",
-		required: true,
-		at:       func(_ *Config, e *Entry) any { return tableName{&e.Schema, &e.Table} },
+		example: "products",
+		of:      []string{"table"},
+		at:      func(_ *Config, e *Entry) any { return tableName{&e.Schema, &e.Table} },
+	},
+	{
+		path: "entries.*.query",
+		doc: "In place of a table: the SELECT whose result is cached, with one @parameter for each placeholder of the key. " +
+			"What each change does to the keys is derived from it; unstale plan shows it. Tables without a schema are found by the search_path of the connection.",
+		example: "SELECT p.id, p.name, c.name AS category FROM products p JOIN categories c ON c.id = p.category_id WHERE p.id = @id",
+		of:      []string{"query"},
+		at:      func(_ *Config, e *Entry) any { return &e.Query },
+	},
+	{
+		path: "entries.*.depends_on",
+		doc: "In place of a table: the tables of which the application makes the value, whatever it does with them. Under the name of each stands how a changed row leads to the keys. " +
+			"Everything that a value shows must be there: a table that is missing is one whose changes leave stale values. unstale plan shows what follows; unstale plan --depends-on writes it for a query.",
+		example: "{products: id, reviews: product_id}",
+		of:      []string{"depends_on"},
+	},
+	{
+		path:  dependencyPath,
+		doc:   "A table, as in SQL. A column or a list of columns is its key. A key of the entry without a placeholder needs none of key, lookup and sweep: products: {}.",
+		short: "key",
+	},
+	{
+		path:    dependencyPath + ".key",
+		doc:     "The column, or columns, of the row whose values are those of the key's placeholders, in the order of the placeholders.",
+		example: "[shop_id, order_id]",
+		alone:   true,
+		at:      func(_ *Config, e *Entry) any { return &e.dependency().Key },
+	},
+	{
+		path: dependencyPath + ".lookup",
+		doc: "In place of key: a SELECT that finds the values of the key's placeholders, in their order, for a changed row: @column is its column of that name, before the change and after it. " +
+			"It runs on the primary once the change is visible, for many rows at once. Nothing is derived from the tables that it reads: where their changes lead other rows to a key, name them in depends_on too.",
+		example: "SELECT id FROM products WHERE category_id = @id",
+		at:      func(_ *Config, e *Entry) any { return &e.dependency().Lookup },
+	},
+	{
+		path:    dependencyPath + ".columns",
+		doc:     "The columns that matter: an update that touches neither them nor those that lead to the keys does nothing, if the table has REPLICA IDENTITY FULL. Left out: all.",
+		example: "[name]",
+		at:      func(_ *Config, e *Entry) any { return &e.dependency().Columns },
+	},
+	{
+		path:    dependencyPath + ".sweep",
+		doc:     "In place of key: every change drops every key of the entry. It needs allow_sweep: true.",
+		initial: "false",
+		at:      func(_ *Config, e *Entry) any { return &e.dependency().Sweep },
+	},
+	{
+		path:    "entries.*.rows",
+		doc:     "How many rows the query's result has, for who loads it: of no use with on_change: invalidate. one: the value is row_to_json of it, and there is none where there is no row. many: a JSON array of those, in the query's order.",
+		initial: "one",
+		enum:    []string{"one", "many"},
+		written: true,
+		of:      []string{"query"},
+		at:      func(_ *Config, e *Entry) any { return &e.Rows },
+	},
+	{
+		path:    "entries.*.allow_sweep",
+		doc:     "Take a query, or depends_on, of which some changes concern every key: each of those changes drops them all. Without it such an entry is refused.",
+		initial: "false",
+		of:      []string{"query", "depends_on"},
+		at:      func(_ *Config, e *Entry) any { return &e.AllowSweep },
 	},
 	{
 		path: "entries.*.on_change",
@@ -288,6 +362,7 @@ var entrySettings = []setting{
 		doc:     "The columns that a written value has, as the table has them, in the table's order. Left out: all. Not with on_change: invalidate.",
 		example: "[id, name, price]",
 		written: true,
+		of:      []string{"table"},
 		at:      func(_ *Config, e *Entry) any { return &e.Columns },
 	},
 	{
@@ -296,6 +371,7 @@ var entrySettings = []setting{
 		initial: "json",
 		enum:    []string{"json", "hash"},
 		written: true,
+		of:      []string{"table"},
 		at:      func(_ *Config, e *Entry) any { return &e.Format },
 	},
 	{
@@ -383,6 +459,21 @@ var root = &setting{path: ""}
 
 // name is the last key of the path.
 func (s *setting) name() string { return s.path[strings.LastIndexByte(s.path, '.')+1:] }
+
+// isOf reports whether the setting has a meaning for an entry over kind.
+func (s *setting) isOf(kind string) bool { return len(s.of) == 0 || slices.Contains(s.of, kind) }
+
+// isKind reports whether the setting says what an entry is over.
+func (s *setting) isKind() bool { return slices.Contains(s.of, s.name()) }
+
+// isList reports whether the setting holds several values.
+func (s *setting) isList() bool {
+	if s.at == nil {
+		return false
+	}
+	_, ok := s.at(new(Config), new(Entry)).(*[]string)
+	return ok
+}
 
 // children are the keys of a mapping, in order.
 func (s *setting) children() []*setting {

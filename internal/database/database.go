@@ -3,7 +3,7 @@
 // the tables of the entries look like (the catalog), and what stands in the way
 // of a stream (the diagnosis).
 //
-// It promises to change nothing: every statement that it runs only reads, and
-// what ought to be changed it prints for someone who may. It decides nothing
-// about keys.
+// It promises to change nothing: every statement that it runs only reads, but for
+// a temporary view that is rolled back, and what ought to be changed it prints for
+// someone who may. It decides nothing about keys.
 package database

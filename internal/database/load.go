@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +39,24 @@ type Load struct {
 	Key     []string // columns, in the order of the key's placeholders
 	Columns []string // of the value; nil: all
 	Hash    bool     // the fields of the row; else one text, the row as JSON
+	// Query, if not empty, is what is loaded in place of rows of a table: a SELECT that
+	// has AskedFor(i) where the value of the i-th placeholder belongs. Its value is the
+	// row as JSON, or, where there may be Many, an array of them.
+	Query string
+	Many  bool
+}
+
+func (l *Load) what() string {
+	if l.Query != "" {
+		return "results of a query"
+	}
+	return "rows of " + l.Table.String()
+}
+
+// AskedFor is what stands in a Load's query for the text of a placeholder, counted from
+// 0, as a value of a type.
+func AskedFor(placeholder int, of string) string {
+	return fmt.Sprintf("(unstale_asked.k%d::%s)", placeholder+1, of)
 }
 
 // LoaderOptions of a Loader. Zero values mean the defaults.
@@ -82,12 +101,20 @@ type loadConn struct {
 	*pgx.Conn
 	origin     change.Origin
 	statements []*loadStatements // for each load; nil: not yet
+	ofQuery    bool              // it plans as results of queries want it
 }
 
 type loadStatements struct {
 	load, first, next string
 	// order has, for each column of the walk, its place among the key's.
 	order []int
+}
+
+// byIndex are the settings of statements that are for an index on the key: a plan for
+// any array of keys, not for this very one, and no reading and sorting of the whole
+// table because the index looks scattered.
+var byIndex = map[string]string{
+	"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_sort": "off", "jit": "off",
 }
 
 // NewLoader returns a loader that will connect as config says. Its methods name
@@ -105,13 +132,10 @@ func NewLoader(config *pgx.ConnConfig, loads []Load, options LoaderOptions) *Loa
 		// A table that somebody alters is waited for, not given up: this error
 		// speaks of the server's state, that of a statement's time does not.
 		"lock_timeout": "1s",
-		// Every statement here is for an index on the key: a plan for any array of
-		// keys, not for this very one, and no reading and sorting of the whole
-		// table because the index looks scattered.
-		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_sort": "off", "jit": "off",
 	} {
 		config.RuntimeParams[name] = value
 	}
+	maps.Copy(config.RuntimeParams, byIndex)
 	l := &Loader{config: config, loads: loads, free: make(chan *loadConn, options.Connections)}
 	for range options.Connections {
 		l.free <- nil
@@ -160,11 +184,18 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		arguments[i] = column
 	}
 	var unloadable *Unloadable // the connection is right nevertheless
-	err = l.use(ctx, number, func(conn *loadConn, s *loadStatements) error {
+	err = l.use(ctx, func(conn *loadConn) error {
+		s, err := conn.prepare(ctx, load, number)
+		if err != nil {
+			return err
+		}
 		values, unloadable = make([][]string, len(keys)), nil
 		var position string
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
+		if ofQuery := load.Query != ""; conn.ofQuery != ofQuery {
+			batch.Queue(planningStatement, onOff(ofQuery), planCacheMode(ofQuery))
+		}
 		batch.Queue(s.load, arguments...).Query(func(rows pgx.Rows) error {
 			var n int
 			var value []string // nil: beyond the limit
@@ -186,6 +217,7 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}
+		conn.ofQuery = load.Query != ""
 		insert, err = parseLSN([]byte(position))
 		return err
 	})
@@ -193,7 +225,7 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		err = unloadable
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("load %d rows of %s: %w", len(keys), load.Table, err)
+		return nil, 0, fmt.Errorf("load %d %s: %w", len(keys), load.what(), err)
 	}
 	return values, insert, nil
 }
@@ -203,7 +235,11 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 // with a NULL in the key have none.
 func (l *Loader) Next(ctx context.Context, number int, after []string, limit int) (keys [][]string, err error) {
 	load := &l.loads[number]
-	err = l.use(ctx, number, func(conn *loadConn, s *loadStatements) error {
+	err = l.use(ctx, func(conn *loadConn) error {
+		s, err := conn.prepare(ctx, load, number)
+		if err != nil {
+			return err
+		}
 		keys = nil
 		statement, arguments := s.first, []any{limit}
 		if after != nil {
@@ -244,7 +280,7 @@ func (l *Loader) Estimate(ctx context.Context, number int) (rows int64, err erro
 		}
 	}
 	table := l.loads[number].Table
-	err = l.use(ctx, number, func(conn *loadConn, _ *loadStatements) error {
+	err = l.use(ctx, func(conn *loadConn) error {
 		return conn.QueryRow(ctx, "EXPLAIN (FORMAT JSON) SELECT FROM "+table.SQL()).Scan(&plans)
 	})
 	if err != nil {
@@ -255,7 +291,7 @@ func (l *Loader) Estimate(ctx context.Context, number int) (rows int64, err erro
 
 // use runs do on a connection. If it may be the connection that is wrong, the next
 // one is new, so that it reads the catalog again and its server is looked at.
-func (l *Loader) use(ctx context.Context, number int, do func(*loadConn, *loadStatements) error) error {
+func (l *Loader) use(ctx context.Context, do func(*loadConn) error) error {
 	var conn *loadConn
 	select {
 	case <-ctx.Done():
@@ -264,12 +300,12 @@ func (l *Loader) use(ctx context.Context, number int, do func(*loadConn, *loadSt
 	}
 	defer func() { l.free <- conn }()
 	kept := conn != nil
-	err := l.attempt(ctx, &conn, number, do)
+	err := l.attempt(ctx, &conn, do)
 	if err != nil && kept && ctx.Err() == nil && !keeps(err) {
 		// One that has been idle may be dead without anybody having said so, lead to
 		// the server of an earlier attachment, or have statements for a table that
 		// was altered since.
-		err = l.attempt(ctx, &conn, number, do)
+		err = l.attempt(ctx, &conn, do)
 	}
 	return err
 }
@@ -286,7 +322,7 @@ func keeps(err error) bool {
 	return ok && refused.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(refused.Code, "0A") && !strings.HasPrefix(refused.Code, "42")
 }
 
-func (l *Loader) attempt(ctx context.Context, conn **loadConn, number int, do func(*loadConn, *loadStatements) error) (err error) {
+func (l *Loader) attempt(ctx context.Context, conn **loadConn, do func(*loadConn) error) (err error) {
 	defer func() {
 		if err != nil && *conn != nil && (!keeps(err) || (*conn).IsClosed()) {
 			(*conn).close()
@@ -306,14 +342,16 @@ func (l *Loader) attempt(ctx context.Context, conn **loadConn, number int, do fu
 			return err
 		}
 	}
-	s := (*conn).statements[number]
-	if s == nil {
-		if s, err = prepareLoad(ctx, (*conn).Conn, &l.loads[number]); err != nil {
-			return err
-		}
-		(*conn).statements[number] = s
+	return do(*conn)
+}
+
+// prepare returns the statements of a load, for its table as it was when the
+// connection asked first.
+func (c *loadConn) prepare(ctx context.Context, load *Load, number int) (s *loadStatements, err error) {
+	if c.statements[number] == nil {
+		c.statements[number], err = prepareLoad(ctx, c.Conn, load)
 	}
-	return do(*conn, s)
+	return c.statements[number], err
 }
 
 func (l *Loader) connect(ctx context.Context) (*loadConn, error) {
@@ -345,6 +383,9 @@ FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT 
 
 // prepareLoad writes the statements of a load for the table as it is now.
 func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatements, error) {
+	if load.Query != "" {
+		return &loadStatements{load: loadQuery(load)}, nil
+	}
 	var columns, types []string
 	var indexes [][]string
 	if err := conn.QueryRow(ctx, loadCatalog, load.Table.SQL()).Scan(&columns, &types, &indexes); err != nil {
@@ -410,11 +451,8 @@ func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatemen
 		value = fmt.Sprintf("ARRAY(SELECT unnest(ARRAY[e.key, e.value]) FROM json_each_text(%s) e WHERE e.value IS NOT NULL)", row)
 	}
 
-	// A value is made once, and sent while all up to it are within the limit: a
-	// long one must not even reach us.
-	s.load = fmt.Sprintf("SELECT n, CASE WHEN sum(octet_length(array_to_string(value, ''))) OVER (ROWS UNBOUNDED PRECEDING) <= %d THEN value END"+
-		" FROM (SELECT asked.n::int AS n, %s AS value FROM unnest(%s) WITH ORDINALITY AS asked(%s, n) JOIN %s %s ON %s OFFSET 0) loaded",
-		LoadBytesMax, value, strings.Join(arrays, ", "), strings.Join(asked, ", "), load.Table.SQL(), t, strings.Join(matches, " AND "))
+	s.load = limited(fmt.Sprintf("SELECT asked.n::int AS n, %s AS value FROM unnest(%s) WITH ORDINALITY AS asked(%s, n) JOIN %s %s ON %s",
+		value, strings.Join(arrays, ", "), strings.Join(asked, ", "), load.Table.SQL(), t, strings.Join(matches, " AND ")))
 	walk := func(condition string) string {
 		return fmt.Sprintf("SELECT ARRAY[%s] FROM %s %s WHERE %s%s ORDER BY %s LIMIT $1",
 			strings.Join(keys, ", "), load.Table.SQL(), t, strings.Join(notNull, " AND "), condition, strings.Join(sorted, ", "))
@@ -422,4 +460,48 @@ func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatemen
 	s.first = walk("")
 	s.next = walk(fmt.Sprintf(" AND (%s) > (%s)", strings.Join(sorted, ", "), strings.Join(after, ", ")))
 	return s, nil
+}
+
+// limited has the values of a load, numbered, while all up to them are within the
+// limit: a long one must not even reach us. A value is made once.
+func limited(values string) string {
+	return fmt.Sprintf("SELECT n, CASE WHEN sum(octet_length(array_to_string(value, ''))) OVER (ROWS UNBOUNDED PRECEDING) <= %d THEN value END"+
+		" FROM (%s OFFSET 0) loaded", LoadBytesMax, values)
+}
+
+// loadQuery writes the statement of a load of query results.
+func loadQuery(load *Load) string {
+	value := "row_to_json(unstale_row)::text"
+	if load.Many {
+		value = "'[' || coalesce(string_agg(" + value + ", ','), '') || ']'"
+	}
+	var arrays, asked []string
+	for i := range load.Key {
+		arrays, asked = append(arrays, fmt.Sprintf("$%d::text[]", i+1)), append(asked, fmt.Sprintf("k%d", i+1))
+	}
+	from := "(SELECT 1 AS n) AS unstale_asked" // a key without placeholders
+	if len(load.Key) > 0 {
+		from = fmt.Sprintf("unnest(%s) WITH ORDINALITY AS unstale_asked(%s, n)", strings.Join(arrays, ", "), strings.Join(asked, ", "))
+	}
+	// In a scalar subquery two rows are an error, and a query's own order holds.
+	return limited(fmt.Sprintf("SELECT n::int AS n, ARRAY[value] AS value FROM (SELECT unstale_asked.n, (SELECT %s FROM (\n%s\n) AS unstale_row) AS value FROM %s) AS valued WHERE value IS NOT NULL",
+		value, load.Query, from))
+}
+
+// planningStatement has statements planned for the keys at hand, or for any array of
+// them and by index alone: see NewLoader.
+const planningStatement = `SELECT set_config('enable_seqscan', $1, false), set_config('enable_sort', $1, false), set_config('plan_cache_mode', $2, false)`
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+func planCacheMode(query bool) string {
+	if query {
+		return "auto"
+	}
+	return "force_generic_plan"
 }

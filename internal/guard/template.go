@@ -84,8 +84,8 @@ func ParseTemplate(text string) (*Template, error) {
 	}
 	t.literals = append(t.literals, literal.String())
 
-	if len(t.columns) == 0 {
-		return nil, &TemplateError{0, "a key without a placeholder", "name the columns that tell two rows apart, such as " + cmp.Or(strings.TrimSuffix(text, ":"), "product") + ":{id}"}
+	if text == "" {
+		return nil, &TemplateError{0, "an empty key", "write a template such as product:{id}"}
 	}
 	for i := 1; i < len(t.columns); i++ {
 		if !strings.ContainsAny(t.literals[i], ":{}") {

@@ -38,6 +38,11 @@ type Batch struct {
 	Until time.Time
 	// Pressed: a full Redis has refused the values.
 	Pressed bool
+	// Beside: it holds keys that lookups have found, and moves nothing.
+	Beside bool
+	// LookedUp is a position of the log behind all that the lookups of the batch have
+	// seen; zero: it has asked none.
+	LookedUp uint64
 	// XIDs are the transactions that must be visible before the batch may be
 	// applied.
 	XIDs []uint32
@@ -53,6 +58,14 @@ type Batch struct {
 	SweptTo uint64
 	// Incomplete lists, once each, why rows could not be SET.
 	Incomplete []Incomplete
+	// Questions are to be answered by lookups, once the batch is visible: see
+	// Planner.Found.
+	Questions []Question
+	// asked finds a question, and texts has the arguments of all.
+	asked map[asked]int
+	texts []Text
+	// textBytes is what those have.
+	textBytes int
 
 	keys   []byte // the keys, one behind the other
 	values []byte // the values of the sets, and of those that later ones replaced
@@ -148,10 +161,12 @@ const (
 	Unknown
 	// Restarted: the source has read everything anew.
 	Restarted
+	// Derived: the plan of the query says that every key is concerned.
+	Derived
 )
 
 func (c Cause) String() string {
-	return [...]string{"truncated", "reshaped", "unknown", "restarted"}[c]
+	return [...]string{"truncated", "reshaped", "unknown", "restarted", "derived"}[c]
 }
 
 // NewBatch returns an empty batch.
@@ -162,8 +177,8 @@ func NewBatch() *Batch {
 // Reset empties the batch.
 func (b *Batch) Reset() {
 	b.Seen = change.Sequence{}
-	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed = 0, change.Position{}, change.Position{}, nil, time.Time{}, false
-	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0]
+	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed, b.LookedUp = 0, change.Position{}, change.Position{}, nil, time.Time{}, false, 0
+	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete, b.Questions = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0], b.Questions[:0]
 	b.Changes, b.Effects, b.SweptTo = 0, 0, 0
 	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
 	b.doubted, b.restores, b.open, b.openSets = 0, 0, 0, false
@@ -171,6 +186,9 @@ func (b *Batch) Reset() {
 		b.values = nil // one long row must not hold its memory for good
 	}
 	clear(b.index)
+	clear(b.asked)
+	clear(b.texts)
+	b.texts, b.textBytes = b.texts[:0], 0
 }
 
 // Started reports whether the batch moves the stream at all.
@@ -182,11 +200,11 @@ func (b *Batch) Full() bool {
 	if b.openSets {
 		times = OpenFactor
 	}
-	return len(b.items) >= times*BatchKeysMax || b.Bytes() >= times*BatchBytesMax || b.Changes >= times*BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
+	return len(b.items)+len(b.Questions) >= times*BatchKeysMax || b.Bytes() >= times*BatchBytesMax || b.Changes >= times*BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
 }
 
-// Bytes is what the batch holds of keys and values.
-func (b *Batch) Bytes() int { return len(b.keys) + len(b.values) }
+// Bytes is what the batch holds of keys, values and questions.
+func (b *Batch) Bytes() int { return len(b.keys) + len(b.values) + b.textBytes }
 
 // Len returns the number of distinct keys.
 func (b *Batch) Len() int { return len(b.items) }

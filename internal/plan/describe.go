@@ -16,6 +16,7 @@ const (
 	set       = "set"
 	setCached = "set if cached"
 	sweep     = "sweep"
+	lookup    = "look up, then drop"
 )
 
 // Rule says what one kind of change to a table does to the keys of one entry.
@@ -29,6 +30,15 @@ type Rule struct {
 	Key    string `json:"key"`          // template of the keys
 	Of     string `json:"of,omitempty"` // which version of the row gives the key
 	Entry  string `json:"entry"`
+
+	// What else there is to say where the key follows from a query. Op is any then:
+	// insert, update of Columns, and delete do the same, for the old row and the new;
+	// a truncate sweeps.
+	Alias  string  `json:"alias,omitempty"`  // what the query calls the table
+	Where  string  `json:"where,omitempty"`  // rows that do not pass are spared
+	By     string  `json:"by,omitempty"`     // the columns of the row that the key follows from
+	Why    string  `json:"why,omitempty"`    // of a sweep
+	Lookup *Lookup `json:"lookup,omitempty"` // else the columns are the key
 }
 
 // Rules lists what changes do, by table in the order of the entries.
@@ -36,8 +46,11 @@ func (p *Planner) Rules() []Rule {
 	var rules []Rule
 	described := map[tableName]bool{}
 	for i := range p.entries {
+		for j := range p.entries[i].Dependencies {
+			rules = append(rules, p.entries[i].dependencyRules(&p.entries[i].Dependencies[j])...)
+		}
 		name := tableName{p.entries[i].Schema, p.entries[i].Table}
-		if described[name] {
+		if described[name] || name == (tableName{}) {
 			continue
 		}
 		described[name] = true
@@ -46,6 +59,29 @@ func (p *Planner) Rules() []Rule {
 				rules = append(rules, e.rules()...)
 			}
 		}
+	}
+	return rules
+}
+
+func (e *Entry) dependencyRules(d *Dependency) []Rule {
+	rule := Rule{
+		Table: d.Schema + "." + d.Table, Op: "any", Columns: strings.Join(d.Columns, ", "), Effect: sweep,
+		Key: e.Key.String(), Entry: e.Name, Alias: d.Alias, Why: d.Why,
+	}
+	if d.Where != nil {
+		rule.Where = d.Where.String()
+	}
+	if len(d.Paths) == 0 {
+		return []Rule{rule}
+	}
+	var rules []Rule
+	for i := range d.Paths {
+		path := &d.Paths[i]
+		rule.Effect, rule.Lookup, rule.By = drop, path.Lookup, strings.Join(path.Columns(), ", ")
+		if path.Lookup != nil {
+			rule.Effect = lookup
+		}
+		rules = append(rules, rule)
 	}
 	return rules
 }
@@ -74,12 +110,12 @@ func (e *Entry) rules() []Rule {
 
 // Outcome of one change, for people.
 type Outcome struct {
-	Effect string `json:"effect"` // as that of a Rule, or drop, then load if it was cached
+	Effect string `json:"effect"` // as that of a Rule, or drop, then load if it was cached, or look up, then drop
 	Key    string `json:"key"`    // the key, or the template of the keys
 	// What is set: a text, or the fields of a hash.
 	Value  string  `json:"value,omitempty"`
 	Fields []Field `json:"fields,omitempty"`
-	Reason string  `json:"reason,omitempty"` // why it is swept, or dropped and not set
+	Reason string  `json:"reason,omitempty"` // why it is swept, or dropped and not set; by what it is looked up
 }
 
 // Field of a hash.
@@ -95,6 +131,18 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 	effects := []Outcome{}
 	for i := range b.Len() {
 		effects = append(effects, p.outcome(b, i))
+	}
+	for _, q := range b.Questions {
+		of := p.lookups[q.Lookup]
+		var by []string
+		for i, argument := range q.Arguments {
+			if text := of.Arguments[i].Column + " = " + argument.Text; argument.Valid {
+				by = append(by, text)
+			} else {
+				by = append(by, text+"NULL")
+			}
+		}
+		effects = append(effects, Outcome{Effect: lookup, Key: p.entries[of.Entry].Key.String(), Reason: "by " + strings.Join(by, ", ")})
 	}
 	for _, s := range b.Sweeps {
 		reason := s.Reason

@@ -18,12 +18,19 @@ import (
 	"github.com/unstale/unstale/internal/value"
 )
 
-// An Entry is a family of cached keys over one table.
+// An Entry is a family of cached keys, over one table or over what Dependencies
+// name.
 type Entry struct {
 	Name   string
 	Key    *guard.Template
 	Schema string
 	Table  string
+	// Dependencies are those of the results of Query; Schema and Table are empty then.
+	Dependencies []Dependency
+	Query        string
+	DependsOn    string // what they are written as, if they do not follow from Query
+	Load         string // Query, as a database.Load has it
+	Many         bool   // its result has any number of rows; else one at most
 	// Partitioned: changes to the rows of partitions arrive under this table's
 	// name, each with the replica identity of its partition.
 	Partitioned bool
@@ -84,6 +91,8 @@ type Planner struct {
 	// with.
 	known  atomic.Pointer[Shapes]
 	shapes *Shapes
+	// lookups are those of all dependencies.
+	lookups []EntryLookup
 }
 
 type tableName struct{ schema, table string }
@@ -92,6 +101,10 @@ type tableName struct{ schema, table string }
 type relation struct {
 	*change.Relation // as the log described it; nil if no entry is over it
 	keys             []keyProgram
+	dependencies     []dependencyProgram
+	// moved is made anew for each update. nullsUnknown: see keyProgram.
+	moved        columnSet
+	nullsUnknown bool
 	// reshaped: the table was described otherwise before. Nobody sent a change
 	// for the rows that an ALTER TABLE rewrote, so its entries are swept with
 	// the first change that shows the new shape.
@@ -104,6 +117,9 @@ type keyProgram struct {
 	number   int // of the entry
 	entry    *Entry
 	template *guard.Template
+	// columns are those of the table that the values of the placeholders come from, or
+	// the arguments of a lookup.
+	columns []string
 	// values are indexes into change.Row.Values, one for each placeholder; -1:
 	// the relation has no such column.
 	values []int
@@ -132,6 +148,15 @@ func New(entries []Entry) *Planner {
 		shapes[i] = entries[i].Shape
 	}
 	p := &Planner{entries: entries, described: map[tableName]*change.Relation{}, shapes: &shapes}
+	for i := range entries {
+		for _, d := range entries[i].Dependencies {
+			for _, path := range d.Paths {
+				if path.Lookup != nil {
+					p.lookups = append(p.lookups, EntryLookup{i, path.Lookup})
+				}
+			}
+		}
+	}
 	p.known.Store(&shapes)
 	return p
 }
@@ -158,12 +183,17 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 	}
 	for i := range p.entries {
 		e := &p.entries[i]
+		for j := range e.Dependencies {
+			if d := &e.Dependencies[j]; d.Schema == r.Schema && d.Table == r.Name {
+				compiled.dependencies = append(compiled.dependencies, p.compileDependency(r, i, d, want))
+			}
+		}
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
-		program := keyProgram{number: i, entry: e, template: e.Key, identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
+		program := keyProgram{number: i, entry: e, template: e.Key, columns: e.Key.Columns(), identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
 		var alphabets []guard.Alphabet
-		for _, name := range e.Key.Columns() {
+		for _, name := range program.columns {
 			at := columnOf(r, name)
 			program.values = append(program.values, at)
 			alphabets = append(alphabets, guard.AnyText)
@@ -193,11 +223,16 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 			}
 		}
 	}
-	if len(compiled.keys) > 0 {
+	for i := range compiled.dependencies {
+		compiled.dependencies[i].bind(r, wanted)
+		compiled.nullsUnknown = compiled.nullsUnknown || compiled.dependencies[i].Partitioned
+	}
+	if len(compiled.keys)+len(compiled.dependencies) > 0 {
 		// A copy: the source sets Wanted when this returns.
 		described := *r
 		described.Wanted = wanted
 		compiled.Relation = &described
+		compiled.moved = make(columnSet, (len(wanted)+63)/64)
 		p.compileValues(&compiled)
 		name := tableName{r.Schema, r.Name}
 		if before := p.described[name]; before != nil {
@@ -316,9 +351,23 @@ func (p *Planner) plan(c *change.Change, b *Batch) {
 		for i := range compiled.keys {
 			b.Sweep(compiled.keys[i].number, Reshaped, "its columns changed", compiled.keys[i].letters)
 		}
+		for i := range compiled.dependencies {
+			b.Sweep(compiled.dependencies[i].number, Reshaped, "its columns changed", "")
+		}
 	}
 	for i := range compiled.keys {
 		compiled.keys[i].plan(c, b)
+	}
+	if len(compiled.dependencies) == 0 {
+		return
+	}
+	var changed columnSet
+	if c.Op == change.Update && c.Old.Kind == change.Whole {
+		changed = compiled.moved
+		moved(changed, c, compiled.nullsUnknown)
+	}
+	for i := range compiled.dependencies {
+		compiled.dependencies[i].plan(c, changed, b)
 	}
 }
 
@@ -433,7 +482,7 @@ func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok
 		case change.Null:
 			b.abandon() // no key has a NULL in it
 			if k.nullsUnknown && row == &c.Old && !b.sweeps(k.number) {
-				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.template.Columns()[i], mend(c)), k.letters)
+				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.columns[i], mend(c)), k.letters)
 			}
 			return false
 		case change.Text:
@@ -468,7 +517,7 @@ func (k *keyProgram) withoutOld(c *change.Change) string {
 
 // without says why placeholder i of a key is not known.
 func (k *keyProgram) without(c *change.Change, i int, state change.ValueState) string {
-	column := k.template.Columns()[i]
+	column := k.columns[i]
 	switch {
 	case k.values[i] < 0:
 		return fmt.Sprintf("the table has no column %s any more, or does not publish it", column)

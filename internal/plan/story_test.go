@@ -26,6 +26,9 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 // changes, and after the line what happens to which keys.
 //
 //	entry NAME TEMPLATE TABLE [on_change=MODE] [columns=(..)] [format=hash]
+//	                                                   of a query, TABLE is -
+//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [partitioned=yes]
+//	                                                   key and lookup as often as need be
 //	table TABLE (COLUMN, ..) [identity=KIND] [oid=N]   ! marks a column of the
 //	                                                   replica identity, :N its type
 //	change TABLE OP [before=(..)] [after=(..)] [reason=".."]
@@ -95,6 +98,8 @@ func tell(t *testing.T, input string) string {
 		switch words[0] {
 		case "entry":
 			s.entry(words[1:])
+		case "depends":
+			s.depends(words[1:])
 		case "table":
 			s.table(words[1:])
 		case "change":
@@ -162,6 +167,18 @@ func (s *story) flush() {
 	for _, incomplete := range s.batch.Incomplete {
 		fmt.Fprintf(&s.output, "incomplete %s: %s\n", s.entries[incomplete.Entry].Name, incomplete.Reason)
 	}
+	for _, q := range s.batch.Questions {
+		lookup := s.planner.Lookups()[q.Lookup]
+		var arguments []string
+		for i, text := range q.Arguments {
+			value := "NULL"
+			if text.Valid {
+				value = text.Text
+			}
+			arguments = append(arguments, lookup.Arguments[i].Column+"="+value)
+		}
+		fmt.Fprintf(&s.output, "look up %s by %s\n", s.entries[lookup.Entry].Key, strings.Join(arguments, ", "))
+	}
 	for _, sweep := range s.batch.Sweeps {
 		fmt.Fprintf(&s.output, "sweep %s, %s", s.entries[sweep.Entry].Key, sweep.Cause)
 		if sweep.Reason != "" {
@@ -177,8 +194,10 @@ func (s *story) entry(words []string) {
 	if err != nil {
 		s.t.Fatalf("template %s: %v", words[1], err)
 	}
-	schema, table := name(words[2])
-	e := plan.Entry{Name: words[0], Key: template, Schema: schema, Table: table, Lease: time.Second}
+	e := plan.Entry{Name: words[0], Key: template, Lease: time.Second}
+	if words[2] != "-" {
+		e.Schema, e.Table = name(words[2])
+	}
 	for _, option := range words[3:] {
 		switch key, value, _ := strings.Cut(option, "="); key {
 		case "on_change":
@@ -194,6 +213,73 @@ func (s *story) entry(words []string) {
 		}
 	}
 	s.entries = append(s.entries, e)
+}
+
+func (s *story) depends(words []string) {
+	i := slices.IndexFunc(s.entries, func(e plan.Entry) bool { return e.Name == words[0] })
+	if i < 0 {
+		s.t.Fatalf("no entry %s", words[0])
+	}
+	var d plan.Dependency
+	d.Schema, d.Table = name(words[1])
+	for _, option := range words[2:] {
+		switch key, value, _ := strings.Cut(option, "="); key {
+		case "key":
+			d.Paths = append(d.Paths, plan.Path{Key: list(value)})
+		case "lookup":
+			lookup := &plan.Lookup{}
+			for _, column := range list(value) {
+				lookup.Arguments = append(lookup.Arguments, plan.Argument{Column: column})
+			}
+			d.Paths = append(d.Paths, plan.Path{Lookup: lookup})
+		case "sweep":
+			d.Why = plain(value)
+		case "columns":
+			d.Columns = list(value)
+		case "where":
+			where := s.predicate(value)
+			d.Where = &where
+		case "partitioned":
+			d.Partitioned = value == "yes"
+		default:
+			s.t.Fatalf("unknown option %q", option)
+		}
+	}
+	s.entries[i].Dependencies = append(s.entries[i].Dependencies, d)
+}
+
+// predicate reads ?, and(..), or(..), not(..), null(COLUMN), true(COLUMN), false(COLUMN),
+// among(COLUMN, TEXT, ..), less(COLUMN, N) and atmost(COLUMN, N).
+func (s *story) predicate(text string) plan.Predicate {
+	if text == "?" {
+		return plan.Predicate{}
+	}
+	word, _, _ := strings.Cut(text, "(")
+	parts := list(text[len(word):])
+	operator, known := map[string]plan.PredicateOp{
+		"and": plan.And, "or": plan.Or, "not": plan.Not, "null": plan.IsNull, "true": plan.IsTrue, "false": plan.IsFalse,
+		"among": plan.Among, "less": plan.Less, "atmost": plan.LessOrEqual,
+	}[word]
+	if !known {
+		s.t.Fatalf("unknown predicate %q", text)
+	}
+	p := plan.Predicate{Op: operator}
+	switch operator {
+	case plan.And, plan.Or, plan.Not:
+		for _, part := range parts {
+			p.Args = append(p.Args, s.predicate(part))
+		}
+	case plan.Among:
+		p.Column = parts[0]
+		for _, value := range parts[1:] {
+			p.Values = append(p.Values, plain(value))
+		}
+	case plan.Less, plan.LessOrEqual:
+		p.Column, p.Number = parts[0], int64(number(s.t, parts[1]))
+	default:
+		p.Column = parts[0]
+	}
+	return p
 }
 
 // know tells the planner what a table looks like.

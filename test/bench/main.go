@@ -32,6 +32,10 @@ var benchmarks = []benchmark{
 	{"values", "what it costs that changes set values", benchValues},
 	{"latency", "from commit to Redis at 1,000 changes a second", benchLatency},
 	{"memory", "resident memory of the built binary in one huge transaction", benchMemory},
+	{"plan", "what planning a change costs with 20 query entries on its table", benchPlan},
+	{"queries", "parsing and planning 1,000 queries at start", benchQueries},
+	{"lookups", "10 entries that need one lookup each, beside the same statements alone", benchLookups},
+	{"fanout", "one change that a million keys hang on", benchFanOut},
 	{"kafka", "a backlog of Debezium's records in Kafka: dropped, set, JSON, memory", benchKafka},
 	{"kafka-latency", "from commit to Redis through Debezium and Kafka", benchKafkaLatency},
 	{"kafka-instances", "instances that share a topic, and one that is killed", benchKafkaInstances},
@@ -45,6 +49,8 @@ type sizes struct {
 	Transactions   int // of one row
 	LatencySecs    int // of each phase
 	MemoryRows     int // in one transaction
+	Lookups        int // transactions of one row, each of which asks ten
+	FanOut         int // keys of one change
 	Records        int // in Kafka
 	ControlRecords int // of them, for the control
 }
@@ -87,14 +93,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 
 	b := &bench{
-		sizes:   sizes{Runs: 3, Rows: 1_000_000, Transactions: 200_000, LatencySecs: 10, MemoryRows: 5_000_000, Records: 1_000_000, ControlRecords: 5_000},
+		sizes:   sizes{Runs: 3, Rows: 1_000_000, Transactions: 200_000, LatencySecs: 10, MemoryRows: 5_000_000, Lookups: 100_000, FanOut: 1_000_000, Records: 1_000_000, ControlRecords: 5_000},
 		major:   *major,
 		say:     func(line string) { fmt.Fprintln(stderr, line) },
 		profile: profiler{dir: *profiles},
 		built:   map[string]string{},
 	}
 	if *quick {
-		b.sizes = sizes{Runs: 1, Rows: 200_000, Transactions: 30_000, LatencySecs: 3, MemoryRows: 1_000_000, Records: 300_000, ControlRecords: 2_000}
+		b.sizes = sizes{Runs: 1, Rows: 200_000, Transactions: 30_000, LatencySecs: 3, MemoryRows: 1_000_000, Lookups: 20_000, FanOut: 1_000_000, Records: 300_000, ControlRecords: 2_000}
 	}
 	if *runs > 0 {
 		b.sizes.Runs = *runs

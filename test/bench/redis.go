@@ -31,6 +31,11 @@ type running struct {
 
 // runLoop starts a loop that tells observer what it does.
 func (b *bench) runLoop(ctx context.Context, slot string, observer apply.Observer, entries ...plan.Entry) (*running, error) {
+	return b.runFinding(ctx, slot, observer, nil, entries...)
+}
+
+// runFinding starts one that has its lookups answered by finder.
+func (b *bench) runFinding(ctx context.Context, slot string, observer apply.Observer, finder apply.Finder, entries ...plan.Entry) (*running, error) {
 	reader, err := b.newReader(slot, entries...)
 	if err != nil {
 		return nil, err
@@ -42,7 +47,7 @@ func (b *bench) runLoop(ctx context.Context, slot string, observer apply.Observe
 	options.MaxRetries = -1
 	options.DisableIdentity = true
 	r := &running{reader: reader, rdb: redis.NewClient(options), ended: make(chan struct{})}
-	r.loop = apply.New(reader.source, reader.planner, reader.gate, fixedCatalog{}, redissink.New(r.rdb, redissink.Options{Entries: reader.planner.Entries()}), apply.Options{Observer: observer, Loader: noLoader{}})
+	r.loop = apply.New(reader.source, reader.planner, reader.gate, fixedCatalog{}, redissink.New(r.rdb, redissink.Options{Entries: reader.planner.Entries()}), apply.Options{Observer: observer, Loader: noLoader{}, Finder: finder})
 	ctx, r.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(r.ended)

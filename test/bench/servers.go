@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -37,7 +38,8 @@ type bench struct {
 	dir      string            // of what was built
 	built    map[string]string // by name
 
-	slots, groups, services int // that were ever named
+	slots, groups, services int  // that were ever named
+	shopped                 bool // there are the tables of the queries
 	controlDir              string
 }
 
@@ -208,8 +210,20 @@ func (b *bench) newReader(slot string, entries ...plan.Entry) (*reader, error) {
 		planner: plan.New(entries),
 		gate:    database.NewGate(config, database.Options{}),
 	}
+	tables := []pgsource.Table{}
+	for _, e := range entries {
+		names := []pgsource.Table{{Schema: e.Schema, Name: e.Table}}
+		for _, d := range e.Dependencies {
+			names = append(names, pgsource.Table{Schema: d.Schema, Name: d.Table})
+		}
+		for _, name := range names {
+			if name.Name != "" && !slices.Contains(tables, name) {
+				tables = append(tables, name)
+			}
+		}
+	}
 	r.source = pgsource.New(sourceConfig, pgsource.Options{
-		Slot: slot, Publication: publication, Tables: []pgsource.Table{{Schema: "public", Name: "products"}},
+		Slot: slot, Publication: publication, Tables: tables,
 		Compile: r.planner.Compile, Origin: r.gate.Origin, Logger: slog.New(slog.DiscardHandler),
 	})
 	return r, nil

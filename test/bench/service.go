@@ -20,7 +20,7 @@ import (
 )
 
 // build builds a program of a module, once, and returns its path.
-func (b *bench) build(ctx context.Context, name, module, target string, env ...string) (string, error) {
+func (b *bench) build(ctx context.Context, name, module, target string) (string, error) {
 	if b.built[name] != "" {
 		return b.built[name], nil
 	}
@@ -34,7 +34,6 @@ func (b *bench) build(ctx context.Context, name, module, target string, env ...s
 	binary := filepath.Join(b.dir, name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, target)
 	cmd.Dir = module
-	cmd.Env = append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
@@ -55,7 +54,7 @@ type service struct {
 // startService runs the built binary with a configuration, to which it adds where
 // the servers are, and does not wait for anything.
 func (b *bench) startService(ctx context.Context, config string) (*service, error) {
-	binary, err := b.build(ctx, "unstale", "", "github.com/unstale/unstale/cmd/unstale", "CGO_ENABLED=0")
+	binary, err := b.build(ctx, "unstale", "", "github.com/unstale/unstale/cmd/unstale")
 	if err != nil {
 		return nil, err
 	}

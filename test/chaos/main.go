@@ -50,7 +50,6 @@ func chaos(ctx context.Context, seed uint64, during time.Duration, faults []engi
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "unstale")
 	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/unstale/unstale/cmd/unstale")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the binary: %w\n%s", err, out)
 	}

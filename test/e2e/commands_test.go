@@ -222,6 +222,51 @@ func TestPlanPrintsWhatAChangeDoes(t *testing.T) {
 	golden(t, "plan.txt", s.text.String())
 }
 
+// What a lookup costs is said before it runs: how many keys one row leads to, by which
+// index, and where there is none, the statement that makes it. It is advice, and once
+// it was followed check is silent.
+func TestPlanAndCheckExplainLookups(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), sharedRedis(t))
+	execute(t, f.conn,
+		`CREATE TABLE categories (id int PRIMARY KEY, name text)`, `ALTER TABLE categories REPLICA IDENTITY FULL`,
+		`CREATE TABLE products (id int PRIMARY KEY, name text, category_id int)`, `ALTER TABLE products REPLICA IDENTITY FULL`,
+		`CREATE TABLE stock (product_id int, warehouse int, amount int, PRIMARY KEY (product_id, warehouse)) PARTITION BY HASH (product_id)`,
+		`CREATE TABLE stock_0 PARTITION OF stock FOR VALUES WITH (MODULUS 2, REMAINDER 0)`,
+		`CREATE TABLE stock_1 PARTITION OF stock FOR VALUES WITH (MODULUS 2, REMAINDER 1)`,
+		`ALTER TABLE stock_0 REPLICA IDENTITY FULL`, `ALTER TABLE stock_1 REPLICA IDENTITY FULL`, `ALTER TABLE stock REPLICA IDENTITY FULL`,
+		`CREATE TABLE warehouses (id int PRIMARY KEY, city text)`, `ALTER TABLE warehouses REPLICA IDENTITY FULL`,
+		`CREATE TABLE customers (id int PRIMARY KEY, email text)`, `ALTER TABLE customers REPLICA IDENTITY FULL`,
+		`INSERT INTO categories SELECT i, 'category ' || i FROM generate_series(1, 100) i`,
+		`INSERT INTO products SELECT i, 'product ' || i, i % 100 + 1 FROM generate_series(1, 5000) i`,
+		`INSERT INTO warehouses SELECT i, 'city ' || i FROM generate_series(1, 10) i`,
+		`INSERT INTO stock SELECT i, i % 10 + 1, 5 FROM generate_series(1, 2000) i`,
+		`ANALYZE`)
+	path, _ := writeConfig(t, f.config(`  page: {key: 'page:{id}', query: 'SELECT p.id, p.name, c.name AS category FROM products p JOIN categories c ON c.id = p.category_id WHERE p.id = @id'}
+  card: {key: 'card:{id}', query: 'SELECT p.id, c.name AS category FROM products p JOIN categories c ON c.id = p.category_id WHERE p.id = @id'}
+  stock: {key: 'stock:{product}', query: 'SELECT s.amount, w.city FROM stock s JOIN warehouses w ON w.id = s.warehouse WHERE s.product_id = @product'}
+  by_mail: {key: 'mail:{mail}', query: 'SELECT id FROM customers WHERE lower(email) = @mail'}
+`))
+	s := session{t: t, config: path}
+	s.run(0, "plan")
+	s.run(0, "check")
+	var mend []string
+	for _, finding := range checkJSON(t, path).Findings {
+		mend = append(mend, finding.Mend...)
+	}
+	execute(t, f.conn, append(mend, "ANALYZE")...)
+	s.run(0, "check")
+	s.run(0, "plan")
+	s.changes([]asked{
+		{0, `{"table":"categories","op":"u","before":{"id":7,"name":"a"},"after":{"id":7,"name":"b"}}`},
+		{0, `{"table":"categories","op":"u","before":{"id":7,"name":"a"},"after":{"id":8,"name":"a"}}`},
+		{0, `{"table":"categories","op":"u","before":{"id":7,"name":"a"},"after":{"id":7,"name":"a"}}`},
+		{0, `{"table":"products","op":"u","before":{"id":7,"name":"a","category_id":1},"after":{"id":7,"name":"a","category_id":null}}`},
+		{0, `{"table":"warehouses","op":"t"}`},
+	})
+	golden(t, "lookups.txt", s.text.String())
+}
+
 // A session is what somebody types and what comes of it.
 type session struct {
 	t      *testing.T

@@ -127,7 +127,8 @@ func TestConformance(t *testing.T) {
 		fewer, all := map[string]int{}, map[string]int{}
 		for n, kept := range played[name].kept {
 			for _, key := range kept {
-				if !slices.Contains(direct.kept[n], key) && !story[n].sweeps {
+				// A load that takes longer than its lease leaves its key absent.
+				if !slices.Contains(direct.kept[n], key) && !story[n].sweeps && !strings.Contains(key, ":refresh:") {
 					t.Errorf("%s: behind %q %s is cached, with the log it is not", name, story[n].name, key)
 				}
 			}

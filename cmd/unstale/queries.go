@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/query"
+)
+
+// A derived is what follows from the query of an entry, or from its depends_on; zero for
+// an entry over a table.
+type derived struct {
+	query        *query.Query // nil: depends_on
+	types        []query.Type // of its parameters
+	dependencies []plan.Dependency
+	// letters are those of the key's placeholders, of depends_on.
+	letters map[string]guard.Alphabet
+}
+
+// derive derives the dependencies of every entry that is not over a table.
+func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*guard.Template) ([]derived, config.Problems, error) {
+	found := make([]derived, len(c.Entries))
+	queries := database.NewQueries(ctx, conn)
+	var problems config.Problems
+	var names []string
+	var all []database.Derived
+	for i := range c.Entries {
+		entry := &c.Entries[i]
+		if templates[i] == nil {
+			continue
+		}
+		if entry.DependsOn != nil {
+			wrong, err := found[i].take(queries, c, entry, templates[i].Columns())
+			if err != nil {
+				return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
+			}
+			problems = append(problems, wrong...)
+		}
+		if entry.Query == "" {
+			continue
+		}
+		err := found[i].derive(queries, entry, templates[i].Columns())
+		if wrong, ok := errors.AsType[*query.Error](err); ok {
+			problems = append(problems, c.ProblemAt(entry.Path("query"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
+		} else if err != nil {
+			return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
+		} else {
+			names, all = append(names, entry.Name), append(all, database.Derived{Query: found[i].query, Types: found[i].types, Dependencies: found[i].dependencies})
+		}
+	}
+	for i, err := range queries.Verify(all) {
+		if wrong, ok := errors.AsType[*query.Error](err); ok {
+			problems = append(problems, c.Problem("entries."+names[i]+".query", wrong.Text, wrong.Mend))
+		} else if err != nil && !errors.Is(err, database.ErrUnverified) {
+			return nil, nil, fmt.Errorf("entry %s: %w", names[i], err)
+		}
+	}
+	return found, problems, nil
+}
+
+func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []string) (err error) {
+	if d.query, err = query.Parse(entry.Query); err != nil {
+		return err
+	}
+	for _, name := range d.query.Parameters {
+		if !slices.Contains(key, name) {
+			return &query.Error{Offset: strings.Index(entry.Query, "@"+name), Text: "the key has no placeholder for @" + name, Mend: fmt.Sprintf("add {%s} to the key %s", name, entry.Key)}
+		}
+	}
+	for _, name := range key {
+		if !slices.Contains(d.query.Parameters, name) {
+			return &query.Error{Text: fmt.Sprintf("the key has {%s}, and the query no @%s", name, name), Mend: fmt.Sprintf("compare a column with @%s, or take it out of the key", name)}
+		}
+	}
+	if d.types, err = queries.Parameters(d.query); err != nil {
+		return err
+	}
+	if d.dependencies, err = d.query.Derive(queries, d.types, key); err != nil {
+		return err
+	}
+	if err = queries.TakesDerived(d.dependencies); err != nil {
+		return err
+	}
+	for _, of := range d.dependencies {
+		if len(of.Paths) == 0 && !entry.AllowSweep {
+			return &query.Error{
+				Offset: of.Place,
+				Text:   fmt.Sprintf("a change of %s.%s concerns every key: %s", of.Schema, of.Table, of.Why),
+				Mend:   "tie it to the parameters by an equality; or write allow_sweep: true, and each such change drops every key of the entry",
+			}
+		}
+	}
+	return nil
+}
+
+// tablesOf are the tables whose changes concern an entry, each once.
+func tablesOf(e *plan.Entry) []database.Name {
+	if len(e.Dependencies) == 0 {
+		return []database.Name{{Schema: e.Schema, Table: e.Table}}
+	}
+	var names []database.Name
+	for _, d := range e.Dependencies {
+		if name := (database.Name{Schema: d.Schema, Table: d.Table}); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// needs are what the entry asks of each of its tables: the old values of the columns
+// that lead to keys, and to be read by lookups, or by who loads the results.
+func (d *derived) needs(entry *config.Entry) []database.TableNeed {
+	lookedUp := map[database.Name]bool{}
+	for _, of := range d.dependencies {
+		for _, path := range of.Paths {
+			if path.Lookup == nil {
+				continue
+			}
+			for _, table := range path.Lookup.Through {
+				lookedUp[database.Name{Schema: table.Schema, Table: table.Table}] = true
+			}
+		}
+	}
+	var needs []database.TableNeed
+	for _, of := range d.dependencies {
+		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: of.Schema, Table: of.Table}}
+		if entry.Loads() || lookedUp[need.Name] {
+			need.Loaded, need.Columns = true, of.Columns
+		}
+		for _, path := range of.Paths {
+			for _, column := range path.Columns() {
+				if !slices.Contains(need.KeyColumns, column) {
+					need.KeyColumns = append(need.KeyColumns, column)
+				}
+			}
+		}
+		needs = append(needs, need)
+	}
+	return needs
+}
+
+// lookups are the statements of a planner's lookups.
+func lookups(planner *plan.Planner) []string {
+	var statements []string
+	for _, lookup := range planner.Lookups() {
+		statements = append(statements, lookup.SQL)
+	}
+	return statements
+}
+
+// ways says how the database would run each lookup of the entries.
+func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Lookup]database.Way, error) {
+	ways := map[*plan.Lookup]database.Way{}
+	for _, lookup := range plan.New(x.entries).Lookups() {
+		if _, known := ways[lookup.Lookup]; known {
+			continue
+		}
+		var steps []database.Step
+		for _, t := range lookup.Through {
+			steps = append(steps, database.Step{Table: database.Name{Schema: t.Schema, Table: t.Table}, Columns: t.Columns})
+		}
+		way, err := database.ExplainLookup(ctx, conn, lookup.SQL, len(lookup.Arguments), steps)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s: %w", x.entries[lookup.Entry].Name, err)
+		}
+		ways[lookup.Lookup] = way
+	}
+	return ways, nil
+}
+
+// unindexed advises the indexes that lookups lack, each once.
+func unindexed(x *examination, ways map[*plan.Lookup]database.Way) []database.Problem {
+	var problems []database.Problem
+	for i := range x.entries {
+		for _, d := range x.entries[i].Dependencies {
+			for _, path := range d.Paths {
+				for _, missing := range ways[path.Lookup].Unindexed {
+					if slices.ContainsFunc(problems, func(p database.Problem) bool { return slices.Equal(p.Mend, missing.Mend) }) {
+						continue
+					}
+					problems = append(problems, database.Problem{
+						Severity: database.Advice, Subject: "entry " + x.entries[i].Name,
+						Text: fmt.Sprintf("a change of %s.%s looks its keys up in %s, which has no index for that: each statement reads the whole table", d.Schema, d.Table, missing.Table),
+						Mend: missing.Mend,
+					})
+				}
+			}
+		}
+	}
+	return problems
+}
+
+// alphabet says which characters the values of a placeholder can hold.
+func (d *derived) alphabet(placeholder string) guard.Alphabet {
+	if d.query == nil {
+		return d.letters[placeholder]
+	}
+	return alphabetOf(d.types[slices.Index(d.query.Parameters, placeholder)])
+}
+
+func alphabetOf(of query.Type) guard.Alphabet {
+	switch of.Base {
+	case "int2", "int4", "int8", "oid":
+		return guard.Integer
+	case "uuid":
+		return guard.UUID
+	case "bool":
+		return guard.Boolean
+	}
+	return guard.AnyText
+}
+
+// load is the query with the values of the key's placeholders in place of its
+// parameters.
+func (d *derived) load(key []string) string {
+	if d.query == nil {
+		return ""
+	}
+	return d.query.With(func(i int) string {
+		return database.AskedFor(slices.Index(key, d.query.Parameters[i]), d.types[i].Name)
+	})
+}

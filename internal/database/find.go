@@ -1,0 +1,97 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/unstale/unstale/internal/change"
+)
+
+// A Finder runs lookups on the primary: statements that lead from changed rows to
+// the keys of cached results. It is safe for concurrent use.
+type Finder struct {
+	loader     *Loader
+	statements []string
+}
+
+// findConnections is how many lookups may run at once.
+const findConnections = 3
+
+// NewFinder returns a finder that will connect as config says. Each statement takes
+// text arrays of equal length and returns texts; Find names it by its number.
+func NewFinder(config *pgx.ConnConfig, statements []string) *Finder {
+	return &Finder{loader: NewLoader(config, nil, LoaderOptions{Connections: findConnections}), statements: statements}
+}
+
+// Expect sets the server that keys must come from; any other is
+// change.ErrOriginChanged from then on.
+func (f *Finder) Expect(origin change.Origin) { f.loader.Expect(origin) }
+
+// Close ends the connections. Nothing may be running.
+func (f *Finder) Close() { f.loader.Close() }
+
+// Find runs one lookup, in a transaction of its own that begins after the call, and
+// calls each for every row that it returns, as the rows arrive. A row with a NULL is
+// no key. insert is a position of the log behind every commit that the lookup has
+// seen. On a standby it fails. What each has been called for before an error stands:
+// the rows come again with the next try.
+func (f *Finder) Find(ctx context.Context, number int, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error) {
+	given := make([]any, len(arguments))
+	for i := range arguments {
+		given[i] = arguments[i]
+	}
+	err = f.loader.use(ctx, func(conn *loadConn) error {
+		var position string
+		batch := &pgx.Batch{}
+		batch.Queue("SELECT set_config('statement_timeout', '0', false)")
+		batch.Queue(f.statements[number], given...).Query(func(rows pgx.Rows) error {
+			for rows.Next() {
+				if values := rows.RawValues(); whole(values) {
+					if err := each(values); err != nil {
+						return err
+					}
+				}
+			}
+			return rows.Err()
+		})
+		// Behind the lookup, so that it is behind all that it can have seen.
+		batch.Queue("SELECT pg_current_wal_insert_lsn()::text").QueryRow(func(row pgx.Row) error { return row.Scan(&position) })
+		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		insert, err = parseLSN([]byte(position))
+		return err
+	})
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && !ofServer(refused.Code) {
+		return 0, fmt.Errorf("look up keys: %w: %w", change.ErrUnanswerable, err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look up keys: %w", err)
+	}
+	return insert, nil
+}
+
+// ofServer reports whether an SQLSTATE speaks of the connection or of the server's
+// own state, so that the same statement may be answered another time.
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+func ofServer(code string) bool {
+	switch code {
+	case "53400", "25P04": // a limit of files or of time that was set: it would be met again
+		return false
+	}
+	return len(code) < 2 || slices.Contains([]string{"08", "25", "28", "3D", "40", "53", "55", "57", "58"}, code[:2])
+}
+
+func whole(values [][]byte) bool {
+	for _, value := range values {
+		if value == nil {
+			return false
+		}
+	}
+	return true
+}

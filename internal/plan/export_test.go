@@ -1,0 +1,4 @@
+package plan
+
+// Whole is whole, for tests.
+var Whole = whole

@@ -1,0 +1,244 @@
+package query_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/query"
+)
+
+var update = flag.Bool("update", false, "write the stories as they are told now")
+
+// Each story is a schema, then queries behind a line ---, each with the types of its
+// parameters and, behind a line ==>, what follows from it.
+func TestStories(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.story")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no stories", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".story"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parts := strings.Split(string(text), "\n---\n")
+			catalog := newCatalog(t, parts[0])
+			told := parts[0]
+			for _, part := range parts[1:] {
+				asked, _, _ := strings.Cut(part, "\n==>")
+				told += "\n---\n" + asked + "\n==>\n" + tell(t, catalog, asked)
+			}
+			if *update {
+				if err := os.WriteFile(file, []byte(told), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(text), told); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// A story is told the same way each time.
+func TestDerivesTheSameEachTime(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.story")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := strings.Split(string(text), "\n---\n")
+		catalog := newCatalog(t, parts[0])
+		for _, part := range parts[1:] {
+			asked, _, _ := strings.Cut(part, "\n==>")
+			first := tell(t, catalog, asked)
+			for range 19 {
+				if diff := cmp.Diff(first, tell(t, catalog, asked)); diff != "" {
+					t.Errorf("%s: %s\n-first +later:\n%s", file, asked, diff)
+					break
+				}
+			}
+		}
+	}
+}
+
+// tell derives one query. Its first line, -- types: int4 text, gives those of the
+// parameters.
+func tell(t *testing.T, catalog *catalog, asked string) string {
+	types, sql, ok := strings.Cut(asked, "\n")
+	for strings.HasPrefix(types, "# ") {
+		types, sql, ok = strings.Cut(sql, "\n")
+	}
+	if !ok {
+		t.Fatalf("no query: %q", asked)
+	}
+	var of []query.Type
+	for _, name := range strings.Fields(strings.TrimPrefix(types, "-- types:")) {
+		of = append(of, catalog.typ(name))
+	}
+	q, err := query.Parse(sql)
+	var dependencies []plan.Dependency
+	if err == nil {
+		if len(of) != len(q.Parameters) {
+			t.Fatalf("%d types for %v", len(of), q.Parameters)
+		}
+		dependencies, err = q.Derive(catalog, of, q.Parameters)
+	}
+	var b strings.Builder
+	if wrong, ok := errors.AsType[*query.Error](err); ok {
+		if wrong.Offset >= 0 {
+			before := sql[:wrong.Offset]
+			begin := strings.LastIndexByte(before, '\n') + 1
+			line, _, _ := strings.Cut(sql[begin:], "\n")
+			fmt.Fprintf(&b, "%s\n%s^\n", line, strings.Repeat(" ", wrong.Offset-begin))
+		}
+		fmt.Fprintf(&b, "%s\n", wrong.Text)
+		if wrong.Mend != "" {
+			fmt.Fprintf(&b, "%s\n", wrong.Mend)
+		}
+		return b.String()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dependencies {
+		fmt.Fprintf(&b, "%s %s (%s)", d.Table, d.Alias, strings.Join(d.Columns, " "))
+		if d.Where != nil {
+			fmt.Fprintf(&b, " where %s", d.Where)
+		}
+		b.WriteByte('\n')
+		if len(d.Paths) == 0 {
+			fmt.Fprintf(&b, "  sweep: %s\n", d.Why)
+		}
+		for _, p := range d.Paths {
+			if p.Lookup == nil {
+				fmt.Fprintf(&b, "  direct: %s\n", strings.Join(p.Key, ", "))
+				continue
+			}
+			fmt.Fprintf(&b, "  lookup:\n    %s\n", strings.ReplaceAll(p.Lookup.SQL, "\n", "\n    "))
+		}
+	}
+	return b.String()
+}
+
+// catalog is what CREATE TABLE and CREATE VIEW say.
+type catalog struct {
+	relations map[string]*query.Relation
+	enums     []string
+}
+
+func newCatalog(t *testing.T, ddl string) *catalog {
+	c := &catalog{relations: map[string]*query.Relation{}}
+	result, err := pg.Parse(ddl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, raw := range result.Stmts {
+		switch n := raw.Stmt.Node.(type) {
+		case *pg.Node_CreateEnumStmt:
+			c.enums = append(c.enums, n.CreateEnumStmt.TypeName[0].GetString_().GetSval())
+		case *pg.Node_CreateStmt:
+			r := &query.Relation{Schema: "public", Name: n.CreateStmt.Relation.Relname, Kind: 'r', Persistence: n.CreateStmt.Relation.Relpersistence[0]}
+			if r.Persistence == 0 {
+				r.Persistence = 'p'
+			}
+			if n.CreateStmt.Partspec != nil {
+				r.Kind = 'p'
+			}
+			for _, parent := range n.CreateStmt.InhRelations {
+				of := c.relations[parent.GetRangeVar().Relname]
+				of.Children = append(of.Children, r)
+				r.Columns = append(r.Columns, of.Columns...)
+			}
+			for _, element := range n.CreateStmt.TableElts {
+				def := element.GetColumnDef()
+				if def == nil {
+					continue
+				}
+				names := def.TypeName.Names
+				typ := c.typ(names[len(names)-1].GetString_().GetSval())
+				if len(def.TypeName.ArrayBounds) > 0 {
+					typ = query.Type{Name: typ.Name + "[]"}
+				}
+				column := query.Column{Name: def.Colname, Type: typ}
+				if def.CollClause != nil {
+					collation := def.CollClause.Collname[0].GetString_().GetSval()
+					column.Collation = fmt.Sprintf(`"pg_catalog"."%s"`, collation)
+					column.Nondeterministic = collation == "folds"
+				}
+				for _, constraint := range def.Constraints {
+					switch constraint.GetConstraint().Contype {
+					case pg.ConstrType_CONSTR_NOTNULL, pg.ConstrType_CONSTR_PRIMARY:
+						column.NotNull = true
+					}
+				}
+				r.Columns = append(r.Columns, column)
+			}
+			c.relations[r.Name] = r
+		case *pg.Node_ViewStmt:
+			definition, err := pg.Deparse(&pg.ParseResult{Version: result.Version, Stmts: []*pg.RawStmt{{Stmt: n.ViewStmt.Query}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.relations[n.ViewStmt.View.Relname] = &query.Relation{Schema: "public", Name: n.ViewStmt.View.Relname, Kind: 'v', Persistence: 'p', Definition: definition}
+		default:
+			t.Fatalf("%T in a schema", n)
+		}
+	}
+	return c
+}
+
+func (c *catalog) typ(name string) query.Type {
+	switch {
+	case slices.Contains(c.enums, name):
+		return query.Type{Name: "public." + name, Base: "enum"}
+	case name == "citext":
+		return query.Type{Name: name}
+	}
+	return query.Type{Name: name, Base: name}
+}
+
+func (c *catalog) Relation(schema, name string) (*query.Relation, error) {
+	if schema == "pg_catalog" {
+		return &query.Relation{Schema: schema, Name: name, Kind: 'r', Persistence: 'p'}, nil
+	}
+	return c.relations[name], nil
+}
+
+func (c *catalog) Function(schema, name string, arguments int) (*query.Function, error) {
+	f := &query.Function{BuiltIn: true, Volatility: 'i'}
+	switch name {
+	case "now", "json_agg", "to_char", "age", "extract", "date", "overlaps":
+		f.Volatility = 's'
+		f.Aggregate = name == "json_agg"
+	case "random":
+		f.Volatility = 'v'
+	case "count", "sum", "max", "min", "avg", "array_agg", "string_agg":
+		f.Aggregate = true
+	case "row_number", "rank":
+		f.Window = true
+	case "generate_series", "unnest":
+		f.ReturnsSet = true
+	case "customer_level", "stock_left":
+		f.BuiltIn, f.Volatility = false, 's'
+	case "no_such_function":
+		return nil, nil
+	}
+	return f, nil
+}

@@ -1,0 +1,218 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+)
+
+// The shop of the README: a page of a product with the name of its category, a list
+// by category, the open orders of a customer.
+var queryFacts = []fact{
+	{
+		name: "a page is dropped by its product and by its category",
+		setup: []string{
+			`CREATE TABLE categories (id int PRIMARY KEY, name text NOT NULL, note text)`,
+			`CREATE TABLE products (id int PRIMARY KEY, name text NOT NULL, price numeric(10,2), category_id int REFERENCES categories ON UPDATE CASCADE, stock int)`,
+			`CREATE INDEX ON products (category_id)`,
+			`ALTER TABLE products REPLICA IDENTITY FULL`,
+			`ALTER TABLE categories REPLICA IDENTITY FULL`,
+			`INSERT INTO categories VALUES (1, 'books'), (2, 'tools')`,
+			`INSERT INTO products SELECT i, 'product ' || i, i, 1 + i % 2, 0 FROM generate_series(1, 8) i`,
+		},
+		entries: `  product_page:
+    key: product_page:{id}
+    query: |
+      SELECT p.id, p.name, p.price, c.name AS category
+      FROM products p JOIN categories c ON c.id = p.category_id
+      WHERE p.id = @id
+  category_list:
+    key: category:{category}:products
+    query: SELECT id, name FROM products WHERE category_id = @category ORDER BY name LIMIT 50
+`,
+		steps: []step{
+			{
+				change: `UPDATE categories SET name = 'BOOKS' WHERE id = 1`,
+				gone:   []string{"product_page:2", "product_page:4", "product_page:6", "product_page:8"},
+				kept:   []string{"product_page:1", "product_page:3", "category:1:products", "category:2:products"},
+			},
+			{
+				change: `UPDATE categories SET note = 'not on any page' WHERE id = 1`,
+				kept:   []string{"product_page:1", "product_page:2", "category:1:products"},
+			},
+			{
+				change: `UPDATE products SET name = 'other' WHERE id = 1`,
+				gone:   []string{"product_page:1", "category:2:products"},
+				kept:   []string{"product_page:2", "category:1:products"},
+			},
+			{
+				change: `UPDATE products SET stock = 5 WHERE id = 1`,
+				kept:   []string{"product_page:1", "category:2:products"},
+			},
+			{
+				change: `UPDATE products SET category_id = 1 WHERE id = 1`,
+				gone:   []string{"product_page:1", "category:1:products", "category:2:products"},
+				kept:   []string{"product_page:2"},
+			},
+			{
+				change: `UPDATE products SET category_id = 2 WHERE id = 2; UPDATE categories SET name = 'b' WHERE id = 1`,
+				gone:   []string{"product_page:1", "product_page:2", "product_page:4"},
+				kept:   []string{"product_page:3", "product_page:5"},
+			},
+			{
+				change: `UPDATE categories SET id = 3 WHERE id = 1`,
+				gone:   []string{"product_page:1", "product_page:4", "category:1:products", "category:3:products"},
+				kept:   []string{"product_page:2", "category:2:products"},
+			},
+			{
+				change: `DELETE FROM products WHERE id = 8`,
+				gone:   []string{"product_page:8", "category:3:products"},
+				kept:   []string{"product_page:2", "category:2:products"},
+			},
+		},
+	},
+	{
+		name: "what no predicate lets pass is spared, and NULL leads nowhere",
+		setup: []string{
+			`CREATE TYPE order_status AS ENUM ('open', 'paid', 'sent')`,
+			`CREATE TABLE customers (id int PRIMARY KEY, email text NOT NULL)`,
+			`CREATE TABLE customer_orders (id int PRIMARY KEY, customer_id int, status order_status NOT NULL, gift boolean NOT NULL DEFAULT false)`,
+			`ALTER TABLE customers REPLICA IDENTITY FULL`, `ALTER TABLE customer_orders REPLICA IDENTITY FULL`,
+			`INSERT INTO customers SELECT i, 'Mail' || i || '@x' FROM generate_series(1, 5) i`,
+			`INSERT INTO customer_orders VALUES (1, 1, 'open'), (2, 2, 'paid'), (3, NULL, 'open')`,
+		},
+		entries: `  open_orders: {key: 'open:{customer}', query: "SELECT id FROM customer_orders WHERE customer_id = @customer AND status = 'open' ORDER BY id"}
+  gifts: {key: 'gifts:{is}:{customer}', query: "SELECT id FROM customer_orders WHERE customer_id = @customer AND gift = @is"}
+  by_mail: {key: 'mail:{mail}', query: 'SELECT id FROM customers WHERE lower(email) = @mail'}
+  open_count: {key: 'open_count', query: "SELECT count(*) FROM customer_orders WHERE status = 'open'"}
+`,
+		steps: []step{
+			{change: `UPDATE customer_orders SET status = 'sent' WHERE id = 2`, kept: []string{"gifts:f:2", "open:2", "open_count", "open:1"}},
+			{change: `UPDATE customer_orders SET status = 'open' WHERE id = 2`, gone: []string{"open:2", "open_count"}, kept: []string{"open:1"}},
+			{change: `UPDATE customer_orders SET gift = true WHERE id = 2`, gone: []string{"gifts:f:2", "gifts:t:2"}, kept: []string{"gifts:f:1", "open:2", "open:1"}},
+			{change: `UPDATE customer_orders SET customer_id = 4 WHERE id = 3`, gone: []string{"open:4"}, kept: []string{"open:1", "open_count", "gifts:t:4"}},
+			{change: `UPDATE customers SET email = 'NEW@x' WHERE id = 1`, gone: []string{"mail:mail1@x", "mail:new@x"}, kept: []string{"mail:mail2@x"}},
+			{change: `TRUNCATE customer_orders`, gone: []string{"open:1", "open:2", "gifts:f:1", "open_count"}, kept: []string{"mail:mail2@x"}},
+		},
+	},
+}
+
+// Cached results go with every change that concerns them, and with no other.
+func TestQueryFacts(t *testing.T) {
+	for _, major := range databaseMajors {
+		t.Run(fmt.Sprint("PostgreSQL ", major), func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, major)
+			f.exec(`CREATE TABLE bystanders (id int PRIMARY KEY)`)
+			entries := "  bystander: {key: 'bystander:{id}', table: bystanders}\n"
+			for _, fact := range queryFacts {
+				for _, statement := range fact.setup {
+					f.exec(statement)
+				}
+				entries += fact.entries
+			}
+			i := startInstance(t, f.config(entries))
+			i.waitReady()
+			for _, fact := range queryFacts {
+				t.Run(fact.name, func(t *testing.T) { f.on(t).try(i, fact.steps) })
+			}
+			i.stop()
+		})
+	}
+}
+
+// The service loads again what a change has dropped, as a reader that ran the query
+// would.
+func TestARefreshedQuery(t *testing.T) {
+	for _, major := range databaseMajors {
+		t.Run(fmt.Sprint("PostgreSQL ", major), func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, major)
+			for _, statement := range queryFacts[0].setup {
+				f.exec(statement)
+			}
+			i := startInstance(t, f.config(`  page:
+    key: page:{id}
+    query: SELECT p.id, p.name, c.name AS category FROM products p JOIN categories c ON c.id = p.category_id WHERE p.id = @id
+    on_change: refresh
+  list:
+    key: list:{category}
+    query: SELECT id, name FROM products WHERE category_id = @category ORDER BY name DESC
+    rows: many
+    on_change: refresh
+  names: {key: names, query: 'SELECT id, name FROM categories ORDER BY id', rows: many, on_change: refresh}
+`))
+			i.waitReady()
+			f.exec("UPDATE categories SET name = 'BOOKS' WHERE id = 1")
+			for key, want := range map[string]string{
+				"page:2": `{"id":2,"name":"product 2","category":"BOOKS"}`,
+				"page:8": `{"id":8,"name":"product 8","category":"BOOKS"}`,
+				"names":  `[{"id":1,"name":"BOOKS"},{"id":2,"name":"tools"}]`,
+			} {
+				i.eventually(key, func() bool { return f.value(key) == want })
+			}
+			f.exec("UPDATE products SET category_id = 1 WHERE id = 1")
+			i.eventually("the list", func() bool {
+				return f.value("list:1") == `[{"id":8,"name":"product 8"},{"id":6,"name":"product 6"},{"id":4,"name":"product 4"},{"id":2,"name":"product 2"},{"id":1,"name":"product 1"}]`
+			})
+			f.exec("DELETE FROM products")
+			i.eventually("an empty list", func() bool { return f.value("list:1") == "[]" && f.value("page:1") == "" })
+			i.stop()
+		})
+	}
+}
+
+// What a query reads may become something else while the service runs: a view is
+// replaced, a column is renamed.
+func TestAQueryIsPlannedAnew(t *testing.T) {
+	f := newFixture(t, 15)
+	for _, statement := range []string{
+		`CREATE TABLE items (id int PRIMARY KEY, name text, maker_id int)`, `ALTER TABLE items REPLICA IDENTITY FULL`,
+		`CREATE TABLE makers (id int PRIMARY KEY, name text)`, `ALTER TABLE makers REPLICA IDENTITY FULL`,
+		`CREATE VIEW cards AS SELECT id, name FROM items`,
+		`INSERT INTO makers VALUES (1, 'm')`, `INSERT INTO items VALUES (1, 'i', 1), (2, 'j', 2)`,
+	} {
+		f.exec(statement)
+	}
+	i := startInstance(t, f.config("  card: {key: 'card:{id}', query: 'SELECT * FROM cards WHERE id = @id'}\n"))
+	i.waitReady()
+	f.cache("card:1")
+	f.exec("UPDATE makers SET name = 'n'")
+	f.barrier()
+	if !f.cached("card:1") {
+		t.Error("a table that the view does not read dropped its key")
+	}
+
+	f.exec("CREATE OR REPLACE VIEW cards AS SELECT i.id, i.name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
+	i.eventually("planned anew", func() bool { return i.saidInOrder("planning anew", "ready") })
+	if f.cached("card:1") {
+		t.Error("what the old view showed is still cached")
+	}
+	f.cache("card:1", "card:2")
+	f.exec("UPDATE makers SET name = 'o'")
+	f.barrier()
+	if f.cached("card:1") || !f.cached("card:2") {
+		t.Error("a change of the maker: want the one card gone that shows it")
+	}
+
+	// The same columns of the same tables, and another result.
+	f.cache("card:1")
+	f.exec("CREATE OR REPLACE VIEW cards AS SELECT i.id, upper(i.name) AS name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
+	i.eventually("swept", func() bool { return !f.cached("card:1") })
+
+	// Nobody can plan it now: every look drops what is cached, until it is mended.
+	f.exec("DROP VIEW cards")
+	i.eventually("refused", func() bool { return i.said("a query cannot be planned any more") > 0 })
+	f.cache("card:2")
+	i.eventually("swept", func() bool { return !f.cached("card:2") })
+	f.exec("CREATE VIEW cards AS SELECT i.id, i.name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
+	i.eventually("mended", func() bool {
+		return i.saidInOrder("a query cannot be planned any more", "every query can be planned again", "ready")
+	})
+	f.cache("card:1", "card:2")
+	f.exec("UPDATE makers SET name = 'p'")
+	f.barrier()
+	if f.cached("card:1") || !f.cached("card:2") {
+		t.Error("after it was mended: want the one card gone that shows the maker")
+	}
+	i.stop()
+}

@@ -1,0 +1,704 @@
+// Package query tries what internal/query derives on a real PostgreSQL: worlds of
+// tables, queries over them and transactions are invented, and every key whose
+// result changes must be dropped.
+package query
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/unstale/unstale/internal/database"
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/query"
+	"github.com/unstale/unstale/internal/stack"
+)
+
+var (
+	pairs   = flag.Int("pairs", 0, "how many pairs of a query and a transaction are tried; 0: as many as fit into a minute")
+	seed    = flag.Uint64("seed", 0, "of the first world; 0: another one each time")
+	tell    = flag.Int("misses", 5, "how many misses are told, the shortest queries first")
+	sweeps  = flag.Int("sweeps", 0, "how many queries that are swept are told, the shortest first")
+	workers = flag.Int("workers", 2, "how many worlds are tried at once")
+)
+
+const (
+	queriesPerWorld      = 14
+	transactionsPerWorld = 30
+	// withinMax is how long the test takes without -pairs, at most four times that where a rule
+	// that was left out has not been noticed by then.
+	withinMax = 50 * time.Second
+)
+
+// A pair is a query and a transaction: what the query shows for every value of its
+// parameters is computed before and after, and every key whose value has changed
+// must be among those that its plan drops.
+func TestEveryChangedResultIsDropped(t *testing.T) {
+	servers := stack.New(stack.Options{Say: func(line string) { fmt.Fprintln(os.Stderr, line) }})
+	defer servers.Close()
+	ctx := t.Context()
+	server, err := servers.Postgres(ctx, stack.PostgresOptions{Settings: map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "synchronous_commit": "off", "autovacuum": "off"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := *seed
+	if first == 0 {
+		first = uint64(time.Now().UnixNano()) % 1e9
+	}
+	t.Logf("seed %d", first)
+	total := newReport()
+	began := time.Now()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	next := first
+	for worker := range *workers {
+		wg.Go(func() {
+			conn, err := open(ctx, server, worker)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close(context.Background())
+			for {
+				mu.Lock()
+				if over := time.Since(began); total.pairs >= *pairs && *pairs > 0 || *pairs == 0 && (over > withinMax && total.noticed() || over > 4*withinMax) || len(total.misses) > 200 {
+					mu.Unlock()
+					return
+				}
+				number := next
+				next++
+				mu.Unlock()
+				one := newReport()
+				err := try(ctx, conn, number, one)
+				mu.Lock()
+				total.add(one)
+				mu.Unlock()
+				if err != nil {
+					t.Errorf("world %d: %v", number, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d pairs in %v\n%s", total.pairs, time.Since(began).Round(time.Second), total)
+	total.judge(t)
+}
+
+func open(ctx context.Context, server *stack.Postgres, worker int) (*pgx.Conn, error) {
+	setup, err := pgx.Connect(ctx, server.URL())
+	if err != nil {
+		return nil, err
+	}
+	defer setup.Close(ctx)
+	name := fmt.Sprintf("worker_%d", worker)
+	if _, err := setup.Exec(ctx, "CREATE DATABASE "+name); err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(server.DatabaseURL(name))
+	if err != nil {
+		return nil, err
+	}
+	// Every world has other tables of the same names, so no plan is kept.
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	config.RuntimeParams["search_path"] = "w"
+	config.RuntimeParams["statement_timeout"] = "10s"
+	config.RuntimeParams["client_min_messages"] = "error"
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// A subject is a query with its plan.
+type subject struct {
+	generated
+	*query.Query
+	types        []query.Type
+	dependencies []plan.Dependency
+	without      map[query.Rule][]plan.Dependency // where it differs
+	mode         string
+	keys         [][]string // every combination of values of the parameters
+	place        map[string]int
+	function     string
+}
+
+// try makes a world, queries and transactions of a seed.
+func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) error {
+	w := newWorld(rand.New(rand.NewPCG(number, 1)))
+	ddl := w.ddl()
+	for _, statement := range []string{"DROP SCHEMA IF EXISTS w CASCADE", "CREATE SCHEMA w"} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	if _, err := conn.Exec(ctx, ddl+noted, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("%w\n%s", err, ddl)
+	}
+	rows := w.rows()
+	if _, err := conn.Exec(ctx, block(rows)); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, w.triggers(), pgx.QueryExecModeSimpleProtocol); err != nil {
+		return err
+	}
+	for i := range w.r.IntN(3) {
+		g := &generator{world: w, classes: map[string]bool{}}
+		sql, columns, _ := g.statement(&scope{}, nil, w.r.IntN(2), false)
+		view := &table{name: fmt.Sprintf("v%d", i+1), columns: columns}
+		create := "CREATE VIEW " + view.name + " AS " + sql
+		if _, err := conn.Exec(ctx, create); err == nil {
+			w.views = append(w.views, view)
+			ddl += create + ";\n"
+		}
+	}
+	catalog := database.NewQueries(ctx, conn)
+	var subjects []*subject
+	for i := 0; len(subjects) < queriesPerWorld && i < 2*queriesPerWorld; i++ {
+		s, err := newSubject(ctx, conn, catalog, w.query(), len(subjects), report)
+		if err != nil {
+			return err
+		}
+		if s != nil {
+			subjects = append(subjects, s)
+		}
+	}
+	before, err := evaluate(ctx, conn, subjects, nil, nil)
+	if err != nil {
+		return err
+	}
+	for done := 0; done < transactionsPerWorld; {
+		// Lookups run later than the changes that they serve, at times after others.
+		span := []int{1, 1, 2, 3, 4}[w.r.IntN(5)]
+		state := map[string]string{}
+		if err := dump(ctx, conn, w, state); err != nil {
+			return err
+		}
+		states := [][][]string{before}
+		var transactions [][]string
+		var changes [][]row
+		for range span {
+			transaction := w.transaction()
+			if _, err := conn.Exec(ctx, block(transaction)); err != nil {
+				return err
+			}
+			changed, err := read(ctx, conn)
+			if err != nil {
+				return err
+			}
+			after, err := evaluate(ctx, conn, subjects, changed, states[len(states)-1])
+			if err != nil {
+				return err
+			}
+			states, transactions, changes = append(states, after), append(transactions, transaction), append(changes, changed)
+		}
+		done += span
+		before = states[span]
+		var asked lookups
+		type attempt struct {
+			rule  query.Rule
+			drops []*drops // of each transaction
+		}
+		attempts := make([][]attempt, len(subjects))
+		for i, s := range subjects {
+			all := []attempt{{0, nil}}
+			all[0].drops = s.drops(s.dependencies, changes, &asked)
+			for rule, dependencies := range s.without {
+				if !report.caught(rule) {
+					all = append(all, attempt{rule, s.drops(dependencies, changes, &asked)})
+				}
+			}
+			attempts[i] = all
+		}
+		if err := asked.run(ctx, conn); err != nil {
+			return fmt.Errorf("%w\n%s", err, ddl)
+		}
+		for i, s := range subjects {
+			for _, changed := range changes {
+				if s.touched(changed) {
+					report.pairs++
+				}
+			}
+			for _, attempt := range attempts[i] {
+				missed := -1
+				for key := range s.keys {
+					dropped := false
+					for k := span - 1; k >= 0 && missed < 0; k-- {
+						dropped = dropped || attempt.drops[k].has(key)
+						// A value that was read before transaction k, and is no longer right.
+						if states[k][i][key] != states[span][i][key] && !dropped {
+							missed = key
+							if attempt.rule != 0 {
+								report.rules[attempt.rule]++
+								break
+							}
+							var b strings.Builder
+							fmt.Fprintf(&b, "world %d\n%s\n%s\n\nparameters %v = %q\nclasses %v\n", number, ddl, s.generated.sql, s.Parameters, s.keys[key], s.classes)
+							for _, t := range w.tables {
+								fmt.Fprintf(&b, "%s: %s\n", t.name, state[t.name])
+							}
+							for k, transaction := range transactions {
+								fmt.Fprintf(&b, "transaction: %s\n", strings.Join(transaction, "; "))
+								for _, c := range changes[k] {
+									fmt.Fprintf(&b, "  %s\n", c)
+								}
+							}
+							for k := range states {
+								fmt.Fprintf(&b, "result %d: %s\n", k, states[k][i][key])
+							}
+							fmt.Fprintf(&b, "missed from %d\n%s", k, told(s.dependencies))
+							report.misses = append(report.misses, miss{len(s.generated.sql), b.String()})
+						}
+					}
+				}
+				if attempt.rule == 0 && span == 1 && !slices.ContainsFunc(changes[0], func(c row) bool { return c.truncated }) {
+					for key := range s.keys {
+						if attempt.drops[0].has(key) {
+							report.dropped(s, states[0][i][key] != states[1][i][key])
+							if states[0][i][key] == states[1][i][key] && s.mode != "sweep" && *sweeps > 0 {
+								report.idle = append(report.idle, miss{len(s.generated.sql), fmt.Sprintf("%v %s %q\n%v\n%s\n%s", s.classes, s.generated.sql, s.keys[key], changes[0], states[0][i][key], told(s.dependencies))})
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// newSubject plans a query; nil if it is none, or refused.
+func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, g generated, number int, report *report) (*subject, error) {
+	q, err := query.Parse(g.sql)
+	if err != nil {
+		report.invalid[err.Error()+": "+g.sql]++
+		return nil, nil
+	}
+	s := &subject{generated: g, Query: q, place: map[string]int{}, without: map[query.Rule][]plan.Dependency{}, function: fmt.Sprintf("f%d", number)}
+	if s.types, err = catalog.Parameters(q); err != nil {
+		if _, ok := errors.AsType[*query.Error](err); ok {
+			report.invalid[err.Error()+": "+g.sql]++
+			return nil, nil
+		}
+		return nil, err
+	}
+	s.dependencies, err = q.Derive(catalog, s.types, q.Parameters)
+	if wrong, ok := errors.AsType[*query.Error](err); ok {
+		report.planned(s, "refused")
+		report.refused[wrong.Text] = g.sql
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := catalog.Verify([]database.Derived{{Query: q, Types: s.types, Dependencies: s.dependencies}})[0]; err != nil {
+		report.misses = append(report.misses, miss{len(g.sql), fmt.Sprintf("%v\n%s\n%s", err, g.sql, told(s.dependencies))})
+		return nil, nil
+	}
+	for _, rule := range query.Rules {
+		without, err := q.DeriveWithout(rule.Rule, catalog, s.types, q.Parameters)
+		if err != nil {
+			return nil, err
+		}
+		if !reflect.DeepEqual(without, s.dependencies) {
+			s.without[rule.Rule] = without
+		}
+	}
+	s.mode = "direct"
+	for _, d := range s.dependencies {
+		switch {
+		case len(d.Paths) == 0:
+			s.mode = "sweep"
+		case s.mode == "direct" && slices.ContainsFunc(d.Paths, func(p plan.Path) bool { return p.Lookup != nil }):
+			s.mode = "lookup"
+		}
+	}
+	if len(q.Parameters) == 0 {
+		s.mode = "one key"
+	}
+	report.planned(s, s.mode)
+	if s.mode == "sweep" {
+		for _, d := range s.dependencies {
+			if len(d.Paths) == 0 {
+				report.swept = append(report.swept, miss{len(g.sql), fmt.Sprintf("%v %s\n%s\n", s.classes, g.sql, told(s.dependencies))})
+				break
+			}
+		}
+	}
+	s.keys = [][]string{nil}
+	for _, of := range s.types {
+		base := of.Base
+		if base == "enum" {
+			base = "mood"
+		}
+		domain := values[base]
+		if domain == nil {
+			return nil, nil // of a type that no column has
+		}
+		if other := strange[base]; other != "" {
+			domain = append(slices.Clone(domain), other)
+		}
+		var more [][]string
+		for _, key := range s.keys {
+			for _, value := range domain {
+				more = append(more, append(slices.Clone(key), value))
+			}
+		}
+		s.keys = more
+	}
+	for i, key := range s.keys {
+		s.place[strings.Join(key, "\x00")] = i
+	}
+	types := make([]string, len(s.types))
+	for i, of := range s.types {
+		types[i] = of.Name
+	}
+	order := " ORDER BY the_row::text"
+	if g.ordered {
+		order = ""
+	}
+	if _, err := conn.Exec(ctx, fmt.Sprintf("CREATE OR REPLACE FUNCTION %s(%s) RETURNS text LANGUAGE sql STABLE AS $f$ SELECT coalesce(json_agg(the_row%s)::text, '') FROM (\n%s\n) AS the_row $f$",
+		s.function, strings.Join(types, ", "), order, q.SQL)); err != nil {
+		report.invalid[err.Error()+": "+g.sql]++
+		return nil, nil
+	}
+	return s, nil
+}
+
+// touched reports whether the changes are to tables that the query reads.
+func (s *subject) touched(changes []row) bool {
+	return slices.ContainsFunc(changes, func(c row) bool {
+		return slices.ContainsFunc(s.dependencies, func(d plan.Dependency) bool { return d.Table == c.table })
+	})
+}
+
+// evaluate returns what every query shows for every key. Those of which no table has
+// changed, by PostgreSQL's own account of them, show what they did before.
+func evaluate(ctx context.Context, conn *pgx.Conn, subjects []*subject, changes []row, before [][]string) ([][]string, error) {
+	batch := &pgx.Batch{}
+	for _, s := range subjects {
+		if before != nil && !s.touched(changes) {
+			continue
+		}
+		if len(s.types) == 0 {
+			batch.Queue("SELECT " + s.function + "()")
+			continue
+		}
+		var arrays, names, arguments []string
+		var of []any
+		for i, typ := range s.types {
+			var column []string
+			for _, key := range s.keys {
+				column = append(column, key[i])
+			}
+			of = append(of, column)
+			arrays = append(arrays, fmt.Sprintf("$%d::text[]", i+1))
+			names = append(names, fmt.Sprintf("a%d", i))
+			arguments = append(arguments, fmt.Sprintf("a%d::%s", i, typ.Name))
+		}
+		batch.Queue(fmt.Sprintf("SELECT %s(%s) FROM unnest(%s) WITH ORDINALITY AS a(%s, number) ORDER BY number",
+			s.function, strings.Join(arguments, ", "), strings.Join(arrays, ", "), strings.Join(names, ", ")), of...)
+	}
+	answers := conn.SendBatch(ctx, batch)
+	defer answers.Close()
+	results := make([][]string, len(subjects))
+	for i, s := range subjects {
+		if before != nil && !s.touched(changes) {
+			results[i] = before[i]
+			continue
+		}
+		rows, err := answers.Query()
+		if err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, s.generated.sql)
+		}
+		if results[i], err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, s.generated.sql)
+		}
+		for k := range results[i] {
+			// 1 and 1.0 are equal: which of two equal ones comes first, or stands for a
+			// group, is not said.
+			results[i][k] = strings.ReplaceAll(results[i][k], "1.0", "1")
+		}
+	}
+	return results, nil
+}
+
+// A row is a change of one.
+type row struct {
+	table     string
+	old, new  map[string]*string
+	truncated bool
+}
+
+func (c row) String() string {
+	if c.truncated {
+		return c.table + " truncated"
+	}
+	return fmt.Sprintf("%s %s -> %s", c.table, tellRow(c.old), tellRow(c.new))
+}
+
+func tellRow(of map[string]*string) string {
+	if of == nil {
+		return "nothing"
+	}
+	var parts []string
+	for name, value := range of {
+		if value == nil {
+			parts = append(parts, name+"=NULL")
+		} else {
+			parts = append(parts, name+"="+*value)
+		}
+	}
+	slices.Sort(parts)
+	return "(" + strings.Join(parts, " ") + ")"
+}
+
+// dump tells the rows of every table.
+func dump(ctx context.Context, conn *pgx.Conn, w *world, into map[string]string) error {
+	batch := &pgx.Batch{}
+	for _, t := range w.tables {
+		batch.Queue("SELECT coalesce(string_agg(r::text, ' '), '') FROM ONLY " + t.name + " r").QueryRow(func(row pgx.Row) error {
+			var text string
+			err := row.Scan(&text)
+			into[t.name] = text
+			return err
+		})
+	}
+	return conn.SendBatch(ctx, batch).Close()
+}
+
+// read takes the changes from the log.
+func read(ctx context.Context, conn *pgx.Conn) ([]row, error) {
+	rows, err := conn.Query(ctx, "WITH taken AS (DELETE FROM changes RETURNING *) SELECT relation, old::text, new::text, truncated IS TRUE FROM taken ORDER BY number")
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(from pgx.CollectableRow) (row, error) {
+		var c row
+		var old, new *string
+		if err := from.Scan(&c.table, &old, &new, &c.truncated); err != nil {
+			return c, err
+		}
+		var err1, err2 error
+		c.old, err1 = parse(old)
+		c.new, err2 = parse(new)
+		return c, errors.Join(err1, err2)
+	})
+}
+
+// parse reads a row as the log of PostgreSQL would have it.
+func parse(text *string) (map[string]*string, error) {
+	if text == nil {
+		return nil, nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader([]byte(*text)))
+	decoder.UseNumber()
+	var columns map[string]any
+	if err := decoder.Decode(&columns); err != nil {
+		return nil, err
+	}
+	row := map[string]*string{}
+	for name, value := range columns {
+		var text string
+		switch v := value.(type) {
+		case nil:
+			row[name] = nil
+			continue
+		case bool:
+			text = map[bool]string{true: "t", false: "f"}[v]
+		case json.Number:
+			text = v.String()
+		case string:
+			text = v
+		}
+		row[name] = &text
+	}
+	return row, nil
+}
+
+// drops are the keys that the changes of one transaction drop.
+type drops struct {
+	all  bool
+	some map[int]bool
+}
+
+func (d *drops) has(key int) bool { return d.all || d.some[key] }
+
+// drops says for each transaction what its changes drop, once the lookups have run.
+// It is what the planner does, as plainly as it can be said.
+func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, asked *lookups) []*drops {
+	var result []*drops
+	for _, changes := range transactions {
+		d := &drops{some: map[int]bool{}}
+		result = append(result, d)
+		for i := range dependencies {
+			of := &dependencies[i]
+			asks := make([][]map[string]*string, len(of.Paths))
+			for _, c := range changes {
+				if c.table != of.Table {
+					continue
+				}
+				if c.truncated {
+					d.all = true
+					continue
+				}
+				if c.old != nil && c.new != nil && !slices.ContainsFunc(of.Columns, func(name string) bool { return !same(c.old[name], c.new[name]) }) {
+					continue
+				}
+				for _, version := range []map[string]*string{c.old, c.new} {
+					if version == nil || !passes(of.Where, version) {
+						continue
+					}
+					if len(of.Paths) == 0 {
+						d.all = true
+					}
+					for p, path := range of.Paths {
+						if path.Lookup != nil {
+							asks[p] = append(asks[p], version)
+							continue
+						}
+						key := make([]string, len(path.Key))
+						null := false
+						for k, name := range path.Key {
+							if null = null || version[name] == nil; !null {
+								key[k] = *version[name]
+							}
+						}
+						if at, ok := s.place[strings.Join(key, "\x00")]; ok && !null {
+							d.some[at] = true
+						}
+					}
+				}
+			}
+			for p, path := range of.Paths {
+				if len(asks[p]) > 0 {
+					asked.ask(s, path.Lookup, asks[p], d)
+				}
+			}
+		}
+	}
+	return result
+}
+
+func same(a, b *string) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
+
+// passes reports whether a row may satisfy p, by SQL's logic of three values.
+func passes(p *plan.Predicate, row map[string]*string) bool {
+	return p == nil || slices.Contains(outcomes(p, row), yes)
+}
+
+// What a predicate may be.
+const (
+	no = iota
+	null
+	yes
+)
+
+// outcomes are all that a predicate may be. AND is the least of its parts, OR the
+// greatest.
+func outcomes(p *plan.Predicate, row map[string]*string) []int {
+	is := func(b bool) []int {
+		if b {
+			return []int{yes}
+		}
+		return []int{no}
+	}
+	switch p.Op {
+	case plan.Undecidable:
+		return []int{no, null, yes}
+	case plan.Not:
+		var not []int
+		for _, one := range outcomes(&p.Args[0], row) {
+			not = append(not, yes-one)
+		}
+		return not
+	case plan.And, plan.Or:
+		all := outcomes(&p.Args[0], row)
+		for i := range p.Args[1:] {
+			var next []int
+			for _, a := range all {
+				for _, b := range outcomes(&p.Args[i+1], row) {
+					if (p.Op == plan.And) == (a < b) {
+						next = append(next, a)
+					} else {
+						next = append(next, b)
+					}
+				}
+			}
+			all = next
+		}
+		return all
+	}
+	value := row[p.Column]
+	switch {
+	case p.Op == plan.IsNull:
+		return is(value == nil)
+	case p.Op == plan.IsTrue:
+		return is(value != nil && *value == "t")
+	case p.Op == plan.IsFalse:
+		return is(value != nil && *value == "f")
+	case value == nil:
+		return []int{null}
+	case p.Op == plan.Among:
+		return is(slices.Contains(p.Values, *value))
+	}
+	n, err := strconv.ParseInt(*value, 10, 64)
+	if err != nil {
+		return []int{no, null, yes}
+	}
+	return is(n < p.Number || p.Op == plan.LessOrEqual && n == p.Number)
+}
+
+// lookups are statements that run together.
+type lookups struct {
+	batch pgx.Batch
+}
+
+func (l *lookups) ask(s *subject, of *plan.Lookup, rows []map[string]*string, into *drops) {
+	arguments := make([]any, len(of.Arguments))
+	for i, argument := range of.Arguments {
+		var column []*string
+		for _, row := range rows {
+			column = append(column, row[argument.Column])
+		}
+		arguments[i] = column
+	}
+	l.batch.Queue(of.SQL, arguments...).Query(func(found pgx.Rows) error {
+		for found.Next() {
+			var key []string
+			for _, value := range found.RawValues() {
+				if value == nil {
+					key = nil
+					break
+				}
+				key = append(key, string(value))
+			}
+			if at, ok := s.place[strings.Join(key, "\x00")]; ok && key != nil {
+				into.some[at] = true
+			}
+		}
+		if refused, ok := errors.AsType[*pgconn.PgError](found.Err()); ok {
+			return fmt.Errorf("a lookup: %w\n%s\n%s", refused, s.generated.sql, of.SQL)
+		}
+		return found.Err()
+	})
+}
+
+func (l *lookups) run(ctx context.Context, conn *pgx.Conn) error {
+	if l.batch.Len() == 0 {
+		return nil
+	}
+	return conn.SendBatch(ctx, &l.batch).Close()
+}
