@@ -25,7 +25,7 @@ func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string
 	paths, why := make([][]plan.Path, len(b.tables)), make([]string, len(b.tables))
 	for i, it := range b.tables {
 		reaches[i] = reachOf(it, without)
-		paths[i], why[i] = reaches[i].solve(&asked{q.Parameters, types, key, without})
+		paths[i], why[i] = reaches[i].solve(&asked{parameters: q.Parameters, types: types, key: key, without: without})
 	}
 	if without&Settled == 0 {
 		for _, i := range unsettled(reaches) {

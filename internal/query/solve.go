@@ -11,8 +11,13 @@ import (
 	"github.com/unstale/unstale/internal/plan"
 )
 
-// alternativesMax bounds the ORs that are taken apart.
-const alternativesMax = 32
+const (
+	// alternativesMax bounds the ORs that are taken apart, one inside the other.
+	alternativesMax = 32
+	// triesMax bounds how often an occurrence is tried with some taken apart: with very
+	// many ORs there is no end of ways.
+	triesMax = 256
+)
 
 // A column of an occurrence of a table.
 type column struct {
@@ -28,11 +33,14 @@ type asked struct {
 	types      []Type
 	key        []string
 	without    Rule
+
+	tries int // with the occurrence at hand
 }
 
 // solve finds the paths from a row of the occurrence to the values of the
 // parameters. why says why there are none.
 func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
+	a.tries = 0
 	if paths, why = r.alternatives(a, r.usable, nil, alternativesMax); paths == nil {
 		clear(r.asks)
 	}
@@ -53,6 +61,9 @@ func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, bu
 		paths = paths[:0]
 		solved := true
 		for _, one := range c.any {
+			if a.tries++; a.tries > triesMax {
+				return nil, why
+			}
 			more, _ := r.alternatives(a, append(slices.Clone(usable), one...), append(slices.Clone(apart), c), budget/len(c.any))
 			if more == nil {
 				solved = false

@@ -207,7 +207,9 @@ func descendants(t *testing.T, pid int) map[int]string {
 	t.Helper()
 	found := map[int]string{}
 	for open := []int{pid}; len(open) > 0; open = open[1:] {
-		found[open[0]] = processBegan(open[0])
+		if began := processBegan(open[0]); began != "" {
+			found[open[0]] = began
+		}
 		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", open[0]))
 		if err != nil {
 			t.Fatal(err)

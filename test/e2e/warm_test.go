@@ -237,6 +237,11 @@ func TestAWarmThatIsKilledGoesOnAndLeavesNothingOld(t *testing.T) {
 		if _, err := pgx.ForEachRow(found, []any{&id, &value}, func() error { values[id] = value; return nil }); err != nil {
 			t.Fatal(err)
 		}
+		if from == 0 {
+			// One change comes in between, for certain.
+			f.exec("UPDATE products SET name = name || '!' WHERE id = 1")
+			f.barrier()
+		}
 		pipe := f.rdb.Pipeline()
 		for id, value := range values {
 			pipe.Set(t.Context(), fmt.Sprint("control:", id), value, time.Hour)
