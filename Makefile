@@ -13,10 +13,10 @@ UNIT = $(shell $(GO) list ./... | grep -v -e /internal/stack -e /test/)
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: compiler bin/unstale ## build bin/unstale, one static binary (the first time, with PostgreSQL's parser, takes minutes)
+build: bin/unstale ## build bin/unstale, one static binary (the first time, with PostgreSQL's parser, takes minutes)
 
 # PostgreSQL's parser is C. netgo and osusergo keep what a static C library has not.
-bin/unstale: FORCE
+bin/unstale: FORCE | compiler
 	@CGO_ENABLED=1 $(GO) build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS) -linkmode external -extldflags -static' -o $@ ./cmd/unstale
 
 demo: build ## a shop, its database and its cache, live in this terminal (ARGS="--for 20s --json")
@@ -31,15 +31,15 @@ unit: compiler ## the tests that need no server
 test: lint unit ## everything: lint, unit tests, real PostgreSQL and Redis (fetched if they are missing)
 	$(GO) test -timeout 15m . ./internal/stack ./test/...
 
-lint: ## gofmt, go vet, staticcheck
+lint: compiler ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-bench: build compiler ## throughput and latency beside their limits (ARGS="-quick")
+bench: build ## throughput and latency beside their limits (ARGS="-quick")
 	@$(GO) run ./test/bench $(ARGS)
 
-chaos: ## break everything under load, longer than the tests do (SEED=1 MINUTES=5 FAULTS=kill,ddl)
+chaos: compiler ## break everything under load, longer than the tests do (SEED=1 MINUTES=5 FAULTS=kill,ddl)
 	@$(GO) run ./test/chaos -seed $(or $(SEED),0) -minutes $(or $(MINUTES),5) -faults '$(FAULTS)'
 
 model: ## every order of events in small worlds that run the real scripts (ARGS="-only sweeps")

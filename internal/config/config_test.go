@@ -419,11 +419,11 @@ func TestTLSOfKafkaAndItsNeighbours(t *testing.T) {
 	if got, err := k.SchemaRegistry.TLSConfig(); got != nil || err != nil {
 		t.Errorf("http: %v, %v", got, err)
 	}
-	k = parse(t, head+"    tls: true\n    schema_registry: https://registry.example.com:8081/apis/ccompat/v7\n    connect: {url: 'https://10.0.0.7:8083', tls: {server_name: connect}}\n").Source.Kafka
+	k = parse(t, head+"    tls: true\n    schema_registry: https://schemas.example.com:8081/apis/ccompat/v7\n    connect: {url: 'https://10.0.0.7:8083', tls: {server_name: connect}}\n").Source.Kafka
 	if got, err := k.TLSConfig(); err != nil || got.ServerName != "" {
 		t.Errorf("tls: true gives %v, %v", got, err)
 	}
-	if got, err := k.SchemaRegistry.TLSConfig(); err != nil || got.ServerName != "registry.example.com" {
+	if got, err := k.SchemaRegistry.TLSConfig(); err != nil || got.ServerName != "schemas.example.com" {
 		t.Errorf("https gives %v, %v", got, err)
 	}
 	if got, err := k.Connect.TLSConfig(); err != nil || got.ServerName != "connect" {

@@ -243,7 +243,7 @@ var kafkaSettings = slices.Concat(
 		{
 			path:    "source.kafka.connect.schema_registry",
 			doc:     "The registry as Connect's workers reach it, where they do so by another URL.",
-			example: "http://registry.internal:8081",
+			example: "http://schema-registry:8081",
 			check:   checkHTTP,
 			at:      func(c *Config, _ *Entry) any { return &c.Source.Kafka.Connect.SchemaRegistry },
 		},

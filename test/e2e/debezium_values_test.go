@@ -258,9 +258,10 @@ func (d *debeziumValues) start() {
 // isFull reports whether createTables gave the table REPLICA IDENTITY FULL.
 func (d *debeziumValues) isFull(table string) bool { return slices.Index(d.tables, table)%2 == 0 }
 
-// schema asks the registry.
+// schema asks the registry's own API: its Confluent one answers 400 for some schemas
+// that it has taken ("Failed to discover artifact type from content").
 func (d *debeziumValues) schema(ctx context.Context, id uint32) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/schemas/ids/%d", d.registry.CompatURL(), id), nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/apis/registry/v3/ids/contentIds/%d", d.registry.URL(), id), nil)
 	if err != nil {
 		return "", err
 	}
@@ -269,8 +270,11 @@ func (d *debeziumValues) schema(ctx context.Context, id uint32) (string, error) 
 		return "", err
 	}
 	defer response.Body.Close()
-	var answer struct{ Schema string }
-	return answer.Schema, json.NewDecoder(response.Body).Decode(&answer)
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("schema %d: %s: %s", id, response.Status, text)
+	}
+	return string(text), err
 }
 
 func (d *debeziumValues) createConnector(name string, settings map[string]string) {

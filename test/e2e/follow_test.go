@@ -276,7 +276,7 @@ func (f *follower) wait(ctx context.Context) error {
 func (f *follower) run(r *round) {
 	f.running.Lock()
 	defer f.running.Unlock()
-	time.Sleep(roundEvery)
+	<-time.After(roundEvery) // the pace: who asks meanwhile joins this round
 	f.mu.Lock()
 	f.next = nil
 	f.mu.Unlock()

@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	valueSeed = flag.Uint64("value.seed", 1, "seed of the rows that are rendered")
+	valueSeed = flag.Uint64("value.seed", uint64(time.Now().UnixNano()), "seed of the rows that are rendered")
 	valueRows = flag.Int("value.rows", 100_000, "how many whole rows are rendered and compared on each server, at least")
 )
 
