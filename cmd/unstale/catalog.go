@@ -188,8 +188,8 @@ func partitioned(e plan.Entry) bool {
 	return e.Partitioned || slices.ContainsFunc(e.Dependencies, func(d plan.Dependency) bool { return d.Partitioned })
 }
 
-// replan derives again what follows from queries and from depends_on, whenever a table, a view or a
-// function has changed. An entry whose query cannot be planned any more is swept again
+// replan derives again what follows from queries and from depends_on, whenever a
+// table, a view or a function has changed. An entry whose query cannot be planned any more is swept again
 // and again, and the instance is not ready, until a person has mended it.
 func (c *catalog) replan(ctx context.Context, today guard.Fingerprints, definitions string) error {
 	if c.derive == nil || definitions == "" {
@@ -240,8 +240,12 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 		return fmt.Errorf("%w: %s", change.ErrReplan, strings.Join(changed, ", "))
 	case len(changed) > 0:
 		// Who plans anew must plan all: that waits until a person has mended the others.
+		const waits = "its query is to be planned anew when those of the other entries can be"
 		for _, name := range changed {
-			c.unplanned[name] = "its query is to be planned anew when those of the other entries can be"
+			c.unplanned[name] = waits
+			if before[name] != waits {
+				c.logger.Error("an entry waits for others to be mended: it is swept again and again", "entry", name, "problem", waits)
+			}
 		}
 	}
 	if len(before) > 0 && len(c.unplanned) == 0 {

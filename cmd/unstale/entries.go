@@ -135,6 +135,9 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 		}
 		wrong = append(wrong, entryProblem(c, p))
 	}
+	for i := range queries {
+		x.problems = append(x.problems, queries[i].advice(c.Entries[i].Name, x.database, conn.Config().User)...)
+	}
 	if x.tables, err = database.Tables(ctx, conn, names); err != nil {
 		return nil, fmt.Errorf("look up the tables: %w", err)
 	}

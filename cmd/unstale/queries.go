@@ -24,6 +24,8 @@ type derived struct {
 	dependencies []plan.Dependency
 	// letters are those of the key's placeholders, of depends_on.
 	letters map[string]guard.Alphabet
+	// unverified is why PostgreSQL could not be asked what the query reads; nil: it was.
+	unverified error
 }
 
 // derive derives the dependencies of every entry that is not over a table.
@@ -60,7 +62,10 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 	for i, err := range queries.Verify(all) {
 		if wrong, ok := errors.AsType[*query.Error](err); ok {
 			problems = append(problems, c.Problem("entries."+names[i]+".query", wrong.Text, wrong.Mend))
-		} else if err != nil && !errors.Is(err, database.ErrUnverified) {
+		} else if errors.Is(err, database.ErrUnverified) {
+			at := slices.IndexFunc(c.Entries, func(e config.Entry) bool { return e.Name == names[i] })
+			found[at].unverified = err
+		} else if err != nil {
 			return nil, nil, fmt.Errorf("entry %s: %w", names[i], err)
 		}
 	}
@@ -100,6 +105,17 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 		}
 	}
 	return nil
+}
+
+// advice is what a person might mend of how the entry was derived.
+func (d *derived) advice(entry, databaseName, role string) []database.Problem {
+	if d.unverified == nil {
+		return nil
+	}
+	return []database.Problem{{
+		Severity: database.Advice, Subject: "entry " + entry, Text: d.unverified.Error(),
+		Mend: []string{fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{databaseName}.Sanitize(), pgx.Identifier{role}.Sanitize())},
+	}}
 }
 
 // tablesOf are the tables whose changes concern an entry, each once.

@@ -258,7 +258,8 @@ type outlook struct {
 func (l *lookedUp) note(before change.Position, seen uint64) {
 	switch {
 	case seen == 0 || before.Timeline == change.Offsets:
-		// Where the log cannot be compared with the stream there are no barriers.
+		// The log cannot be compared with a topic: a barrier over topics does not wait for
+		// what a lookup has seen.
 	case l.now.until == 0:
 		l.now = outlook{before, seen}
 	case l.next.until == 0:

@@ -2,12 +2,9 @@ package database
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/unstale/unstale/internal/change"
 )
@@ -67,24 +64,13 @@ func (f *Finder) Find(ctx context.Context, number int, arguments [][]*string, ea
 		insert, err = parseLSN([]byte(position))
 		return err
 	})
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && !ofServer(refused.Code) {
+	if err != nil && !change.OfServer(err) {
 		return 0, fmt.Errorf("look up keys: %w: %w", change.ErrUnanswerable, err)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("look up keys: %w", err)
 	}
 	return insert, nil
-}
-
-// ofServer reports whether an SQLSTATE speaks of the connection or of the server's
-// own state, so that the same statement may be answered another time.
-// https://www.postgresql.org/docs/current/errcodes-appendix.html
-func ofServer(code string) bool {
-	switch code {
-	case "53400", "25P04": // a limit of files or of time that was set: it would be met again
-		return false
-	}
-	return len(code) < 2 || slices.Contains([]string{"08", "25", "28", "3D", "40", "53", "55", "57", "58"}, code[:2])
 }
 
 func whole(values [][]byte) bool {

@@ -375,7 +375,8 @@ func (q *Queries) Verify(all []Derived) []error {
 
 func (q *Queries) verify(all []Derived) (errs []error, err error) {
 	errs = make([]error, len(all))
-	tx, err := q.conn.Begin(q.ctx)
+	// A role may be set up to read only, by default.
+	tx, err := q.conn.BeginTx(q.ctx, pgx.TxOptions{AccessMode: pgx.ReadWrite})
 	if err != nil {
 		return errs, fmt.Errorf("begin to verify queries: %w", err)
 	}

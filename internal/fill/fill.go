@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
@@ -426,19 +427,13 @@ func (f *filler) say(e *plan.Entry, server, key string, err error) {
 // reason is what is the same for all keys that have an error: its SQLSTATE, or
 // the words of its cause, which name no key.
 func reason(err error) string {
-	if state, ok := errors.AsType[sqlState](err); ok {
-		return state.SQLState()
+	if state := change.SQLState(err); state != "" {
+		return state
 	}
 	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
 		err = cause
 	}
 	return err.Error()
-}
-
-// sqlState is what an error has that the database server itself has sent.
-type sqlState interface {
-	error
-	SQLState() string
 }
 
 // A blamed is what an error of the database is about, and so what mends it.
@@ -452,23 +447,14 @@ const (
 )
 
 // blame tells by the SQLSTATE with which the server has read a statement and
-// refused it. Classes that speak of the connection or of the server's own state
-// (08, 25, 28, 3D, 40, 53, 55, 57, 58) are not that.
-// https://www.postgresql.org/docs/current/errcodes-appendix.html
+// refused it.
 func blame(err error) blamed {
-	state, ok := errors.AsType[sqlState](err)
-	if !ok || len(state.SQLState()) != 5 {
+	switch state := change.SQLState(err); {
+	case state == "57014": // it has run for too long
+		return ofTime
+	case change.OfServer(err):
 		return ofServer
-	}
-	switch state.SQLState()[:2] {
-	case "08", "25", "28", "3D", "40", "53", "55", "58":
-		return ofServer
-	case "57":
-		if state.SQLState() == "57014" { // it has run for too long
-			return ofTime
-		}
-		return ofServer
-	case "42":
+	case state[:2] == "42":
 		return ofTable
 	}
 	return ofRow

@@ -21,6 +21,9 @@ func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string
 	if _, err := b.bindSelect(q.tree, nil); err != nil {
 		return nil, err
 	}
+	if len(b.tables) == 0 {
+		return nil, &Error{Text: "it reads no table, so that no change ever concerns it", Mend: "leave the entry out: what is cached so needs no keeping"}
+	}
 	reaches := make([]*reach, len(b.tables))
 	paths, why := make([][]plan.Path, len(b.tables)), make([]string, len(b.tables))
 	for i, it := range b.tables {

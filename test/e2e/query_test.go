@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -215,4 +216,23 @@ func TestAQueryIsPlannedAnew(t *testing.T) {
 		t.Error("after it was mended: want the one card gone that shows the maker")
 	}
 	i.stop()
+}
+
+// Where PostgreSQL cannot be asked what a query reads, that is said, with what mends it.
+func TestAQueryThatIsNotVerifiedIsSaid(t *testing.T) {
+	f := newFixture(t, 15)
+	name := f.scalar("SELECT current_database()")
+	f.exec("CREATE TABLE items (id int PRIMARY KEY)")
+	f.exec("CREATE ROLE " + f.slot + "_asks LOGIN")
+	f.exec("REVOKE TEMPORARY ON DATABASE " + name + " FROM PUBLIC")
+	config := strings.Replace(f.config("  item: {key: 'item:{id}', query: 'SELECT id FROM items WHERE id = @id'}\n"), f.url, as(f.slot+"_asks", f.url), 1)
+	path, _ := writeConfig(t, config)
+	mend := fmt.Sprintf(`GRANT TEMPORARY ON DATABASE %q TO %q;`, name, f.slot+"_asks")
+	if out, _, _ := unstaleCommand(t, "check", "--config", path); !strings.Contains(out, mend) {
+		t.Errorf("want %s in\n%s", mend, out)
+	}
+	f.exec("GRANT TEMPORARY ON DATABASE " + name + " TO PUBLIC")
+	if out, _, _ := unstaleCommand(t, "check", "--config", path); strings.Contains(out, "TEMPORARY") {
+		t.Errorf("it is mended, and said all the same:\n%s", out)
+	}
 }

@@ -357,3 +357,13 @@ SELECT ctid FROM visits WHERE id = @id
        ^
 ctid is a column of the system, and no change tells it
 leave it out
+
+---
+# Nothing that could change.
+-- types: int4
+SELECT @id AS id
+==>
+SELECT @id AS id
+^
+it reads no table, so that no change ever concerns it
+leave the entry out: what is cached so needs no keeping
