@@ -1,0 +1,110 @@
+package query
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// A writer spells a lookup.
+type writer struct {
+	of        *item
+	with      []*item
+	arguments []plan.Argument
+	// collations are those of the arguments; empty: the database's.
+	collations []string
+}
+
+func (w *writer) name(it *item) string {
+	if it == w.of {
+		return "changed"
+	}
+	return fmt.Sprintf("t%d", slices.Index(w.with, it)+1)
+}
+
+func (w *writer) column(c column) string {
+	if c.item == w.of {
+		w.take(c.name)
+	}
+	return w.name(c.item) + "." + quote(c.name)
+}
+
+func (w *writer) takes(s *scalar) {
+	for _, read := range s.reads {
+		if read.item == w.of {
+			w.take(read.name)
+		}
+	}
+}
+
+func (w *writer) take(name string) {
+	if slices.ContainsFunc(w.arguments, func(a plan.Argument) bool { return a.Column == name }) {
+		return
+	}
+	argument := plan.Argument{Column: name}
+	if at := (column{w.of, name}); takeable(at) {
+		argument.Type = at.typ().Name
+	}
+	w.arguments = append(w.arguments, argument)
+	w.collations = append(w.collations, column{w.of, name}.typ().Collation)
+}
+
+// asKey spells the value of a column as the log would.
+func asKey(value string, of Type) string {
+	if of.Base == "bool" {
+		return "left(" + value + "::boolean::text, 1)"
+	}
+	return value + "::text"
+}
+
+// computedKey does so for an expression, which may be of a type that only compares
+// as equal with that of the parameter: 10.00 is the key 10.
+func computedKey(value string, of Type) string {
+	switch of.family() {
+	case "whole number":
+		return "trim_scale((" + value + ")::text::numeric)::text" // of a float all digits
+	case "text":
+		return "(" + value + ")::text"
+	}
+	return asKey("("+value+")::"+of.Name, of)
+}
+
+func (w *writer) statement(keys, where []string) string {
+	var sql strings.Builder
+	sql.WriteString("SELECT DISTINCT " + strings.Join(keys, ", ") + "\nFROM " + w.rows("changed"))
+	for _, it := range w.with {
+		sql.WriteString(", ")
+		if it.only {
+			sql.WriteString("ONLY ")
+		}
+		fmt.Fprintf(&sql, "%s.%s AS %s", quote(it.relation.Schema), quote(it.relation.Name), w.name(it))
+	}
+	if len(where) > 0 {
+		sql.WriteString("\nWHERE " + strings.Join(where, "\n  AND "))
+	}
+	return sql.String()
+}
+
+// rows are those that have changed, as a table whose columns compare as theirs do.
+func (w *writer) rows(name string) string {
+	values, names, collated := make([]string, len(w.arguments)), make([]string, len(w.arguments)), make([]string, len(w.arguments))
+	plain := true
+	for i, argument := range w.arguments {
+		values[i] = fmt.Sprintf("$%d::text[]::%s[]", i+1, argument.Type)
+		names[i] = quote(argument.Column)
+		collated[i] = names[i]
+		if w.collations[i] != "" {
+			collated[i] = fmt.Sprintf("%s COLLATE %s AS %[1]s", names[i], w.collations[i])
+			plain = false
+		}
+	}
+	rows := fmt.Sprintf("unnest(%s) AS %s(%s)", strings.Join(values, ", "), name, strings.Join(names, ", "))
+	if plain {
+		return rows
+	}
+	return fmt.Sprintf("(SELECT %s FROM %s) AS %s", strings.Join(collated, ", "), rows, name)
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
