@@ -44,6 +44,10 @@ const (
 // the change that asked. A row that led to a key then and no longer does has a change
 // of its own, behind this one, that drops the key; settled waits for it.
 func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Batch) (group, error) {
+	g := group{batches: batches}
+	if !slices.ContainsFunc(batches, func(b *plan.Batch) bool { return len(b.Questions) > 0 }) {
+		return g, nil
+	}
 	asked, before := map[int][]plan.Question{}, map[string]bool{}
 	var name []byte
 	for _, b := range batches {
@@ -53,10 +57,6 @@ func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Ba
 				asked[q.Lookup] = append(asked[q.Lookup], q)
 			}
 		}
-	}
-	g := group{batches: batches}
-	if len(asked) == 0 {
-		return g, nil
 	}
 	found := s.finding(batches[0].Stream)
 	var early []*plan.Batch // what was found before a fan-out went by itself
