@@ -282,7 +282,7 @@ func TestDependsOnIsPlannedAnew(t *testing.T) {
 	i.eventually("swept", func() bool { return !f.cached("card:2") })
 	f.exec("ALTER TABLE items RENAME made_by TO maker_id")
 	i.eventually("mended", func() bool {
-		return i.saidInOrder("a query cannot be planned any more", "every query can be planned again", "ready")
+		return i.saidInOrder("a query cannot be planned any more", "every query can be planned again", "msg=ready")
 	})
 	f.cache("card:1", "card:2")
 	f.exec("UPDATE makers SET name = 'n'")

@@ -184,7 +184,7 @@ func TestAQueryIsPlannedAnew(t *testing.T) {
 	}
 
 	f.exec("CREATE OR REPLACE VIEW cards AS SELECT i.id, i.name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
-	i.eventually("planned anew", func() bool { return i.saidInOrder("planning anew", "ready") })
+	i.eventually("planned anew", func() bool { return i.saidInOrder("planning anew", "msg=ready") })
 	if f.cached("card:1") {
 		t.Error("what the old view showed is still cached")
 	}
@@ -207,7 +207,7 @@ func TestAQueryIsPlannedAnew(t *testing.T) {
 	i.eventually("swept", func() bool { return !f.cached("card:2") })
 	f.exec("CREATE VIEW cards AS SELECT i.id, i.name, m.name AS maker FROM items i LEFT JOIN makers m ON m.id = i.maker_id")
 	i.eventually("mended", func() bool {
-		return i.saidInOrder("a query cannot be planned any more", "every query can be planned again", "ready")
+		return i.saidInOrder("a query cannot be planned any more", "every query can be planned again", "msg=ready")
 	})
 	f.cache("card:1", "card:2")
 	f.exec("UPDATE makers SET name = 'p'")
