@@ -9,7 +9,7 @@ import (
 
 // Derive returns what a change to each table that the query reads does to the
 // values of its parameters, in the order in which the query names the tables.
-// types are those of q.Parameters, as PostgreSQL's PREPARE gives them; key names the
+// Lookups that an index can answer have one. types are those of q.Parameters, as PostgreSQL's PREPARE gives them; key names the
 // parameters in the order of the key's placeholders, which is that of every path. Its
 // error is an *Error where the query is to blame.
 func (q *Query) Derive(catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
@@ -34,6 +34,9 @@ func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string
 		for _, i := range unsettled(reaches) {
 			paths[i], why[i] = nil, "the rows that tell the parameters may all have moved on before a lookup runs"
 		}
+	}
+	for i := range reaches {
+		reaches[i].keepIndexes(paths[i], func(it *item) []plan.Path { return paths[slices.Index(b.tables, it)] })
 	}
 	var dependencies []plan.Dependency
 	for i, it := range b.tables {

@@ -132,6 +132,20 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 				continue
 			}
 			fmt.Fprintf(&b, "  lookup:\n    %s\n", strings.ReplaceAll(p.Lookup.SQL, "\n", "\n    "))
+			if x := p.Lookup.Index; x == nil {
+				fmt.Fprintf(&b, "  no index: %s\n", p.Lookup.Unindexed)
+			} else {
+				of := ""
+				if x.Unique {
+					of = ", unique"
+				}
+				var by []string
+				for _, argument := range x.By {
+					by = append(by, p.Lookup.Arguments[argument].Column)
+				}
+				fmt.Fprintf(&b, "  index by %s: %s.%s, %s to %s%s\n    %s\n", strings.Join(by, ", "), x.Schema, x.Table,
+					strings.Join(x.Join, ", "), strings.Join(x.Key, ", "), of, strings.ReplaceAll(x.SQL, "\n", "\n    "))
+			}
 		}
 	}
 	return b.String()
@@ -168,6 +182,13 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 			}
 			for _, element := range n.CreateStmt.TableElts {
 				def := element.GetColumnDef()
+				if key := element.GetConstraint(); key.GetContype() == pg.ConstrType_CONSTR_PRIMARY {
+					var columns []string
+					for _, name := range key.Keys {
+						columns = append(columns, name.GetString_().GetSval())
+					}
+					r.Unique = append(r.Unique, columns)
+				}
 				if def == nil {
 					continue
 				}
@@ -184,8 +205,11 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 				}
 				for _, constraint := range def.Constraints {
 					switch constraint.GetConstraint().Contype {
-					case pg.ConstrType_CONSTR_NOTNULL, pg.ConstrType_CONSTR_PRIMARY:
+					case pg.ConstrType_CONSTR_NOTNULL:
 						column.NotNull = true
+					case pg.ConstrType_CONSTR_PRIMARY:
+						column.NotNull = true
+						r.Unique = append(r.Unique, []string{column.Name})
 					}
 				}
 				r.Columns = append(r.Columns, column)
