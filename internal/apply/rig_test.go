@@ -691,6 +691,9 @@ type finder struct {
 	mu    sync.Mutex
 	find  func(ctx context.Context, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error)
 	asked []string // the arguments of each statement
+
+	members func(ctx context.Context, values []string, each func([][]byte) error) (insert uint64, err error)
+	built   []string // the values of each set that was asked for
 }
 
 func (f *finder) Find(ctx context.Context, lookup int, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error) {
@@ -709,6 +712,15 @@ func (f *finder) Find(ctx context.Context, lookup int, arguments [][]*string, ea
 	find := f.find
 	f.mu.Unlock()
 	return find(ctx, arguments, each)
+}
+
+// Members finds those that the test has set, for any set.
+func (f *finder) Members(ctx context.Context, index int, values []string, each func(member [][]byte) error) (insert uint64, err error) {
+	f.mu.Lock()
+	f.built = append(f.built, strings.Join(values, " "))
+	members := f.members
+	f.mu.Unlock()
+	return members(ctx, values, each)
 }
 
 func (f *finder) set(find func(ctx context.Context, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error)) {
@@ -732,6 +744,22 @@ type observer struct {
 	passes    int
 	changes   int
 	latencies []time.Duration
+	// lookups are how many questions indexes have answered, and how many the database.
+	lookups [2]int
+	built   int
+}
+
+func (o *observer) LookedUp(entry string, index, database int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lookups[0] += index
+	o.lookups[1] += database
+}
+
+func (o *observer) Built(entry string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.built++
 }
 
 func (o *observer) Written(w apply.Written) {

@@ -214,6 +214,18 @@ func (s *session) sweepAll(ctx context.Context, outages *outages) error {
 	}
 }
 
+// indexesOf are the indexes of the entries with this template. What made the keys
+// doubtful may have made them so.
+func (s *session) indexesOf(template string) []int {
+	var numbers []int
+	for number, x := range s.planner.Indexes() {
+		if s.planner.Entries()[x.Entry].Key.String() == template {
+			numbers = append(numbers, number)
+		}
+	}
+	return numbers
+}
+
 // sweep goes over the keyspace twice. The first pass ends every lease that was
 // given before the sweep's cause was visible; a reader that was quicker may have
 // filled behind it, and the second drops that. No clock is asked.
@@ -229,7 +241,7 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 			continue
 		}
 		shielded := slices.ContainsFunc(s.planner.Entries(), func(e plan.Entry) bool { return e.Sets() && e.Key.String() == text })
-		templates = append(templates, plan.Keys{Template: t.Narrow(sweep.Letters), Shielded: shielded})
+		templates = append(templates, plan.Keys{Template: t.Narrow(sweep.Letters), Shielded: shielded, Indexes: s.indexesOf(text)})
 	}
 	for {
 		before, err := s.runID(ctx, outages)
