@@ -53,6 +53,8 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 		err := found[i].derive(queries, entry, templates[i].Columns())
 		if wrong, ok := errors.AsType[*query.Error](err); ok {
 			problems = append(problems, c.ProblemAt(entry.Path("query"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
+		} else if wrong, ok := errors.AsType[*notIndexed](err); ok {
+			problems = append(problems, c.Problem(entry.Path("lookup"), "is index, and "+wrong.why, "write lookup: database, or leave it out"))
 		} else if err != nil {
 			return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
 		} else {
@@ -92,6 +94,9 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	if d.dependencies, err = d.query.Derive(queries, d.types, key); err != nil {
 		return err
 	}
+	if err := d.index(entry); err != nil {
+		return err
+	}
 	if err = queries.TakesDerived(d.dependencies); err != nil {
 		return err
 	}
@@ -106,6 +111,33 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	}
 	return nil
 }
+
+// index leaves to the lookups what the entry asks for.
+func (d *derived) index(entry *config.Entry) error {
+	why := "it has no lookups: each change leads to its keys by itself"
+	for _, of := range d.dependencies {
+		for _, path := range of.Paths {
+			switch lookup := path.Lookup; {
+			case lookup == nil:
+			case entry.Lookup != config.LookupIndex:
+				lookup.Index, lookup.Unindexed = nil, ""
+			case lookup.Index != nil:
+				why = ""
+			case why != "":
+				why = fmt.Sprintf("none of its lookups can be answered by an index; that of %s.%s: %s", of.Schema, of.Table, lookup.Unindexed)
+			}
+		}
+	}
+	if entry.Lookup == config.LookupIndex && why != "" {
+		return &notIndexed{why}
+	}
+	return nil
+}
+
+// notIndexed is why an entry cannot have what it asks for.
+type notIndexed struct{ why string }
+
+func (e *notIndexed) Error() string { return e.why }
 
 // advice is what a person might mend of how the entry was derived.
 func (d *derived) advice(entry, databaseName, role string) []database.Problem {
@@ -173,6 +205,15 @@ func lookups(planner *plan.Planner) []string {
 	return statements
 }
 
+// members are the statements that find the members of a planner's indexes.
+func members(planner *plan.Planner) []string {
+	var statements []string
+	for _, x := range planner.Indexes() {
+		statements = append(statements, x.SQL)
+	}
+	return statements
+}
+
 // ways says how the database would run each lookup of the entries.
 func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Lookup]database.Way, error) {
 	ways := map[*plan.Lookup]database.Way{}
@@ -211,6 +252,27 @@ func unindexed(x *examination, ways map[*plan.Lookup]database.Way) []database.Pr
 				}
 			}
 		}
+	}
+	return problems
+}
+
+// lingering advises on tables of indexes whose updates do not show where a row was
+// before, each once.
+func lingering(x *examination) []database.Problem {
+	var problems []database.Problem
+	var said []database.Name
+	for _, of := range plan.New(x.entries).Indexes() {
+		name := database.Name{Schema: of.Schema, Table: of.Table}
+		at := slices.IndexFunc(x.tables, func(t database.Table) bool { return t.Relation.Name == name })
+		if !of.Unique || slices.Contains(said, name) || x.tables[at].Replica.Holds(slices.Concat(of.Join, of.Key)) {
+			continue
+		}
+		said = append(said, name)
+		problems = append(problems, database.Problem{
+			Severity: database.Advice, Subject: "table " + name.String(),
+			Text: fmt.Sprintf("an update does not show the old %s: a row that moves stays in the index of entry %s where it was, for up to a day, and its key is dropped with the others there", strings.Join(of.Join, ", "), x.entries[of.Entry].Name),
+			Mend: []string{fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name.SQL())},
+		})
 	}
 	return problems
 }

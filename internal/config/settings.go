@@ -342,6 +342,15 @@ var entrySettings = []setting{
 		at:      func(_ *Config, e *Entry) any { return &e.Rows },
 	},
 	{
+		path: "entries.*.lookup",
+		doc: "Where a change of one table is told which rows of another it concerns, for the keys. database: the primary is asked. " +
+			"index: sets in Redis answer, which the service builds as they are asked for and keeps up from the log; what they cannot answer the database does, and unstale plan says why. Not with source.kafka.",
+		initial: string(LookupDatabase),
+		enum:    []string{string(LookupDatabase), string(LookupIndex)},
+		of:      []string{"query"},
+		at:      func(_ *Config, e *Entry) any { return &e.Lookup },
+	},
+	{
 		path:    "entries.*.allow_sweep",
 		doc:     "Take a query, or depends_on, of which some changes concern every key: each of those changes drops them all. Without it such an entry is refused.",
 		initial: "false",
