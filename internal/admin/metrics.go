@@ -179,7 +179,6 @@ func (m *Metrics) Written(w apply.Written) {
 	}
 }
 
-// Gated implements apply.Observer.
 // LookedUp implements apply.Observer.
 func (m *Metrics) LookedUp(entry string, index, database int) {
 	m.lookups.WithLabelValues(entry, "index").Add(float64(index))
@@ -189,6 +188,7 @@ func (m *Metrics) LookedUp(entry string, index, database int) {
 // Built implements apply.Observer.
 func (m *Metrics) Built(entry string) { m.built.WithLabelValues(entry).Inc() }
 
+// Gated implements apply.Observer.
 func (m *Metrics) Gated(waited time.Duration, snapshots int) {
 	m.gateWait.Observe(waited.Seconds())
 	m.snapshots.Add(float64(snapshots))
