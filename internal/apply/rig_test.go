@@ -466,6 +466,7 @@ type sink struct {
 	unanswered []written
 	attempts   []time.Time // of writes
 	sweeping   func(pass int)
+	apply      func(b *plan.Batch) // does what a batch does to indexes, if not nil
 }
 
 // passTime is how long one pass of a sweep takes.
@@ -542,6 +543,11 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 		n = 0
 	}
 	s.unanswered = slices.Clone(given[n:])
+	for _, b := range batches[:n] {
+		if s.apply != nil {
+			s.apply(b)
+		}
+	}
 	for _, w := range given[:n] {
 		w.at = time.Now()
 		mark := &s.mark
@@ -573,7 +579,11 @@ func (s *sink) Probe(context.Context) error {
 func (s *sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error) {
 	var texts []string
 	for _, t := range templates {
-		texts = append(texts, t.String())
+		text := t.String()
+		if len(t.Indexes) > 0 {
+			text += fmt.Sprintf("+%v", t.Indexes)
+		}
+		texts = append(texts, text)
 	}
 	s.mu.Lock()
 	s.swept = append(s.swept, sweep{time.Now(), strings.Join(texts, " ")})
