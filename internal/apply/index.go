@@ -18,9 +18,9 @@ import (
 type Indexes interface {
 	// Ask returns what each set has. One that is not complete has nothing.
 	Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, error)
-	// Scan calls each for every member of a set. It returns guard.ErrIncomplete if
-	// members may have been missing.
-	Scan(ctx context.Context, set plan.IndexSet, each func(values [][]byte) error) error
+	// Scan calls each for every member of a set of which Ask has returned mark. It returns
+	// guard.ErrIncomplete if members may have been missing.
+	Scan(ctx context.Context, set plan.IndexSet, mark string, each func(values [][]byte) error) error
 	// BeginSet makes of a set one that is being built, and has no members. From then on
 	// batches keep it up.
 	BeginSet(ctx context.Context, set plan.IndexSet) (plan.Building, error)
@@ -102,8 +102,8 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 					}
 				}
 				s.lookedUp(q.Lookup, 1, 0)
-			case held[i].Large:
-				scans[q.Lookup] = append(scans[q.Lookup], s.scan(q, shown))
+			case held[i].Mark != "":
+				scans[q.Lookup] = append(scans[q.Lookup], s.scan(q, held[i].Mark, shown))
 			default:
 				asked[q.Lookup] = append(asked[q.Lookup], q.Question)
 				if err == nil {
@@ -126,10 +126,10 @@ func (s *session) lookedUp(lookup, index, database int) {
 }
 
 // scan asks a large set, and where that turns out not to be complete the database.
-func (s *session) scan(q indexQuestion, shown uint64) *statement {
+func (s *session) scan(q indexQuestion, mark string, shown uint64) *statement {
 	database := s.statement(q.Lookup, []plan.Question{q.Question})
 	return &statement{lookup: q.Lookup, find: func(ctx context.Context, each func(values [][]byte) error) (uint64, error) {
-		err := s.options.Indexes.Scan(ctx, q.set, each)
+		err := s.options.Indexes.Scan(ctx, q.set, mark, each)
 		switch {
 		case err == nil:
 			s.lookedUp(q.Lookup, 1, 0)

@@ -80,7 +80,7 @@ func (x *indexes) Ask(_ context.Context, sets []plan.IndexSet) ([]plan.Held, err
 		if of := x.sets[sets[i].Name]; of == nil || !of.complete {
 			continue
 		} else if x.large {
-			held[i].Large = true
+			held[i].Mark = of.mark
 		} else {
 			held[i].Whole = true
 			for _, member := range slices.Sorted(maps.Keys(of.members)) {
@@ -92,10 +92,10 @@ func (x *indexes) Ask(_ context.Context, sets []plan.IndexSet) ([]plan.Held, err
 	return held, x.err
 }
 
-func (x *indexes) Scan(_ context.Context, asked plan.IndexSet, each func(values [][]byte) error) error {
+func (x *indexes) Scan(_ context.Context, asked plan.IndexSet, mark string, each func(values [][]byte) error) error {
 	x.mu.Lock()
 	of := x.sets[asked.Name]
-	members, mark := slices.Sorted(maps.Keys(of.members)), of.mark
+	members := slices.Sorted(maps.Keys(of.members))
 	x.mu.Unlock()
 	for i, member := range members {
 		if i == len(members)/2 && x.scanning != nil {

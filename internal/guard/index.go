@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"strings"
 	"time"
 )
 
@@ -19,8 +18,9 @@ const (
 
 	// Completed stands in a set in which nothing is missing.
 	Completed = "complete"
-	// indexBuild begins the member that tells one building of a set from every other.
-	indexBuild = "build:"
+	// indexBuild begins the member that tells one building of a set from every other,
+	// indexRead that which stands in a set while it is read bit by bit.
+	indexBuild, indexRead = "build:", "read:"
 )
 
 // ErrIncomplete says that a set does not have all members, or is not the one that it
@@ -65,7 +65,5 @@ func MemberValues(values [][]byte, member []byte) (of [][]byte, ok bool) {
 // BuildMember is the member of a set that is being built, or was, under a token.
 func BuildMember(token string) string { return indexBuild + token }
 
-// IsBuild reports whether a member is a BuildMember.
-func IsBuild(member string) bool {
-	return strings.HasPrefix(member, indexBuild) && !strings.HasSuffix(member, "\x00")
-}
+// ReadMember is the member of a set that is being read, under a token.
+func ReadMember(token string) string { return indexRead + token }

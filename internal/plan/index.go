@@ -100,7 +100,9 @@ func (p *Planner) SetOf(q *Question) (set IndexSet, ok bool) {
 type Held struct {
 	Whole   bool       // Members are all that there are
 	Members [][][]byte // each has a value for each placeholder
-	Large   bool       // there are all, and too many to be given at once
+	// Mark, if not empty, says that there are all, and too many to be given at once: it is
+	// a member, until the set is another one.
+	Mark string
 }
 
 // A Building is one making of a set of an index.

@@ -55,11 +55,12 @@ func (x *indexes) key(set plan.IndexSet) string { return x.prefixes[set.Index] +
 func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, error) {
 	x := s.indexes.Load()
 	held := make([]plan.Held, len(sets))
+	mark := guard.ReadMember(token())
 	for loaded := false; ; loaded = true {
 		pipe := s.client.Pipeline()
 		replies := make([]*redis.Cmd, len(sets))
 		for i, set := range sets {
-			replies[i] = pipe.EvalSha(ctx, guard.Members.SHA, []string{x.key(set)}, wholeMembers)
+			replies[i] = pipe.EvalSha(ctx, guard.Members.SHA, []string{x.key(set)}, wholeMembers, mark)
 		}
 		// The commands hold their own errors, and each is looked at.
 		_, err := pipe.Exec(ctx)
@@ -70,7 +71,7 @@ func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, erro
 			continue
 		}
 		for i, reply := range replies {
-			if held[i], err = readHeld(reply); err != nil {
+			if held[i], err = readHeld(reply, mark); err != nil {
 				return nil, fmt.Errorf("ask the set %s: %w", x.key(sets[i]), err)
 			}
 		}
@@ -78,13 +79,16 @@ func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, erro
 	}
 }
 
-func readHeld(reply *redis.Cmd) (plan.Held, error) {
+func readHeld(reply *redis.Cmd, mark string) (plan.Held, error) {
 	answer, err := reply.Result()
 	switch answer := answer.(type) {
 	case nil:
 		return plan.Held{}, err
 	case string:
-		return plan.Held{Large: answer == "LARGE"}, nil
+		if answer == "LARGE" {
+			return plan.Held{Mark: mark}, nil
+		}
+		return plan.Held{}, nil
 	case []any:
 		held := plan.Held{Whole: true}
 		for _, member := range answer {
@@ -98,12 +102,16 @@ func readHeld(reply *redis.Cmd) (plan.Held, error) {
 	return plan.Held{}, fmt.Errorf("reply of script members: %v", answer)
 }
 
-// Scan calls each for every member of a set, for some of them twice. It returns
-// guard.ErrIncomplete if the set is not complete, or has been another one in between:
+// Scan calls each for every member of a set of which Ask has returned mark, for some of
+// them twice. It returns guard.ErrIncomplete if the set has become another one since:
 // members may be missing then.
-func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, each func(values [][]byte) error) error {
+func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, mark string, each func(values [][]byte) error) error {
 	x := s.indexes.Load()
-	build, cursor := "", uint64(0)
+	before, err := s.RunID(ctx)
+	if err != nil {
+		return err
+	}
+	var cursor uint64
 	var values [][]byte
 	for {
 		members, next, err := s.client.SScan(ctx, x.key(set), cursor, "", scanMembers).Result()
@@ -116,8 +124,6 @@ func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, each func(values [][
 				if err := each(values); err != nil {
 					return err
 				}
-			} else if guard.IsBuild(member) {
-				build = member
 			}
 		}
 		if cursor = next; cursor == 0 {
@@ -125,14 +131,17 @@ func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, each func(values [][
 		}
 	}
 	// What stands in it from beginning to end is seen (SSCAN's guarantee), if it is one
-	// set from beginning to end.
-	pipe := s.client.Pipeline()
-	same := pipe.SIsMember(ctx, x.key(set), build)
-	complete := pipe.SIsMember(ctx, x.key(set), guard.Completed)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("look whether the set %s is complete: %w", x.key(set), err)
+	// set, in one process: another one, as that which takes over in a failover, has the
+	// members in another order.
+	same, err := s.client.SRem(ctx, x.key(set), mark).Result()
+	if err != nil {
+		return fmt.Errorf("look whether the set %s is the same: %w", x.key(set), err)
 	}
-	if !same.Val() || !complete.Val() {
+	after, err := s.RunID(ctx)
+	if err != nil {
+		return err
+	}
+	if same == 0 || before != after {
 		return guard.ErrIncomplete
 	}
 	return nil
@@ -142,9 +151,7 @@ func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, each func(values [][
 // guard.ErrLost if the stream has another owner.
 func (s *Sink) BeginSet(ctx context.Context, set plan.IndexSet) (b plan.Building, err error) {
 	x := s.indexes.Load()
-	token := make([]byte, 12)
-	rand.Read(token) // never fails
-	b = plan.Building{Set: set, Mark: guard.BuildMember(hex.EncodeToString(token))}
+	b = plan.Building{Set: set, Mark: guard.BuildMember(token())}
 	_, err = s.run(ctx, guard.Build, []string{x.watermark, x.key(set)}, x.owner, b.Mark, guard.IndexTTL.Milliseconds())
 	return b, err
 }
@@ -167,6 +174,13 @@ func (s *Sink) CompleteSet(ctx context.Context, b plan.Building) (done bool, err
 	x := s.indexes.Load()
 	answer, err := s.run(ctx, guard.Complete, []string{x.watermark, x.key(b.Set)}, x.owner, b.Mark, b.From.Append(nil))
 	return answer == guard.OK, err
+}
+
+// token tells one thing from every other.
+func token() string {
+	text := make([]byte, 12)
+	rand.Read(text) // never fails
+	return hex.EncodeToString(text)
 }
 
 // run runs a script of the building of a set.
