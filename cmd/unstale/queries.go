@@ -91,11 +91,15 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	if d.types, err = queries.Parameters(d.query); err != nil {
 		return err
 	}
-	if d.dependencies, err = d.query.Derive(queries, d.types, key); err != nil {
+	derive := d.query.Derive
+	if entry.Lookup == config.LookupIndex {
+		derive = d.query.DeriveIndexed
+	}
+	if d.dependencies, err = derive(queries, d.types, key); err != nil {
 		return err
 	}
-	if err := d.index(entry); err != nil {
-		return err
+	if why := d.unindexed(); entry.Lookup == config.LookupIndex && why != "" {
+		return &notIndexed{why}
 	}
 	if err = queries.TakesDerived(d.dependencies); err != nil {
 		return err
@@ -112,26 +116,22 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	return nil
 }
 
-// index leaves to the lookups what the entry asks for.
-func (d *derived) index(entry *config.Entry) error {
-	why := "it has no lookups: each change leads to its keys by itself"
+// unindexed is why no index answers any lookup; empty: one does.
+func (d *derived) unindexed() string {
+	why := "no change needs a lookup: each leads to its keys by itself"
+	asks := false
 	for _, of := range d.dependencies {
 		for _, path := range of.Paths {
 			switch lookup := path.Lookup; {
 			case lookup == nil:
-			case entry.Lookup != config.LookupIndex:
-				lookup.Index, lookup.Unindexed = nil, ""
 			case lookup.Index != nil:
-				why = ""
-			case why != "":
-				why = fmt.Sprintf("none of its lookups can be answered by an index; that of %s.%s: %s", of.Schema, of.Table, lookup.Unindexed)
+				return ""
+			case !asks:
+				asks, why = true, fmt.Sprintf("none can answer what a change of %s.%s looks up: %s", of.Schema, of.Table, lookup.Unindexed)
 			}
 		}
 	}
-	if entry.Lookup == config.LookupIndex && why != "" {
-		return &notIndexed{why}
-	}
-	return nil
+	return why
 }
 
 // notIndexed is why an entry cannot have what it asks for.

@@ -9,14 +9,20 @@ import (
 
 // Derive returns what a change to each table that the query reads does to the
 // values of its parameters, in the order in which the query names the tables.
-// Lookups that an index can answer have one. types are those of q.Parameters, as PostgreSQL's PREPARE gives them; key names the
+// types are those of q.Parameters, as PostgreSQL's PREPARE gives them; key names the
 // parameters in the order of the key's placeholders, which is that of every path. Its
 // error is an *Error where the query is to blame.
 func (q *Query) Derive(catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
-	return q.derive(0, catalog, types, key)
+	return q.derive(0, false, catalog, types, key)
 }
 
-func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
+// DeriveIndexed does so, and says of each lookup which index can answer it, or why none
+// can.
+func (q *Query) DeriveIndexed(catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
+	return q.derive(0, true, catalog, types, key)
+}
+
+func (q *Query) derive(without Rule, indexed bool, catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
 	b := &binder{query: q, catalog: catalog, types: types, without: without}
 	if _, err := b.bindSelect(q.tree, nil); err != nil {
 		return nil, err
@@ -28,6 +34,7 @@ func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string
 	paths, why := make([][]plan.Path, len(b.tables)), make([]string, len(b.tables))
 	for i, it := range b.tables {
 		reaches[i] = reachOf(it, without)
+		reaches[i].indexed = indexed
 		paths[i], why[i] = reaches[i].solve(&asked{parameters: q.Parameters, types: types, key: key, without: without})
 	}
 	if without&Settled == 0 {

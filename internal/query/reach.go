@@ -31,9 +31,10 @@ type reach struct {
 	waiting []waiting
 	offered []*conjunct // that might count later
 	without Rule
-	// asks are the tables that its lookups read, and indexable the one of each that an
-	// index may answer.
+	// asks are the tables that its lookups read. indexed: each is to have an index, if
+	// one can answer it; indexable are the tables of those.
 	asks      map[*item]bool
+	indexed   bool
 	indexable map[*plan.Lookup]*item
 }
 

@@ -98,7 +98,7 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 		if len(of) != len(q.Parameters) {
 			t.Fatalf("%d types for %v", len(of), q.Parameters)
 		}
-		dependencies, err = q.Derive(catalog, of, q.Parameters)
+		dependencies, err = q.DeriveIndexed(catalog, of, q.Parameters)
 	}
 	var b strings.Builder
 	if wrong, ok := errors.AsType[*query.Error](err); ok {
