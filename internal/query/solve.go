@@ -380,12 +380,25 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 	if len(w.arguments) == 0 {
 		return nil, "no column of its rows leads on"
 	}
-	lookup := &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}
+	lookup := &plan.Lookup{SQL: w.statement(keys, where, tellsApart(with, found)), Arguments: w.arguments}
 	for _, it := range with {
 		r.asks[it] = true
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
 	}
 	return &plan.Path{Lookup: lookup}, ""
+}
+
+// tellsApart reports whether each row that a lookup finds has a key of its own: it
+// reads one table, and the key has one of that.
+func tellsApart(with []*item, found []source) bool {
+	if len(with) != 1 || with[0].relation.Children != nil && !with[0].only {
+		return false
+	}
+	return slices.ContainsFunc(with[0].relation.Keys, func(key []string) bool {
+		return !slices.ContainsFunc(key, func(name string) bool {
+			return !slices.ContainsFunc(found, func(s source) bool { return s.column == column{with[0], name} })
+		})
+	})
 }
 
 // joins reports whether it is an equality of two tables.

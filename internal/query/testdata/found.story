@@ -51,7 +51,7 @@ SELECT s.id, v.kind FROM shops s JOIN visits v ON v.shop_id = s.id WHERE v.shop_
 ==>
 shops s (id)
   lookup:
-    SELECT DISTINCT changed."id"::text, t1."id"::text
+    SELECT changed."id"::text, t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
 visits v (id kind shop_id)
@@ -87,7 +87,7 @@ stock k (id place shop_id) where shop_id IS NOT NULL
   direct: id
 shops s (city id)
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1
     WHERE (changed.id = t1.shop_id)
 shops c (id open)
@@ -237,7 +237,7 @@ visits v (id shop_id)
   direct: id
 shops s (id open) where open = 't'
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::bool[]) AS changed("id", "open"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
       AND (changed.open)
