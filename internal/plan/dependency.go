@@ -188,8 +188,29 @@ type version struct {
 	nullsUnknown bool
 }
 
-// passes reports whether the row may satisfy the predicate.
-func (p *test) passes(v *version) bool { return p.Predicate == nil || p.eval(v)&isTrue != 0 }
+// passes reports whether the row may satisfy the predicate. What may be true need not
+// be told from what may be NULL, and mostly a row passes or does not by one column.
+func (p *test) passes(v *version) bool {
+	switch {
+	case p.Predicate == nil:
+		return true
+	case p.Op == And:
+		for i := range p.args {
+			if !p.args[i].passes(v) {
+				return false
+			}
+		}
+		return true
+	case p.Op == Or:
+		for i := range p.args {
+			if p.args[i].passes(v) {
+				return true
+			}
+		}
+		return false
+	}
+	return p.eval(v)&isTrue != 0
+}
 
 func (p *test) eval(of *version) truth {
 	switch p.Op {
