@@ -21,7 +21,8 @@ type Dependency struct {
 	// can be told apart.
 	Where *Predicate
 	// Paths lead from a version of the row to keys, each to some of them. Without
-	// any, every key of the entry is concerned, and Why says why.
+	// any, every key of the entry is concerned. Why says why, and why a path is in part
+	// only.
 	Paths []Path
 	Why   string
 
@@ -34,14 +35,25 @@ type Dependency struct {
 // A Path leads from a row to the values of the key's placeholders: by columns of
 // the row itself or by a lookup.
 type Path struct {
-	Key    []string // the columns, one for each placeholder
-	Lookup *Lookup  // nil: Key
+	// Key has the columns, one for each placeholder. An empty one is not known: the
+	// path leads to every key that has the values of the others.
+	Key    []string
+	Lookup *Lookup // nil: Key
+}
+
+// InPart reports whether the path does not tell every placeholder, so that its keys are
+// swept.
+func (p *Path) InPart() bool { return p.Lookup == nil && slices.Contains(p.Key, "") }
+
+// Sweeps reports whether changes may sweep keys, as the plan has it.
+func (d *Dependency) Sweeps() bool {
+	return len(d.Paths) == 0 || slices.ContainsFunc(d.Paths, func(p Path) bool { return p.InPart() })
 }
 
 // Columns are those of the changed row that the path begins with.
 func (p *Path) Columns() []string {
 	if p.Lookup == nil {
-		return p.Key
+		return slices.DeleteFunc(slices.Clone(p.Key), func(name string) bool { return name == "" })
 	}
 	columns := make([]string, len(p.Lookup.Arguments))
 	for i, argument := range p.Lookup.Arguments {

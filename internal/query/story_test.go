@@ -123,10 +123,14 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 			fmt.Fprintf(&b, " where %s", d.Where)
 		}
 		b.WriteByte('\n')
-		if len(d.Paths) == 0 {
+		if d.Sweeps() {
 			fmt.Fprintf(&b, "  sweep: %s\n", d.Why)
 		}
 		for _, p := range d.Paths {
+			if p.InPart() {
+				fmt.Fprintf(&b, "  only: %s\n", strings.Join(named(q.Parameters, p.Key), ", "))
+				continue
+			}
 			if p.Lookup == nil {
 				fmt.Fprintf(&b, "  direct: %s\n", strings.Join(p.Key, ", "))
 				continue
@@ -135,6 +139,16 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 		}
 	}
 	return b.String()
+}
+
+// named are the columns that have a parameter's value, and which one's.
+func named(parameters, key []string) (texts []string) {
+	for i, column := range key {
+		if column != "" {
+			texts = append(texts, "@"+parameters[i]+" = "+column)
+		}
+	}
+	return texts
 }
 
 // catalog is what CREATE TABLE and CREATE VIEW say.

@@ -43,6 +43,7 @@ shops s (city id)
     WHERE (t1.shop_id = changed.id)
 visits v (id kind shop_id)
   sweep: the rows that tell the parameters may all have moved on before a lookup runs
+  only: @kind = kind
 
 ---
 # Where one table tells both, that does not happen.
@@ -116,6 +117,7 @@ WHERE u.which = @which AND u.city = @id
 ==>
 shops shops (city id)
   sweep: nothing ties its rows to @which by an equality
+  only: @id = city
 stock stock (shop_id)
   direct: shop_id, shop_id
 
@@ -367,3 +369,22 @@ SELECT @id AS id
 ^
 it reads no table, so that no change ever concerns it
 leave the entry out: what is cached so needs no keeping
+
+---
+# Nothing ties the weight.
+-- types: int4 float8
+SELECT count(*) FROM stock WHERE shop_id = @shop AND weight > @weight
+==>
+stock stock (shop_id weight)
+  sweep: nothing ties its rows to @weight by an equality of texts: it is float8, of which values that differ as texts are equal
+  only: @shop = shop_id
+
+---
+# Each side of an OR tells a parameter of its own; the other is not known.
+-- types: int4 int4
+SELECT count(*) FROM visits WHERE (shop_id = @shop OR id = @visit) AND shop_id + @shop > id - @visit
+==>
+visits visits (id shop_id)
+  sweep: nothing ties its rows to @shop by an equality
+  only: @shop = shop_id
+  only: @visit = id
