@@ -31,6 +31,8 @@ type Entry struct {
 	DependsOn    string // what they are written as, if they do not follow from Query
 	Load         string // Query, as a database.Load has it
 	Many         bool   // its result has any number of rows; else one at most
+	CacheAbsent  bool   // that there is no row is cached too
+	RefreshMax   int    // keys that are loaded again for a row that asks a lookup
 	// Partitioned: changes to the rows of partitions arrive under this table's
 	// name, each with the replica identity of its partition.
 	Partitioned bool
