@@ -16,9 +16,9 @@ import (
 
 // A ledger is the commit log of one row, or of one result of a query, kept by its
 // writers. Versions are dense and grow in the order of commits: a writer takes the next
-// one while it holds the locks of all that it is made of, which PostgreSQL releases only when the commit is visible. A
-// version that was rolled back is never used again, so whoever shows it shows
-// what was never committed.
+// one while it holds the locks of all that it is made of, which PostgreSQL releases only
+// when the commit is visible. A version that was rolled back is never used again, so
+// whoever shows it shows what was never committed.
 type ledger struct {
 	mu       sync.Mutex
 	versions []version // index is the number; 0 stands for nothing
@@ -58,7 +58,7 @@ const (
 	undone
 )
 
-// begin takes the next version. The caller holds the row's lock.
+// begin takes the next version. The caller holds its locks.
 func (l *ledger) begin(now time.Duration) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
