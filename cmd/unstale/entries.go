@@ -65,6 +65,7 @@ type examination struct {
 	database, alias string
 
 	entries []plan.Entry
+	derived []derived        // of the entries, in their order
 	tables  []database.Table // all that the entries are over, some several times
 	shapes  []value.Shape    // of the tables
 	// problems are the database's: what ought to be changed there.
@@ -107,7 +108,7 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 	if err != nil {
 		return nil, fmt.Errorf("diagnose the database: %w", err)
 	}
-	x := &examination{needs: needs}
+	x := &examination{needs: needs, derived: queries}
 	// The URL need not have a name, and a pooler's may be another one.
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.current_database()").Scan(&x.database); err != nil {
 		return nil, fmt.Errorf("ask the database for its name: %w", err)
