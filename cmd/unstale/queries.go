@@ -25,9 +25,11 @@ type derived struct {
 	// letters are those of the key's placeholders, of depends_on.
 	letters map[string]guard.Alphabet
 	// keys are how to list the keys to warm, of an entry whose results are loaded; noKeys
-	// says why they cannot be.
-	keys   query.Keys
-	noKeys string
+	// says why they cannot be, wrongKeys what is wrong with its warm_keys. That is no reason
+	// to doubt a value.
+	keys      query.Keys
+	noKeys    string
+	wrongKeys config.Problems
 	// unverified is why PostgreSQL could not be asked what the query reads; nil: it was.
 	unverified error
 }
@@ -66,7 +68,8 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 				return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
 			}
 			if wrong != nil {
-				problems = append(problems, c.ProblemAt(entry.Path("warm_keys"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
+				found[i].noKeys = "warm_keys: " + wrong.Text
+				found[i].wrongKeys = config.Problems{c.ProblemAt(entry.Path("warm_keys"), max(wrong.Offset, 0), wrong.Text, wrong.Mend)}
 			}
 		}
 	}
@@ -185,7 +188,7 @@ func (d *derived) advice(entry, databaseName, role string) []database.Problem {
 
 // tablesOf are the tables whose changes concern an entry, each once.
 func tablesOf(e *plan.Entry) []database.Name {
-	if len(e.Dependencies) == 0 {
+	if e.Table != "" {
 		return []database.Name{{Schema: e.Schema, Table: e.Table}}
 	}
 	var names []database.Name
@@ -256,6 +259,35 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 		ways[lookup.Lookup] = way
 	}
 	return ways, nil
+}
+
+// unloadable are the entries whose results the role may not load.
+func (x *examination) unloadable(ctx context.Context, conn *pgx.Conn) ([]database.Problem, error) {
+	var problems []database.Problem
+	loads := x.loads()
+	role := conn.Config().User
+	for i := range loads {
+		if loads[i].Query == "" || !x.entries[i].Loads() {
+			continue
+		}
+		relations, err := x.derived[i].query.Reads()
+		if err != nil {
+			return nil, err
+		}
+		refused, views, err := database.MayLoad(ctx, conn, &loads[i], relations)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s: %w", x.entries[i].Name, err)
+		}
+		if refused == "" {
+			continue
+		}
+		p := database.Problem{Severity: database.Wrong, Subject: "entry " + x.entries[i].Name, Text: fmt.Sprintf("role %s may not load its results: %s", role, refused)}
+		for _, view := range views {
+			p.Mend = append(p.Mend, fmt.Sprintf("GRANT SELECT ON %s TO %s;", view.SQL(), pgx.Identifier{role}.Sanitize()))
+		}
+		problems = append(problems, p)
+	}
+	return problems, nil
 }
 
 // unindexed advises the indexes that lookups lack, each once.

@@ -130,6 +130,9 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	if err == nil {
 		err = refuseRedis(ctx, client)
 	}
+	if err == nil {
+		err = refuseUnknown(ctx, c, client, examined, logger)
+	}
 	if err != nil {
 		return err
 	}

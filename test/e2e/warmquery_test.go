@@ -136,3 +136,56 @@ func TestAWarmOfQueryResultsThatIsKilledGoesOn(t *testing.T) {
 	}
 	i.stop()
 }
+
+// Where the keys cannot be listed, whoever asks for the entry is told, and the others are
+// loaded all the same. What warm_keys says is checked, and shown.
+func TestAWarmOfQueriesSaysWhatItLists(t *testing.T) {
+	f := newFixture(t, 15)
+	setUpWarmedQueries(f, 80)
+	const unknown = "  dear: {key: 'dear:{price}', query: 'SELECT id FROM products WHERE price::int > @price::int', on_change: refresh, allow_sweep: true}\n"
+	i := startInstance(t, f.config(warmedQueries+unknown))
+	i.waitReady()
+	const why = "nobody knows which keys entry dear has: public.products: nothing ties its rows to @price"
+	if _, said, exit := unstaleCommand(t, "warm", "dear", "-c", i.config); exit != 1 || !strings.Contains(said, why) || !strings.Contains(said, "write warm_keys") {
+		t.Errorf("exit %d:\n%s", exit, said)
+	}
+	out, said, exit := unstaleCommand(t, "warm", "-c", i.config, "--dry-run")
+	if exit != 0 || !strings.Contains(said, why) || !strings.Contains(out, "sums: about 41 rows") || !strings.Contains(out, "all: about 1 rows") {
+		t.Errorf("dry run: exit %d:\n%s%s", exit, out, said)
+	}
+	if out, said, exit := unstaleCommand(t, "warm", "-c", i.config); exit != 0 || !strings.Contains(out, "list: 11 rows") {
+		t.Errorf("exit %d:\n%s%s", exit, out, said)
+	}
+	for _, values := range warmedValues {
+		if cached, all, wrong := f.compareWith(values); cached != all || len(wrong) > 0 {
+			t.Errorf("%d of %d are cached: %v", cached, all, wrong)
+		}
+	}
+	out, said, exit = unstaleCommand(t, "plan", "--sql", "-c", i.config)
+	for _, want := range []string{
+		"unstale warm sums: the keys of\n  SELECT ARRAY[listed.k1::text, listed.k2::text]\n  FROM (SELECT DISTINCT t1.\"category_id\", t1.\"kind\"\n  FROM \"public\".\"products\" AS t1\n",
+		"SELECT lower(name) FROM categories WHERE id < 5 UNION VALUES ('nobody')", "unstale warm all: the one key all\n",
+		"unstale warm dear: not possible: public.products: nothing ties",
+	} {
+		if exit != 0 || !strings.Contains(out, want) {
+			t.Errorf("plan: exit %d, want %q in\n%s%s", exit, want, out, said)
+		}
+	}
+	i.stop()
+
+	const found = "  found: {key: 'found:{a}:{b}', query: 'SELECT id FROM products WHERE id = @a AND kind = @b', on_change: refresh, warm_keys: %q}\n"
+	for statement, want := range map[string]string{
+		"SELECT id FROM products":                                             "it returns one column, and the key found:{a}:{b} has 2 placeholders",
+		"SELECT id, kind FROM product":                                        `relation "product" does not exist`,
+		"SELECT id, kind FROM products WHERE id = @a":                         "@a has no value here",
+		"SELECT id, kind FROM products FOR UPDATE":                            "FOR UPDATE and FOR SHARE lock rows",
+		"SELECT ARRAY[id], kind FROM products":                                "its keys cannot be listed: cannot cast",
+		"WITH d AS (DELETE FROM products RETURNING *) SELECT id, kind FROM d": "its keys cannot be listed",
+		"DELETE FROM products RETURNING id, kind":                             "not a SELECT",
+	} {
+		path, _ := writeConfig(t, f.config(fmt.Sprintf(found, statement)))
+		if out, _, exit := unstaleCommand(t, "check", "-c", path); exit != 1 || !strings.Contains(out, want) || !strings.Contains(out, "entries.found.warm_keys") {
+			t.Errorf("%s: exit %d, want %q:\n%s", statement, exit, want, out)
+		}
+	}
+}
