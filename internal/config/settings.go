@@ -370,7 +370,7 @@ var entrySettings = []setting{
 	},
 	{
 		path:    "entries.*.allow_sweep",
-		doc:     "Take a query, or depends_on, of which some changes concern every key: each of those changes drops them all. Without it such an entry is refused.",
+		doc:     "Take a query, or depends_on, of which some changes concern every key, or every key with some values: each of those changes drops them all. Without it such an entry is refused.",
 		initial: "false",
 		of:      []string{"query", "depends_on"},
 		at:      func(_ *Config, e *Entry) any { return &e.AllowSweep },

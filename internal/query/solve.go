@@ -33,6 +33,9 @@ type asked struct {
 	types      []Type
 	key        []string
 	without    Rule
+	// alone: by what the row itself tells. A placeholder that it does not is left
+	// empty; one at least it does.
+	alone bool
 
 	tries int // with the occurrence at hand
 }
@@ -42,9 +45,18 @@ type asked struct {
 func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
 	a.tries = 0
 	if paths, why = alternatives(a, r.usable, nil, alternativesMax, r.path); paths == nil {
-		clear(r.asks)
+		return r.alone(*a), why
 	}
-	return paths, why
+	return paths, ""
+}
+
+// alone finds the paths that ask nobody and lead to some of the values: to all keys
+// that have these. Without any, every key is concerned.
+func (r *reach) alone(a asked) []plan.Path {
+	clear(r.asks)
+	a.alone, a.tries = true, 0
+	paths, _ := alternatives(&a, r.usable, nil, alternativesMax, r.path)
+	return paths
 }
 
 // alternatives tries with the conditions as they are, and then takes one OR after
@@ -86,17 +98,22 @@ func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
 		return nil, why
 	}
 	direct := make([]string, len(found))
+	known := len(found) == 0
 	for i, s := range found {
-		if s.column.item != r.of {
+		if s.column.item == r.of {
+			direct[i], known = s.column.name, true
+		} else if !a.alone {
 			return r.lookup(a, usable, edges, found)
 		}
-		direct[i] = s.column.name
+	}
+	if !known {
+		return nil, ""
 	}
 	return &plan.Path{Key: direct}, ""
 }
 
 // sources are where the values of the parameters come from, in the key's order; nil if
-// one of them is not tied to the row.
+// one of them is not tied to the row, unless those are asked for that are, alone.
 func (r *reach) sources(a *asked, usable []*conjunct, edges map[*item][]*item) ([]source, string) {
 	classes := equalities(usable, a.types, a.without)
 	near := distances(edges, r.of)
@@ -104,11 +121,13 @@ func (r *reach) sources(a *asked, usable []*conjunct, edges map[*item][]*item) (
 	for i, name := range a.key {
 		parameter := slices.Index(a.parameters, name)
 		source, why := r.source(classes, usable, near, parameter, a.types[parameter])
-		if source == nil {
+		if source == nil && !a.alone {
 			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
 		}
-		source.of = a.types[parameter]
-		found[i] = *source
+		if source != nil {
+			source.of = a.types[parameter]
+			found[i] = *source
+		}
 	}
 	return found, ""
 }
@@ -364,7 +383,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 	if len(w.arguments) == 0 {
 		return nil, "no column of its rows leads on"
 	}
-	lookup := &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}
+	lookup := &plan.Lookup{SQL: w.statement(keys, where, tellsApart(with, found)), Arguments: w.arguments}
 	for _, it := range with {
 		r.asks[it] = true
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
@@ -408,6 +427,19 @@ func (r *reach) through(a *asked, edges map[*item][]*item, found []source) ([]*i
 func (r *reach) says(c *conjunct, with []*item) bool {
 	return !c.opaque && len(c.parameters) == 0 && len(c.reads) > 0 && c.sublink == nil && r.knows(c.scalar) && c.steady() &&
 		!slices.ContainsFunc(c.reads, func(read reference) bool { return read.item != r.of && !slices.Contains(with, read.item) })
+}
+
+// tellsApart reports whether each row that a lookup finds has a key of its own: it
+// reads one table, and the key has one of that.
+func tellsApart(with []*item, found []source) bool {
+	if len(with) != 1 || with[0].relation.Children != nil && !with[0].only {
+		return false
+	}
+	return slices.ContainsFunc(with[0].relation.Keys, func(key []string) bool {
+		return !slices.ContainsFunc(key, func(name string) bool {
+			return !slices.ContainsFunc(found, func(s source) bool { return s.column == column{with[0], name} })
+		})
+	})
 }
 
 // joins reports whether it is an equality of two tables.
