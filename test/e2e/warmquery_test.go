@@ -188,4 +188,10 @@ func TestAWarmOfQueriesSaysWhatItLists(t *testing.T) {
 			t.Errorf("%s: exit %d, want %q:\n%s", statement, exit, want, out)
 		}
 	}
+	i = startInstance(t, f.config(fmt.Sprintf(found, "SELECT id, kind FROM product")))
+	i.waitReady()
+	if i.said("warm_keys cannot be used") != 1 {
+		t.Error("what only warm needs has stopped run, or was not said")
+	}
+	i.stop()
 }
