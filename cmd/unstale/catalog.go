@@ -137,7 +137,7 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	if shapes != nil {
 		c.shaped = fingerprints
 	}
-	return apply.Look{Fingerprints: today, Shapes: shapes}, nil
+	return apply.Look{Fingerprints: today, Shapes: shapes, Unplanned: maps.Clone(c.unplanned)}, nil
 }
 
 // fingerprint is another one whenever values that are cached for e may not be what
@@ -147,6 +147,9 @@ func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard
 		table, e.Schema, e.Table, publishedBy, settling, e.OnChange, slices.Sorted(slices.Values(e.Columns)), e.Hash)
 	if e.Query != "" {
 		text = fmt.Appendf(text, " %q %v", e.Query, e.Many)
+	}
+	if e.CacheAbsent {
+		text = append(text, " absent"...)
 	}
 	if e.DependsOn != "" {
 		text = fmt.Appendf(text, " %q", e.DependsOn)
@@ -254,7 +257,7 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 	var changed []string
 	for i := range c.entries {
 		e := &c.entries[i]
-		if len(e.Dependencies) == 0 {
+		if !derivedFrom(*e) {
 			continue
 		}
 		if at := slices.IndexFunc(problems, func(p config.Problem) bool { return strings.HasPrefix(p.Path, "entries."+e.Name+".") }); at >= 0 {
@@ -268,27 +271,17 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 			changed = append(changed, e.Name)
 		}
 	}
-	switch {
-	case len(changed) > 0 && len(c.unplanned) == 0:
-		return fmt.Errorf("%w: %s", change.ErrReplan, strings.Join(changed, ", "))
-	case len(changed) > 0:
-		// Who plans anew must plan all: that waits until a person has mended the others.
-		const waits = "its query is to be planned anew when those of the other entries can be"
-		for _, name := range changed {
-			c.unplanned[name] = waits
-			if before[name] != waits {
-				c.logger.Error("an entry waits for others to be mended: it is swept again and again", "entry", name, "problem", waits)
-			}
-		}
-	}
 	if len(before) > 0 && len(c.unplanned) == 0 {
 		c.logger.Info("every query can be planned again")
+	}
+	if len(changed) > 0 {
+		return fmt.Errorf("%w: %s", change.ErrReplan, strings.Join(changed, ", "))
 	}
 	return nil
 }
 
-// derivedFrom reports whether the keys of an entry follow from a query, or from lookups.
-func derivedFrom(e plan.Entry) bool { return len(e.Dependencies) > 0 }
+// derivedFrom reports whether the keys of an entry follow from a query, or from depends_on.
+func derivedFrom(e plan.Entry) bool { return e.Table == "" }
 
 // sameDependencies compares what follows from a query; which tables are partitioned is
 // not part of that.

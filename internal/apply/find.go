@@ -32,9 +32,6 @@ const (
 	fanOutsMax = 2
 	// questionsMax is how many one statement answers.
 	questionsMax = 1000
-	// refreshMax is how many of the keys that one statement finds are loaded again:
-	// what a change of a category with a million products drops, readers load.
-	refreshMax = 1000
 )
 
 // find answers what the batches of a group ask, each lookup in as few statements as
@@ -185,11 +182,12 @@ func (f *finding) rest() []*plan.Batch {
 
 // A statement asks many questions of one lookup, of the database, or one of a set.
 type statement struct {
-	lookup int
-	find   func(ctx context.Context, each func(values [][]byte) error) (insert uint64, err error)
-	keys   int // found so far
-	insert uint64
-	err    error
+	lookup   int
+	find     func(ctx context.Context, each func(values [][]byte) error) (insert uint64, err error)
+	loadsMax int // of the keys that it finds, so many are loaded again
+	keys     int // found so far
+	insert   uint64
+	err      error
 }
 
 // statement copies the arguments: their batch is used again while a fan-out runs.
@@ -204,14 +202,22 @@ func (s *session) statement(lookup int, questions []plan.Question) *statement {
 			}
 		}
 	}
+	// For each question as many as its entry allows: what a change of a category with a
+	// million products drops beyond that, readers load. How many there are is not known
+	// before all have come, and by then the first are dropped already.
 	asks := len(questions)
-	return &statement{lookup: lookup, find: func(ctx context.Context, each func(values [][]byte) error) (uint64, error) {
+	return &statement{lookup: lookup, loadsMax: asks * s.loadsMax(lookup), find: func(ctx context.Context, each func(values [][]byte) error) (uint64, error) {
 		insert, err := s.options.Finder.Find(ctx, lookup, arguments, each)
 		if err == nil {
 			s.lookedUp(lookup, 0, asks)
 		}
 		return insert, err
 	}}
+}
+
+// loadsMax is how many of the keys that a question of a lookup leads to are loaded again.
+func (s *session) loadsMax(lookup int) int {
+	return s.planner.Entries()[s.planner.Lookups()[lookup].Entry].RefreshMax
 }
 
 // run asks until there is an answer. One that has become a fan-out hands on the rest of
@@ -227,7 +233,7 @@ func (q *statement) run(ctx context.Context, outages *outages, f *finding) {
 					return err
 				}
 			}
-			return f.add(ctx, q.lookup, values, q.keys <= refreshMax)
+			return f.add(ctx, q.lookup, values, q.keys <= q.loadsMax)
 		})
 		if errors.Is(err, change.ErrUnanswerable) {
 			refused = err // and the server is not away

@@ -56,14 +56,14 @@ const (
 // such a reader can have seen, which is not beyond shown, settled waits, as it does for
 // lookups on the database.
 //
-// While an entry is to be swept its sets may lack rows. The sweep takes them away, so
-// what it finds no more is complete or begun behind its cause.
+// While all of an entry is to be swept its sets may lack rows. The sweep takes them
+// away, so what is there behind it was begun behind its cause.
 func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *finding, shown uint64) (seen uint64, scans map[int][]*statement, err error) {
 	if len(s.planner.Indexes()) == 0 {
 		return 0, nil, nil
 	}
 	var ask []indexQuestion
-	sweeping := s.sweeps.pending()
+	sweeping := s.sweeps.wholly()
 	for number, lookup := range s.planner.Lookups() {
 		if lookup.Indexed < 0 || slices.Contains(sweeping, s.planner.Entries()[lookup.Entry].Key.String()) {
 			continue
@@ -76,7 +76,6 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 		delete(asked, number)
 	}
 	scans = map[int][]*statement{}
-	keys := map[int]int{} // that each lookup has found
 	for some := range slices.Chunk(ask, setsAtOnce) {
 		sets := make([]plan.IndexSet, len(some))
 		for i := range some {
@@ -95,9 +94,8 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 			switch {
 			case held[i].Whole:
 				seen = shown
-				for _, values := range held[i].Members {
-					keys[q.Lookup]++
-					if err := f.add(ctx, q.Lookup, values, keys[q.Lookup] <= refreshMax); err != nil {
+				for n, values := range held[i].Members {
+					if err := f.add(ctx, q.Lookup, values, n < s.loadsMax(q.Lookup)); err != nil {
 						return 0, nil, err
 					}
 				}
@@ -128,7 +126,7 @@ func (s *session) lookedUp(lookup, index, database int) {
 // scan asks a large set, and where that turns out not to be complete the database.
 func (s *session) scan(q indexQuestion, mark string, shown uint64) *statement {
 	database := s.statement(q.Lookup, []plan.Question{q.Question})
-	return &statement{lookup: q.Lookup, find: func(ctx context.Context, each func(values [][]byte) error) (uint64, error) {
+	return &statement{lookup: q.Lookup, loadsMax: database.loadsMax, find: func(ctx context.Context, each func(values [][]byte) error) (uint64, error) {
 		err := s.options.Indexes.Scan(ctx, q.set, mark, each)
 		switch {
 		case err == nil:

@@ -55,8 +55,8 @@ func (r *reach) index(lookup *plan.Lookup, usable []*conjunct, found []source, w
 		x.Key, x.Types = append(x.Key, at.name), append(x.Types, at.typ().Name)
 		keys = append(keys, asKey(w.column(at), s.of))
 	}
-	x.SQL = w.statement(keys, where)
 	x.Unique = x.UniqueBy(of.relation.Unique)
+	x.SQL = w.statement(keys, where, x.Unique)
 	return x, ""
 }
 

@@ -33,6 +33,9 @@ type asked struct {
 	types      []Type
 	key        []string
 	without    Rule
+	// alone: by what the row itself tells. A placeholder that it does not is left
+	// empty; one at least it does.
+	alone bool
 
 	tries int // with the occurrence at hand
 }
@@ -41,38 +44,47 @@ type asked struct {
 // parameters. why says why there are none.
 func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
 	a.tries = 0
-	if paths, why = r.alternatives(a, r.usable, nil, alternativesMax); paths == nil {
-		clear(r.asks)
+	if paths, why = alternatives(a, r.usable, nil, alternativesMax, r.path); paths == nil {
+		return r.alone(*a), why
 	}
-	return paths, why
+	return paths, ""
+}
+
+// alone finds the paths that ask nobody and lead to some of the values: to all keys
+// that have these. Without any, every key is concerned.
+func (r *reach) alone(a asked) []plan.Path {
+	clear(r.asks)
+	a.alone, a.tries = true, 0
+	paths, _ := alternatives(&a, r.usable, nil, alternativesMax, r.path)
+	return paths
 }
 
 // alternatives tries with the conditions as they are, and then takes one OR after
-// the other apart.
-func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, budget int) (paths []plan.Path, why string) {
-	path, why := r.path(a, usable)
-	if path != nil {
-		return []plan.Path{*path}, ""
+// the other apart. find finds one way from the row to the parameters.
+func alternatives[way any](a *asked, usable, apart []*conjunct, budget int, find func(*asked, []*conjunct) (*way, string)) (ways []way, why string) {
+	one, why := find(a, usable)
+	if one != nil {
+		return []way{*one}, ""
 	}
 	for _, c := range usable {
 		if c.any == nil || slices.Contains(apart, c) || len(c.any) > budget {
 			continue
 		}
-		paths = paths[:0]
+		ways = ways[:0]
 		solved := true
 		for _, one := range c.any {
 			if a.tries++; a.tries > triesMax {
 				return nil, why
 			}
-			more, _ := r.alternatives(a, append(slices.Clone(usable), one...), append(slices.Clone(apart), c), budget/len(c.any))
+			more, _ := alternatives(a, append(slices.Clone(usable), one...), append(slices.Clone(apart), c), budget/len(c.any), find)
 			if more == nil {
 				solved = false
 				break
 			}
-			paths = append(paths, more...)
+			ways = append(ways, more...)
 		}
 		if solved {
-			return paths, ""
+			return ways, ""
 		}
 	}
 	return nil, why
@@ -80,27 +92,44 @@ func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, bu
 
 // path finds one path, if the conditions tie every parameter to the row.
 func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
-	classes := equalities(usable, a.types, a.without)
 	edges := r.edges(usable)
+	found, why := r.sources(a, usable, edges)
+	if found == nil {
+		return nil, why
+	}
+	direct := make([]string, len(found))
+	known := len(found) == 0
+	for i, s := range found {
+		if s.column.item == r.of {
+			direct[i], known = s.column.name, true
+		} else if !a.alone {
+			return r.lookup(a, usable, edges, found)
+		}
+	}
+	if !known {
+		return nil, ""
+	}
+	return &plan.Path{Key: direct}, ""
+}
+
+// sources are where the values of the parameters come from, in the key's order; nil if
+// one of them is not tied to the row, unless those are asked for that are, alone.
+func (r *reach) sources(a *asked, usable []*conjunct, edges map[*item][]*item) ([]source, string) {
+	classes := equalities(usable, a.types, a.without)
 	near := distances(edges, r.of)
 	found := make([]source, len(a.key))
 	for i, name := range a.key {
 		parameter := slices.Index(a.parameters, name)
 		source, why := r.source(classes, usable, near, parameter, a.types[parameter])
-		if source == nil {
+		if source == nil && !a.alone {
 			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
 		}
-		source.of = a.types[parameter]
-		found[i] = *source
-	}
-	direct := make([]string, len(found))
-	for i, s := range found {
-		if s.column.item != r.of {
-			return r.lookup(a, usable, edges, found)
+		if source != nil {
+			source.of = a.types[parameter]
+			found[i] = *source
 		}
-		direct[i] = s.column.name
 	}
-	return &plan.Path{Key: direct}, ""
+	return found, ""
 }
 
 // source is where the value of a parameter comes from: a column of the row, or an
@@ -301,31 +330,10 @@ func (t term) family(types []Type) string {
 // lookup writes the statement that leads from rows of the occurrence to the
 // parameters, through the fewest tables.
 func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, found []source) (*plan.Path, string) {
-	with := []*item{}
-	for i, s := range found {
-		wanted := []*item{s.column.item}
-		if s.column.item == nil {
-			wanted = wanted[:0]
-			for _, read := range s.reads {
-				wanted = append(wanted, read.item)
-			}
-		}
-		for _, it := range wanted {
-			if it == r.of || slices.Contains(with, it) {
-				continue
-			}
-			way := shortest(edges, r.of, it)
-			if way == nil {
-				return nil, fmt.Sprintf("no equality joins its rows with those of %s, which tell @%s", it.relation.Name, a.key[i])
-			}
-			for _, on := range way {
-				if on != r.of && !slices.Contains(with, on) {
-					with = append(with, on)
-				}
-			}
-		}
+	with, why := r.through(a, edges, found)
+	if with == nil {
+		return nil, why
 	}
-	slices.SortFunc(with, func(a, b *item) int { return cmp.Compare(a.place, b.place) })
 	w := &writer{of: r.of, with: with}
 	var keys, where []string
 	for i, s := range found {
@@ -359,12 +367,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		if !c.joins() && slices.ContainsFunc(c.reads, long) {
 			continue
 		}
-		if c.opaque || len(c.parameters) > 0 || len(c.reads) == 0 || c.sublink != nil || !r.knows(c.scalar) || !c.steady() {
-			continue
-		}
-		if slices.ContainsFunc(c.reads, func(read reference) bool {
-			return read.item == nil || read.name == "" || read.item != r.of && !slices.Contains(with, read.item) || read.item == r.of && !takeable(column{read.item, read.name})
-		}) {
+		if !r.says(c, with) || slices.ContainsFunc(c.reads, func(read reference) bool { return read.item == r.of && !takeable(column{read.item, read.name}) }) {
 			continue
 		}
 		text, ok := c.write(w.name)
@@ -380,7 +383,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 	if len(w.arguments) == 0 {
 		return nil, "no column of its rows leads on"
 	}
-	lookup := &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}
+	lookup := &plan.Lookup{SQL: w.statement(keys, where, tellsApart(with, found)), Arguments: w.arguments}
 	for _, it := range with {
 		r.asks[it] = true
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
@@ -392,6 +395,57 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		r.indexable[lookup] = with[0]
 	}
 	return &plan.Path{Lookup: lookup}, ""
+}
+
+// through are the tables on the shortest ways from the row to where the values come
+// from, the row's own left out; nil if no equalities lead there.
+func (r *reach) through(a *asked, edges map[*item][]*item, found []source) ([]*item, string) {
+	with := []*item{}
+	for i, s := range found {
+		wanted := []*item{s.column.item}
+		if s.column.item == nil {
+			wanted = wanted[:0]
+			for _, read := range s.reads {
+				wanted = append(wanted, read.item)
+			}
+		}
+		for _, it := range wanted {
+			if it == r.of || slices.Contains(with, it) {
+				continue
+			}
+			way := shortest(edges, r.of, it)
+			if way == nil {
+				return nil, fmt.Sprintf("no equality joins its rows with those of %s, which tell @%s", it.relation.Name, a.key[i])
+			}
+			for _, on := range way {
+				if on != r.of && !slices.Contains(with, on) {
+					with = append(with, on)
+				}
+			}
+		}
+	}
+	slices.SortFunc(with, func(a, b *item) int { return cmp.Compare(a.place, b.place) })
+	return with, ""
+}
+
+// says reports whether a condition is one of the row and the tables alone, and can be
+// asked in another statement.
+func (r *reach) says(c *conjunct, with []*item) bool {
+	return !c.opaque && len(c.parameters) == 0 && len(c.reads) > 0 && c.sublink == nil && r.knows(c.scalar) && c.steady() &&
+		!slices.ContainsFunc(c.reads, func(read reference) bool { return read.item != r.of && !slices.Contains(with, read.item) })
+}
+
+// tellsApart reports whether each row that a lookup finds has a key of its own: it
+// reads one table, and the key has one of that.
+func tellsApart(with []*item, found []source) bool {
+	if len(with) != 1 || with[0].relation.Children != nil && !with[0].only {
+		return false
+	}
+	return slices.ContainsFunc(with[0].relation.Keys, func(key []string) bool {
+		return !slices.ContainsFunc(key, func(name string) bool {
+			return !slices.ContainsFunc(found, func(s source) bool { return s.column == column{with[0], name} })
+		})
+	})
 }
 
 // joins reports whether it is an equality of two tables.

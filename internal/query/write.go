@@ -71,20 +71,32 @@ func computedKey(value string, of Type) string {
 	return asKey("("+value+")::"+of.Name, of)
 }
 
-func (w *writer) statement(keys, where []string) string {
+// statement selects the keys; apart: its rows differ as they are. Where they need not be
+// compared they come as they are found, which for very many takes half the time.
+func (w *writer) statement(keys, where []string, apart bool) string {
 	var sql strings.Builder
-	sql.WriteString("SELECT DISTINCT " + strings.Join(keys, ", ") + "\nFROM " + w.rows("changed"))
-	for _, it := range w.with {
-		sql.WriteString(", ")
-		if it.only {
-			sql.WriteString("ONLY ")
-		}
-		fmt.Fprintf(&sql, "%s.%s AS %s", quote(it.relation.Schema), quote(it.relation.Name), w.name(it))
+	sql.WriteString("SELECT ")
+	if !apart {
+		sql.WriteString("DISTINCT ")
 	}
+	sql.WriteString(strings.Join(keys, ", ") + "\nFROM " + strings.Join(append([]string{w.rows("changed")}, w.tables()...), ", "))
 	if len(where) > 0 {
 		sql.WriteString("\nWHERE " + strings.Join(where, "\n  AND "))
 	}
 	return sql.String()
+}
+
+// tables are those that it reads, under their names in it.
+func (w *writer) tables() []string {
+	var tables []string
+	for _, it := range w.with {
+		only := ""
+		if it.only {
+			only = "ONLY "
+		}
+		tables = append(tables, fmt.Sprintf("%s%s.%s AS %s", only, quote(it.relation.Schema), quote(it.relation.Name), w.name(it)))
+	}
+	return tables
 }
 
 // rows are those that have changed, as a table whose columns compare as theirs do.

@@ -305,12 +305,79 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 					for key := range s.keys {
 						if attempt.drops[0].has(key) {
 							report.dropped(s, states[0][i][key] != states[1][i][key])
-							if states[0][i][key] == states[1][i][key] && s.mode != "sweep" && *sweeps > 0 {
+							if states[0][i][key] == states[1][i][key] && s.mode != "sweep" && s.mode != "part" && *sweeps > 0 {
 								report.idle = append(report.idle, miss{len(s.generated.sql), fmt.Sprintf("%v %s %q\n%v\n%s\n%s", s.classes, s.generated.sql, s.keys[key], changes[0], states[0][i][key], told(s.dependencies))})
 							}
 						}
 					}
 				}
+			}
+		}
+	}
+	return list(ctx, conn, w, ddl, subjects, before, report)
+}
+
+// list has the keys of every query listed: one that shows a row, and shows none where
+// the tables are empty, must be among them. In parts they are the same, in the same order.
+func list(ctx context.Context, conn *pgx.Conn, w *world, ddl string, subjects []*subject, shown [][]string, report *report) error {
+	listed := make([][][]string, len(subjects)) // nil: they cannot be
+	for i, s := range subjects {
+		keys, _, err := s.Query.Keys(database.NewQueries(ctx, conn), s.types, s.Parameters)
+		if err != nil {
+			return err
+		}
+		if keys.All == "" {
+			continue
+		}
+		report.listed++
+		get := func(statement string, arguments ...any) ([][]string, error) {
+			rows, err := conn.Query(ctx, statement, arguments...)
+			if err != nil {
+				return nil, err
+			}
+			found, err := pgx.CollectRows(rows, pgx.RowTo[[]string])
+			if err != nil {
+				err = fmt.Errorf("%w\n%s\n%s", err, s.generated.sql, statement)
+			}
+			return found, err
+		}
+		if listed[i], err = get(keys.All); err != nil {
+			return err
+		}
+		var parts [][]string
+		for part, err := get(keys.First, 2); err != nil || len(part) > 0; {
+			if err != nil {
+				return err
+			}
+			parts = append(parts, part...)
+			arguments := []any{2}
+			for _, value := range part[len(part)-1] {
+				arguments = append(arguments, value)
+			}
+			part, err = get(keys.Next, arguments...)
+		}
+		if !slices.EqualFunc(listed[i], parts, slices.Equal) {
+			report.misses = append(report.misses, miss{len(s.generated.sql), fmt.Sprintf("listed %q\nin parts %q\n%s\n%s", listed[i], parts, s.generated.sql, keys.Next)})
+		}
+		listed[i] = append(listed[i], []string{}) // not nil
+	}
+	for _, t := range w.tables {
+		if _, err := conn.Exec(ctx, "TRUNCATE "+t.name+" CASCADE"); err != nil {
+			return err
+		}
+	}
+	empty, err := evaluate(ctx, conn, subjects, nil, nil)
+	if err != nil {
+		return err
+	}
+	for i, s := range subjects {
+		for key, values := range s.keys {
+			if listed[i] == nil || shown[i][key] == "" || empty[i][key] != "" {
+				continue
+			}
+			report.listedKeys++
+			if !slices.ContainsFunc(listed[i], func(one []string) bool { return slices.Equal(one, values) }) {
+				report.misses = append(report.misses, miss{len(s.generated.sql), fmt.Sprintf("not listed: %q, which shows %s\nlisted %q\n%s\n%s", values, shown[i][key], listed[i], ddl, s.generated.sql)})
 			}
 		}
 	}
@@ -359,6 +426,8 @@ func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, 
 		switch {
 		case len(d.Paths) == 0:
 			s.mode = "sweep"
+		case d.Sweeps() && s.mode != "sweep":
+			s.mode = "part"
 		case s.mode == "direct" && slices.ContainsFunc(d.Paths, func(p plan.Path) bool { return p.Lookup != nil }):
 			s.mode = "lookup"
 		}
@@ -367,9 +436,9 @@ func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, 
 		s.mode = "one key"
 	}
 	report.planned(s, s.mode)
-	if s.mode == "sweep" {
+	if s.mode == "sweep" || s.mode == "part" {
 		for _, d := range s.dependencies {
-			if len(d.Paths) == 0 {
+			if d.Sweeps() {
 				report.swept = append(report.swept, miss{len(g.sql), fmt.Sprintf("%v %s\n%s\n", s.classes, g.sql, told(s.dependencies))})
 				break
 			}
@@ -608,15 +677,10 @@ func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, as
 							asks[p] = append(asks[p], version)
 							continue
 						}
-						key := make([]string, len(path.Key))
-						null := false
-						for k, name := range path.Key {
-							if null = null || version[name] == nil; !null {
-								key[k] = *version[name]
+						for at, key := range s.keys {
+							if leads(path.Key, version, key) {
+								d.some[at] = true
 							}
-						}
-						if at, ok := s.place[strings.Join(key, "\x00")]; ok && !null {
-							d.some[at] = true
 						}
 					}
 				}
@@ -629,6 +693,17 @@ func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, as
 		}
 	}
 	return result
+}
+
+// leads reports whether the columns of a row have the values of a key; an empty one is
+// not known, and has any.
+func leads(columns []string, row map[string]*string, key []string) bool {
+	for i, name := range columns {
+		if name != "" && (row[name] == nil || *row[name] != key[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 func same(a, b *string) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }

@@ -18,11 +18,11 @@ products p (category_id id name price) where category_id IS NOT NULL
   direct: id
 categories c (id name)
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."products" AS t1
     WHERE (changed.id = t1.category_id)
   index by id: public.products, category_id to id, unique
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."products" AS t1
     WHERE (changed.id = t1.category_id)
 
@@ -51,7 +51,7 @@ items i (order_id quantity)
     WHERE (changed.order_id = t1.id)
       AND (t1.status = 'open')
   index by order_id: public.orders, id to customer_id, unique
-    SELECT DISTINCT t1."customer_id"::text
+    SELECT t1."customer_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("order_id"), "public"."orders" AS t1
     WHERE (changed.order_id = t1.id)
 
@@ -70,7 +70,7 @@ orders o (customer_id id status) where status = 'paid'
     WHERE (changed.customer_id = t1.id)
       AND (changed.status = 'paid')
   index by customer_id: public.customers, id to region_id, unique
-    SELECT DISTINCT t1."region_id"::text
+    SELECT t1."region_id"::text
     FROM unnest($1::text[]::int4[]) AS changed("customer_id"), "public"."customers" AS t1
     WHERE (changed.customer_id = t1.id)
 
@@ -128,7 +128,7 @@ reviews r (product_id stars) where NOT stars < 4
     WHERE (changed.product_id = t1.id)
       AND (changed.stars >= 4)
   index by product_id: public.products, id to category_id, unique
-    SELECT DISTINCT t1."category_id"::text
+    SELECT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (changed.product_id = t1.id)
 items i (product_id)
@@ -137,7 +137,7 @@ items i (product_id)
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (changed.product_id = t1.id)
   index by product_id: public.products, id to category_id, unique
-    SELECT DISTINCT t1."category_id"::text
+    SELECT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (changed.product_id = t1.id)
 
@@ -155,7 +155,7 @@ reviews reviews (product_id)
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (t1.id = changed.product_id)
   index by product_id: public.products, id to category_id, unique
-    SELECT DISTINCT t1."category_id"::text
+    SELECT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (t1.id = changed.product_id)
 reviews reviews (author)
@@ -220,12 +220,12 @@ categories c (active id name parent_id) where active = 't'
   direct: id
 categories p (id name)
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."categories" AS t1
     WHERE (changed.id = t1.parent_id)
       AND (t1.active)
   index by id: public.categories, parent_id to id, unique
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."categories" AS t1
     WHERE (changed.id = t1.parent_id)
 

@@ -27,7 +27,7 @@ products p (id label) where label IS NOT NULL
   direct: id
 categories c (folded) where folded IS NOT NULL
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM (SELECT "folded" COLLATE "pg_catalog"."folds" AS "folded" FROM unnest($1::text[]::text[]) AS changed("folded")) AS changed, "public"."products" AS t1
     WHERE (changed.folded = t1.label)
   no index: no column of products that the log has is equal, as texts too, to one of the changed row
@@ -114,7 +114,7 @@ products p (category_id created_at id) where (created_at IS NOT NULL AND categor
       AND (changed.created_at IS NOT NULL)
       AND (t1.opened < '2026-01-01')
   index by category_id: public.categories, id to shop_id, unique
-    SELECT DISTINCT t1."shop_id"::text
+    SELECT t1."shop_id"::text
     FROM unnest($1::text[]::int4[]) AS changed("category_id"), "public"."categories" AS t1
     WHERE (t1.id = changed.category_id)
 categories c (id opened opened_at shop_id)
@@ -174,7 +174,7 @@ products p (category_id id rank) where category_id IS NOT NULL
     WHERE (t1.id = changed.category_id)
       AND (t1.name = 'a' OR changed.rank > 3)
   index by category_id: public.categories, id to shop_id, unique
-    SELECT DISTINCT t1."shop_id"::text
+    SELECT t1."shop_id"::text
     FROM unnest($1::text[]::int4[]) AS changed("category_id"), "public"."categories" AS t1
     WHERE (t1.id = changed.category_id)
 categories c (id name shop_id)
@@ -192,7 +192,7 @@ products p (category_id id note rank) where (NOT note = 'none' AND NOT rank <= 3
     WHERE (t1.id = changed.category_id)
       AND (changed.rank > 3)
   index by category_id: public.categories, id to shop_id, unique
-    SELECT DISTINCT t1."shop_id"::text
+    SELECT t1."shop_id"::text
     FROM unnest($1::text[]::int4[]) AS changed("category_id"), "public"."categories" AS t1
     WHERE (t1.id = changed.category_id)
 categories c (id shop_id)
