@@ -219,11 +219,10 @@ func TestAnIndexOutlivesItsUniqueKey(t *testing.T) {
 	s := &indexedShop{f, i}
 	const rename = "UPDATE categories SET name = name || '+' WHERE id = 1"
 	s.try("page", "database", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
-	sweeps := `unstale_sweeps_total{cause="catalog",entry="page"}`
 	f.exec("ALTER TABLE products DROP CONSTRAINT products_pkey")
 	f.exec("INSERT INTO products VALUES (2, 'alike', 1)")
 	f.exec("DELETE FROM products WHERE id = 2 AND name = 'alike'")
-	i.eventually("planned anew, and swept", func() bool { return i.said("planning anew") == 1 && i.metric(sweeps) > 0 })
+	i.eventually("it is planned anew", func() bool { return i.said("planning anew") == 1 })
 	i.waitReady()
 	s.try("page", "database", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
 	f.exec("INSERT INTO products VALUES (2, 'alike', 1)")
@@ -258,10 +257,9 @@ func TestWhoAnswersALookupIsSaid(t *testing.T) {
 		t.Errorf("%q is not said once:\n%s", want, out)
 	}
 	for query, want := range map[string]string{
-		"SELECT id FROM products WHERE id = @id":                                                                            "no change needs a lookup",
-		"SELECT p.id FROM products p JOIN categories c ON c.id + 0 = p.category_id WHERE p.id = @id":                        "no column of products that the log has is equal",
-		"SELECT p.id FROM products p JOIN categories c ON c.id::numeric = p.category_id::numeric WHERE p.id = @id":          "no column of products that the log has is equal",
-		"SELECT p.id FROM products p WHERE p.id = @id AND EXISTS (SELECT FROM categories c WHERE p.category_id - c.id = 0)": "no column of products that the log has is equal",
+		"SELECT id FROM products WHERE id = @id":                                                                   "no change needs a lookup",
+		"SELECT p.id FROM products p JOIN categories c ON c.id + 0 = p.category_id WHERE p.id = @id":               "no column of products that the log has is equal",
+		"SELECT p.id FROM products p JOIN categories c ON c.id::numeric = p.category_id::numeric WHERE p.id = @id": "no column of products that the log has is equal",
 	} {
 		path, _ := writeConfig(t, f.config(fmt.Sprintf("  one: {key: 'one:{id}', lookup: index, allow_sweep: true, query: %q}\n", query)))
 		out, errs, exit := unstaleCommand(t, "run", "--config", path)
