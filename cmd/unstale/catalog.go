@@ -143,6 +143,9 @@ func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard
 	if e.Query != "" {
 		text = fmt.Appendf(text, " %q %v", e.Query, e.Many)
 	}
+	if e.CacheAbsent {
+		text = append(text, " absent"...)
+	}
 	if e.DependsOn != "" {
 		text = fmt.Appendf(text, " %q", e.DependsOn)
 	}

@@ -611,6 +611,9 @@ func (r *retrier) retry(ctx context.Context, record *deadletter.Record, o *outco
 	entries := r.planner.Entries()
 	for _, sweep := range batch.Sweeps {
 		e := &entries[sweep.Entry]
+		if slices.Contains(o.Swept, e.Name) {
+			continue // parts of it: this is seldom enough to sweep it wholly
+		}
 		templates = append(templates, plan.Keys{Template: e.Key, Shielded: e.Sets()})
 		o.Swept = append(o.Swept, e.Name)
 	}

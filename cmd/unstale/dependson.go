@@ -310,7 +310,7 @@ func dependsOn(relation *query.Relation, several []plan.Dependency) (of config.D
 		if d.Where != nil {
 			comment("of the query only rows with " + d.Where.String() + " count, here all do")
 		}
-		if len(d.Paths) == 0 {
+		if d.Sweeps() {
 			of.Sweep = true
 			comment(d.Why)
 		}

@@ -152,6 +152,8 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 		described := plan.Entry{
 			Name: entry.Name, Key: templates[i], Lease: entry.Lease, OnChange: onChange[entry.OnChange],
 			Columns: entry.Columns, Hash: entry.Format == "hash", TTL: entry.TTL, Query: entry.Query, Many: entry.Rows == "many",
+			CacheAbsent:  entry.CacheAbsent,
+			RefreshMax:   entry.RefreshMax,
 			Load:         queries[i].load(templates[i].Columns()),
 			DependsOn:    written(entry.DependsOn),
 			Dependencies: queries[i].dependencies,

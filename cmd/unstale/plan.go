@@ -170,6 +170,8 @@ func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 			}
 		}
 		switch {
+		case r.Any != "":
+			fmt.Fprintf(w, "    sweep by %s, whatever %s is: %s\n", r.By, r.Any, r.Why)
 		case r.Why != "":
 			fmt.Fprintf(w, "    sweep every key: %s\n", r.Why)
 		case r.Lookup == nil:

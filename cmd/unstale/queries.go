@@ -96,11 +96,15 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 		return err
 	}
 	for _, of := range d.dependencies {
-		if len(of.Paths) == 0 && !entry.AllowSweep {
+		if of.Sweeps() && !entry.AllowSweep {
+			concerned, dropped := "every key", "every key of the entry"
+			if len(of.Paths) > 0 {
+				concerned, dropped = "keys of which it tells a part only", "every key with that part"
+			}
 			return &query.Error{
 				Offset: of.Place,
-				Text:   fmt.Sprintf("a change of %s.%s concerns every key: %s", of.Schema, of.Table, of.Why),
-				Mend:   "tie it to the parameters by an equality; or write allow_sweep: true, and each such change drops every key of the entry",
+				Text:   fmt.Sprintf("a change of %s.%s concerns %s: %s", of.Schema, of.Table, concerned, of.Why),
+				Mend:   "tie it to the parameters by an equality; or write allow_sweep: true, and each such change drops " + dropped,
 			}
 		}
 	}

@@ -219,7 +219,7 @@ func (p primary) Expect(origin change.Origin) {
 func loads(entries []plan.Entry) []database.Load {
 	loads := make([]database.Load, len(entries))
 	for i, e := range entries {
-		loads[i] = database.Load{Table: database.Name{Schema: e.Schema, Table: e.Table}, Key: e.Key.Columns(), Columns: e.Columns, Hash: e.Hash, Query: e.Load, Many: e.Many}
+		loads[i] = database.Load{Table: database.Name{Schema: e.Schema, Table: e.Table}, Key: e.Key.Columns(), Columns: e.Columns, Hash: e.Hash, Query: e.Load, Many: e.Many, Absent: e.CacheAbsent}
 	}
 	return loads
 }

@@ -30,9 +30,6 @@ const (
 	fanOutsMax = 2
 	// questionsMax is how many one statement answers.
 	questionsMax = 1000
-	// refreshMax is how many of the keys that one statement finds are loaded again:
-	// what a change of a category with a million products drops, readers load.
-	refreshMax = 1000
 )
 
 // find answers what the batches of a group ask, each lookup in as few statements as
@@ -178,6 +175,7 @@ func (f *finding) rest() []*plan.Batch {
 type statement struct {
 	lookup    int
 	arguments [][]*string
+	loadsMax  int // of the keys that it finds, so many are loaded again
 	keys      int // found so far
 	insert    uint64
 	err       error
@@ -195,7 +193,11 @@ func (s *session) statement(lookup int, questions []plan.Question) *statement {
 			}
 		}
 	}
-	return &statement{lookup: lookup, arguments: arguments}
+	// For each question as many as its entry allows: what a change of a category with a
+	// million products drops beyond that, readers load. How many there are is not known
+	// before all have come, and by then the first are dropped already.
+	loadsMax := len(questions) * s.planner.Entries()[s.planner.Lookups()[lookup].Entry].RefreshMax
+	return &statement{lookup: lookup, arguments: arguments, loadsMax: loadsMax}
 }
 
 // run asks until there is an answer. One that has become a fan-out hands on the rest of
@@ -211,7 +213,7 @@ func (q *statement) run(ctx context.Context, outages *outages, f *finding) {
 					return err
 				}
 			}
-			return f.add(ctx, q.lookup, values, q.keys <= refreshMax)
+			return f.add(ctx, q.lookup, values, q.keys <= q.loadsMax)
 		})
 		if errors.Is(err, change.ErrUnanswerable) {
 			refused = err // and the server is not away

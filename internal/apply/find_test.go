@@ -138,6 +138,22 @@ func TestQuestionsAreGathered(t *testing.T) {
 	})
 }
 
+// What a changed row leads to beyond refresh_max is dropped, and only that. Rows that
+// come together have as much for each of them.
+func TestAFanOutIsLoadedAgainUpToRefreshMax(t *testing.T) {
+	entries := pages(t)
+	entries[0].OnChange, entries[0].RefreshMax = plan.Refresh, 2
+	playWith(t, entries, func(r *rig) {
+		r.finder.set(finds(0, 3))
+		r.start()
+		r.send(r.categories(700, 200, "a"))
+		r.wantDrops("page:a1", "page:a2", "page:a3")
+		r.wantLoads("page:a1", "page:a2")
+		r.send(r.categories(701, 300, "b", "c"))
+		r.wantLoads("page:a1", "page:a2", "page:b1", "page:b2", "page:b3", "page:c1")
+	})
+}
+
 // What one row leads to may be more than memory has room for: it is taken from the
 // database as fast as Redis takes it.
 func TestAHugeResultIsStreamed(t *testing.T) {

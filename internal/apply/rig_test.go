@@ -573,7 +573,11 @@ func (s *sink) Probe(context.Context) error {
 func (s *sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error) {
 	var texts []string
 	for _, t := range templates {
-		texts = append(texts, t.String())
+		if t.Part != nil {
+			texts = append(texts, t.Part.String())
+		} else {
+			texts = append(texts, t.String())
+		}
 	}
 	s.mu.Lock()
 	s.swept = append(s.swept, sweep{time.Now(), strings.Join(texts, " ")})

@@ -52,11 +52,32 @@ func (s *sweeps) request(wanted []guard.Sweep, stream int, settled change.Positi
 	g.sweeps = distinct(append(g.sweeps, wanted...))
 }
 
+// distinct has each sweep once, and no part of what is swept wholly. Of very many
+// parts of a template all keys are swept.
 func distinct(sweeps []guard.Sweep) []guard.Sweep {
 	slices.SortFunc(sweeps, func(a, b guard.Sweep) int {
-		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Letters, b.Letters))
+		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Letters, b.Letters), strings.Compare(a.Part, b.Part))
 	})
-	return slices.Compact(sweeps)
+	sweeps = slices.Compact(sweeps)
+	parts := map[string]int{} // of a template; -1: it is swept wholly
+	for _, sweep := range sweeps {
+		switch of, known := parts[sweep.Key]; {
+		case sweep.Part == "" && sweep.Letters == "":
+			parts[sweep.Key] = -1
+		case sweep.Part != "" && (!known || of >= 0):
+			parts[sweep.Key]++
+		}
+	}
+	var all []guard.Sweep // of which there are very many parts
+	for key, n := range parts {
+		if n > guard.PartsMax {
+			all = append(all, guard.Sweep{Key: key})
+		}
+	}
+	if all != nil {
+		return distinct(append(sweeps, all...))
+	}
+	return slices.DeleteFunc(sweeps, func(sweep guard.Sweep) bool { return sweep.Part != "" && parts[sweep.Key] < 0 })
 }
 
 // keysOf are the templates of sweeps, each once.
@@ -229,7 +250,12 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 			continue
 		}
 		shielded := slices.ContainsFunc(s.planner.Entries(), func(e plan.Entry) bool { return e.Sets() && e.Key.String() == text })
-		templates = append(templates, plan.Keys{Template: t.Narrow(sweep.Letters), Shielded: shielded})
+		keys := plan.Keys{Template: t.Narrow(sweep.Letters), Shielded: shielded}
+		// Without any, and where a value has made of it what is no template, all keys go.
+		if part, err := guard.ParseTemplate(sweep.Part); err == nil {
+			keys.Part = part
+		}
+		templates = append(templates, keys)
 	}
 	for {
 		before, err := s.runID(ctx, outages)

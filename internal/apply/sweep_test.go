@@ -12,6 +12,7 @@ import (
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
 )
 
 // sweepTime is how long a sweep takes here, where only its waiting takes time.
@@ -305,6 +306,75 @@ func TestASweepIsOfTheKeysThatValuesCanMake(t *testing.T) {
 		}
 		if got := len(r.sink.sweeps()); got != 4 {
 			r.t.Errorf("%d passes, want 4", got)
+		}
+	})
+}
+
+// grants are an entry of which a changed row tells one placeholder of two.
+func grants(t *testing.T) []plan.Entry {
+	template, err := guard.ParseTemplate("can:{user}:{right}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []plan.Entry{{Name: "can", Key: template, Lease: guard.Lease, Query: "SELECT", Dependencies: []plan.Dependency{{
+		Schema: "public", Table: "grants", Columns: []string{"id"}, Paths: []plan.Path{{Key: []string{"id", ""}}}, Why: "why",
+	}}}}
+}
+
+// grants are the inserts of one transaction, and its end.
+func (r *rig) grants(xid uint32, lsn uint64, ids ...string) []change.Change {
+	relation := r.relation(6, "grants", "id")
+	changes := r.users(xid, lsn, ids...)
+	for i := range ids {
+		changes[i].Relation = relation
+	}
+	return changes
+}
+
+// A row that tells a part of the key sweeps the keys with that part, and the watermark
+// has it: who takes over sweeps no more.
+func TestAPartOfAnEntryIsSwept(t *testing.T) {
+	playWith(t, grants(t), func(r *rig) {
+		r.sink.mark.Sweeps = []guard.Sweep{{Key: "can:{user}:{right}", Part: "can:5:{right}"}, {Key: "can:{user}:{right}", Part: "can:{7:{right}"}}
+		r.start()
+		r.pass(2 * sweepTime)
+		// What is no template is not a part of anything.
+		wantSweep(r, time.Time{}, "can:5:{right}", "can:{user}:{right}")
+		r.send(r.grants(700, 200, "7", "8", "7"))
+		want := []guard.Sweep{{Key: "can:{user}:{right}", Part: "can:7:{right}"}, {Key: "can:{user}:{right}", Part: "can:8:{right}"}}
+		if w := r.sink.watermark(); !slices.Equal(w.Sweeps, want) || w.Settled != at(100) {
+			r.t.Errorf("pending %v, settled %s, want %v", w.Sweeps, w.Settled, want)
+		}
+		r.pass(2 * sweepTime)
+		if got := r.sink.sweeps()[2:]; len(got) != 2 || got[0].templates != "can:7:{right} can:8:{right}" {
+			r.t.Errorf("swept %v", got)
+		}
+		if w := r.sink.watermark(); len(w.Sweeps) != 0 || w.Settled != at(208) {
+			r.t.Errorf("pending %v, settled %s", w.Sweeps, w.Settled)
+		}
+	})
+}
+
+// Parts that changes ask for while a sweep runs gather: of very many the entry is swept.
+func TestManyPartsThatWaitBecomeTheWholeEntry(t *testing.T) {
+	playWith(t, grants(t), func(r *rig) {
+		r.start()
+		r.send(r.grants(700, 200, "a"))
+		r.send(r.grants(701, 300, ids(0, 40)...))
+		if got := len(r.sink.watermark().Sweeps); got != 41 {
+			r.t.Errorf("%d pending, want each of 41", got)
+		}
+		r.send(r.grants(702, 400, ids(40, 65)...))
+		want := wide("can:{user}:{right}")
+		if got := r.sink.watermark().Sweeps; !slices.Equal(got, want) {
+			r.t.Errorf("pending %v, want %v", got, want)
+		}
+		r.pass(4 * sweepTime)
+		if got := r.sink.sweeps(); len(got) != 4 || got[0].templates != "can:a:{right}" || got[3].templates != "can:{user}:{right}" {
+			r.t.Errorf("swept %v", got)
+		}
+		if w := r.sink.watermark(); len(w.Sweeps) != 0 || w.Settled != at(408) {
+			r.t.Errorf("pending %v, settled %s", w.Sweeps, w.Settled)
 		}
 	})
 }

@@ -261,14 +261,14 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		if sweep.Cause == plan.Unknown {
 			s.unapplied(entry, sweep.Reason)
 		} else {
-			s.logger.Log(context.Background(), s.levelOf(sweep.Cause), "sweeping", "entry", entry.Name, "cause", sweep.Cause)
+			s.logger.Log(context.Background(), s.levelOf(sweep.Cause), "sweeping", "entry", entry.Name, "cause", sweep.Cause, "part", sweep.Part)
 		}
 		// The look at the catalog may be older than what the log says, or newer.
 		letters := sweep.Letters
 		if letters != s.fingerprints[entry.Name].Letters {
 			letters = ""
 		}
-		wanted = append(wanted, guard.Sweep{Key: entry.Key.String(), Letters: letters})
+		wanted = append(wanted, guard.Sweep{Key: entry.Key.String(), Letters: letters, Part: sweep.Part})
 	}
 	// A partition that lags may bring, behind the sweep, a row from before its cause:
 	// nobody would tell that it is gone.

@@ -121,6 +121,10 @@ type Entry struct {
 	Format  string   // json, hash
 	Rows    string   // one, many: of a query
 	TTL     time.Duration
+	// Of a query: that there is no row is cached, as null; how many of the keys that a
+	// changed row leads to by a lookup are loaded again.
+	CacheAbsent bool
+	RefreshMax  int
 }
 
 // Dependency is a table of DependsOn. One of Key, Lookup and Sweep says how a changed

@@ -452,9 +452,12 @@ func (r *reader) over(path string, e *Entry) {
 	switch {
 	case !r.has(onChange):
 	case kind == "query" && e.Sets():
-		r.addAt(onChange, fmt.Sprintf("is %s, and a change does not show the new result of a query", e.OnChange), "write invalidate, or refresh: the service loads it again")
+		r.addAt(onChange, fmt.Sprintf("is %s, and a change does not show the new result of a query", e.OnChange), "write refresh: the service loads the result again, whether it was cached or not; or invalidate")
 	case kind == "depends_on" && e.OnChange != Invalidate:
 		r.addAt(onChange, fmt.Sprintf("is %s, and only the application knows what a value is made of", e.OnChange), "write invalidate, or a query: the service loads its result")
+	}
+	if e.CacheAbsent && e.Rows == "many" {
+		r.addAt(join(path, "cache_absent"), "has no meaning with rows: many: where there are no rows, [] is cached", "take it out")
 	}
 	for i := range e.DependsOn {
 		if e.DependsOn[i].Sweep && !e.AllowSweep {

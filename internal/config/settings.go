@@ -342,8 +342,26 @@ var entrySettings = []setting{
 		at:      func(_ *Config, e *Entry) any { return &e.Rows },
 	},
 	{
+		path:    "entries.*.cache_absent",
+		doc:     "Cache that there is no row, as the JSON value null: with rows: one. The application's own readers are to cache the same. Not with on_change: invalidate.",
+		initial: "false",
+		written: true,
+		of:      []string{"query"},
+		at:      func(_ *Config, e *Entry) any { return &e.CacheAbsent },
+	},
+	{
+		path: "entries.*.refresh_max",
+		doc: "How many of the keys that a changed row leads to by a lookup are loaded again: the first that the lookup finds. Those beyond it, all with 0, are only dropped, and readers load them. " +
+			"A key that the row has in its own columns is always loaded. Not with on_change: invalidate.",
+		initial: "1000",
+		max:     1_000_000,
+		written: true,
+		of:      []string{"query"},
+		at:      func(_ *Config, e *Entry) any { return &e.RefreshMax },
+	},
+	{
 		path:    "entries.*.allow_sweep",
-		doc:     "Take a query, or depends_on, of which some changes concern every key: each of those changes drops them all. Without it such an entry is refused.",
+		doc:     "Take a query, or depends_on, of which some changes concern every key, or every key with some values: each of those changes drops them all. Without it such an entry is refused.",
 		initial: "false",
 		of:      []string{"query", "depends_on"},
 		at:      func(_ *Config, e *Entry) any { return &e.AllowSweep },

@@ -41,9 +41,11 @@ type Load struct {
 	Hash    bool     // the fields of the row; else one text, the row as JSON
 	// Query, if not empty, is what is loaded in place of rows of a table: a SELECT that
 	// has AskedFor(i) where the value of the i-th placeholder belongs. Its value is the
-	// row as JSON, or, where there may be Many, an array of them.
-	Query string
-	Many  bool
+	// row as JSON, or, where there may be Many, an array of them. Absent: that there is no
+	// row is the value null.
+	Query  string
+	Many   bool
+	Absent bool
 }
 
 func (l *Load) what() string {
@@ -483,9 +485,13 @@ func loadQuery(load *Load) string {
 	if len(load.Key) > 0 {
 		from = fmt.Sprintf("unnest(%s) WITH ORDINALITY AS unstale_asked(%s, n)", strings.Join(arrays, ", "), strings.Join(asked, ", "))
 	}
+	absent := "NULL" // no value
+	if load.Absent {
+		absent = "'null'"
+	}
 	// In a scalar subquery two rows are an error, and a query's own order holds.
-	return limited(fmt.Sprintf("SELECT n::int AS n, ARRAY[value] AS value FROM (SELECT unstale_asked.n, (SELECT %s FROM (\n%s\n) AS unstale_row) AS value FROM %s) AS valued WHERE value IS NOT NULL",
-		value, load.Query, from))
+	return limited(fmt.Sprintf("SELECT n::int AS n, ARRAY[value] AS value FROM (SELECT unstale_asked.n, coalesce((SELECT %s FROM (\n%s\n) AS unstale_row), %s) AS value FROM %s) AS valued WHERE value IS NOT NULL",
+		value, load.Query, absent, from))
 }
 
 // planningStatement has statements planned for the keys at hand, or for any array of

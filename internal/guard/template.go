@@ -150,6 +150,29 @@ func encoded(c byte, several bool) bool {
 	return c < ' ' || c == '{' || c == '}' || c == '%' || c == 0x7f || several && c == ':'
 }
 
+// Around returns the text of the template around those of its placeholders that are
+// known: with their values, as AppendValue has them, in between it is the template of
+// the keys that have these values. Other texts may be too, where a single placeholder
+// is left: it takes a ':'.
+func (t *Template) Around(known func(placeholder int) bool) []string {
+	var around []string
+	var text strings.Builder
+	for i, literal := range t.literals {
+		text.WriteString(braces.Replace(literal))
+		switch {
+		case i == len(t.columns):
+		case known(i):
+			around = append(around, text.String())
+			text.Reset()
+		default:
+			text.WriteString("{" + t.columns[i] + "}")
+		}
+	}
+	return append(around, text.String())
+}
+
+var braces = strings.NewReplacer("{", "{{", "}", "}}")
+
 // Key renders the key of one row: one value for each column, as PostgreSQL
 // prints it. It panics if the number of values is not that of Columns.
 func (t *Template) Key(values ...string) string {

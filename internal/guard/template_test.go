@@ -167,6 +167,43 @@ func TestATemplateMatchesItsKeys(t *testing.T) {
 	}
 }
 
+// What is swept of a template with some values filled in are its keys with these values:
+// all of them, and no others that the template itself matches.
+func TestAPartMatchesTheKeysWithItsValues(t *testing.T) {
+	for _, text := range texts {
+		template := template(t, text)
+		if len(template.Columns()) < 2 {
+			continue
+		}
+		rapid.Check(t, func(t *rapid.T) {
+			row, other := rowOf(t, template, "row"), rowOf(t, template, "other")
+			known := make([]bool, len(row))
+			for i := range known {
+				known[i] = rapid.Bool().Draw(t, "known")
+			}
+			around := template.Around(func(i int) bool { return known[i] })
+			var text []byte
+			alike := true
+			for i, value := range row {
+				if known[i] {
+					text = template.AppendValue(append(text, around[0]...), []byte(value))
+					around, alike = around[1:], alike && other[i] == value
+				}
+			}
+			part, err := guard.ParseTemplate(string(text) + around[0])
+			if err != nil {
+				return // all keys are swept then
+			}
+			if key := template.Key(row...); !part.Matches(key) {
+				t.Fatalf("%s does not match %q", part, key)
+			}
+			if key := template.Key(other...); part.Matches(key) != alike {
+				t.Fatalf("%s matches %q: %v", part, key, !alike)
+			}
+		})
+	}
+}
+
 // A sweep that took other keys along would throw away what is good.
 func TestATemplateMatchesNoOthers(t *testing.T) {
 	for _, test := range []struct {

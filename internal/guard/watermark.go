@@ -65,7 +65,17 @@ type Fingerprint struct {
 type Sweep struct {
 	Key     string `json:"key"` // template
 	Letters string `json:"letters,omitempty"`
+	// Part is the template with some values filled in: only keys that are of this one
+	// too are swept. Empty: all.
+	Part string `json:"part,omitempty"`
 }
+
+const (
+	// PartsMax is how many parts of a template are swept at once: of more all keys are.
+	PartsMax = 64
+	// PartBytesMax is the longest Part: a watermark holds it.
+	PartBytesMax = 1 << 10
+)
 
 // Sweeps returns what may be cached of an entry, if it was before and is after; a
 // zero Fingerprint is none. What its keys can be is known only as long as their
@@ -73,13 +83,13 @@ type Sweep struct {
 func Sweeps(before, after Fingerprint) []Sweep {
 	switch {
 	case before.Key == "":
-		return []Sweep{{after.Key, after.Letters}}
+		return []Sweep{{Key: after.Key, Letters: after.Letters}}
 	case after.Key == "":
 		return []Sweep{{Key: before.Key}}
 	case before.Columns != after.Columns || before.Columns == "" || before.Letters != after.Letters:
 		return []Sweep{{Key: before.Key}, {Key: after.Key}}
 	}
-	return []Sweep{{before.Key, before.Letters}, {after.Key, after.Letters}}
+	return []Sweep{{Key: before.Key, Letters: before.Letters}, {Key: after.Key, Letters: after.Letters}}
 }
 
 // ParseOwn reads the reply of the Own script. A watermark that a newer release

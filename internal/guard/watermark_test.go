@@ -43,10 +43,10 @@ func TestASweepIsNarrowOnlyWhereTheColumnsWereTheSame(t *testing.T) {
 		before, after guard.Fingerprint
 		want          []guard.Sweep
 	}{
-		{"new", guard.Fingerprint{}, numbers, []guard.Sweep{{"a:{id}", "i"}}},
+		{"new", guard.Fingerprint{}, numbers, []guard.Sweep{{Key: "a:{id}", Letters: "i"}}},
 		{"gone", numbers, guard.Fingerprint{}, []guard.Sweep{{Key: "a:{id}"}}},
-		{"another column was added", numbers, with(func(f *guard.Fingerprint) { f.Hash = "2" }), []guard.Sweep{{"a:{id}", "i"}, {"a:{id}", "i"}}},
-		{"another template", numbers, with(func(f *guard.Fingerprint) { f.Key = "b:{id}" }), []guard.Sweep{{"a:{id}", "i"}, {"b:{id}", "i"}}},
+		{"another column was added", numbers, with(func(f *guard.Fingerprint) { f.Hash = "2" }), []guard.Sweep{{Key: "a:{id}", Letters: "i"}, {Key: "a:{id}", Letters: "i"}}},
+		{"another template", numbers, with(func(f *guard.Fingerprint) { f.Key = "b:{id}" }), []guard.Sweep{{Key: "a:{id}", Letters: "i"}, {Key: "b:{id}", Letters: "i"}}},
 		{"was a text", with(func(f *guard.Fingerprint) { f.Letters, f.Columns = "", "b" }), numbers, wide},
 		{"is a text", numbers, with(func(f *guard.Fingerprint) { f.Letters, f.Columns = "", "d" }), wide},
 		{"was a text in between", numbers, with(func(f *guard.Fingerprint) { f.Columns = "d" }), wide},

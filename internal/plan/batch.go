@@ -3,6 +3,7 @@ package plan
 import (
 	"hash/maphash"
 	"time"
+	"unicode/utf8"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
@@ -52,7 +53,7 @@ type Batch struct {
 	// CommittedAt has, for each transaction that ends in the batch, the time of
 	// its commit in microseconds since the Unix epoch.
 	CommittedAt []int64
-	// Sweeps lists each entry to be swept once. SweptTo is the greatest LSN of the
+	// Sweeps lists each entry to be swept once, and each part of one. SweptTo is the greatest LSN of the
 	// changes that ask for that.
 	Sweeps  []Sweep
 	SweptTo uint64
@@ -131,7 +132,7 @@ type Incomplete struct {
 }
 
 // Sweep is the effect of a change whose keys are unknown: every key of the
-// entry goes.
+// entry goes, or of a part of it.
 type Sweep struct {
 	Entry  int // index into Planner.Entries
 	Cause  Cause
@@ -139,14 +140,21 @@ type Sweep struct {
 	// Letters are those of the key's values as the log describes the table; empty:
 	// any.
 	Letters string
+	Part    string // see guard.Sweep; empty: every key
 }
 
-// Keys are all keys of a template, to be swept.
+// Keys are all keys of a template, or of a part of it, to be swept.
 type Keys struct {
 	*guard.Template
+	Part *guard.Template // see guard.Sweep; nil: all
 	// Shielded: the shields that readers have left stay, since changes SET these
 	// keys.
 	Shielded bool
+}
+
+// Matches reports whether key could be one of them.
+func (k *Keys) Matches(key string) bool {
+	return k.Template.Matches(key) && (k.Part == nil || k.Part.Matches(key))
 }
 
 // Cause of a sweep.
@@ -322,21 +330,40 @@ func (b *Batch) Cached(i int) {
 // known if all sweeps of the batch agree.
 func (b *Batch) Sweep(entry int, cause Cause, reason, letters string) {
 	for i := range b.Sweeps {
-		if s := &b.Sweeps[i]; s.Entry == entry {
+		if s := &b.Sweeps[i]; s.Entry == entry && s.Part == "" {
 			if s.Letters != letters {
 				s.Letters = ""
 			}
 			return
 		}
 	}
-	b.Sweeps = append(b.Sweeps, Sweep{entry, cause, reason, letters})
+	b.Sweeps = append(b.Sweeps, Sweep{Entry: entry, Cause: cause, Reason: reason, Letters: letters})
 }
 
-// sweeps reports whether the batch sweeps the entry already. A reason is only
+// sweepPart adds a sweep of a part of the entry, unless the batch has it, or has so many
+// of them that all keys had better go.
+func (b *Batch) sweepPart(entry int, part []byte, reason string) {
+	parts := 0
+	for i := range b.Sweeps {
+		if s := &b.Sweeps[i]; s.Entry == entry {
+			if s.Part == "" || s.Part == string(part) {
+				return
+			}
+			parts++
+		}
+	}
+	if parts == guard.PartsMax || len(part) > guard.PartBytesMax || !utf8.Valid(part) {
+		b.Sweep(entry, Derived, reason, "")
+		return
+	}
+	b.Sweeps = append(b.Sweeps, Sweep{Entry: entry, Cause: Derived, Reason: reason, Part: string(part)})
+}
+
+// sweeps reports whether the batch sweeps all of the entry already. A reason is only
 // put into words if it does not.
 func (b *Batch) sweeps(entry int) bool {
 	for i := range b.Sweeps {
-		if b.Sweeps[i].Entry == entry {
+		if b.Sweeps[i].Entry == entry && b.Sweeps[i].Part == "" {
 			return true
 		}
 	}

@@ -3,6 +3,7 @@ package plan_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -223,6 +224,53 @@ func TestSweepingAgainAllocatesNothing(t *testing.T) {
 	if got := testing.AllocsPerRun(100, again); got != 0 {
 		t.Errorf("got %v allocations, want none", got)
 	}
+}
+
+// Very many parts of an entry cost more than all of it, and one with a very long value
+// more than a watermark should hold. What is no UTF-8 would not come back from there.
+func TestManyPartsBecomeTheWholeEntry(t *testing.T) {
+	template, err := guard.ParseTemplate("can:{user}:{right}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	planner := plan.New([]plan.Entry{{Name: "can", Key: template, Dependencies: []plan.Dependency{{
+		Schema: "public", Table: "grants", Columns: []string{"user"}, Paths: []plan.Path{{Key: []string{"user", ""}}}, Why: "why",
+	}}}})
+	relation := &change.Relation{Schema: "public", Name: "grants", Identity: change.IdentityFull, Columns: []change.Column{{Name: "user", Identifies: true}}}
+	relation.Wanted = planner.Compile(relation)
+	b := plan.NewBatch()
+	insert := func(user string) {
+		planner.Plan(&change.Change{Op: change.Insert, Relation: relation, Position: change.Position{LSN: 1}, New: change.Row{Kind: change.Whole, Values: []change.Value{{State: change.Text, Text: []byte(user)}}}}, b)
+	}
+	for _, test := range []struct {
+		name  string
+		users []string
+		want  bool // the whole entry
+	}{
+		{"as many as there may be, each twice", slices.Repeat(numbers(guard.PartsMax), 2), false},
+		{"one more", numbers(guard.PartsMax + 1), true},
+		{"a long one", []string{strings.Repeat("x", guard.PartBytesMax)}, true},
+		{"one that is no UTF-8", []string{"\xff"}, true},
+	} {
+		b.Reset()
+		parts := map[string]bool{}
+		for _, user := range test.users {
+			insert(user)
+		}
+		for _, sweep := range b.Sweeps {
+			parts[sweep.Part] = true
+		}
+		if parts[""] != test.want || len(parts) != len(b.Sweeps) || !test.want && len(parts) != guard.PartsMax || b.Len() > 0 || b.Effects > 0 {
+			t.Errorf("%s: %d keys, %d sweeps, all of it %v", test.name, b.Len(), len(b.Sweeps), parts[""])
+		}
+	}
+}
+
+func numbers(n int) (texts []string) {
+	for i := range n {
+		texts = append(texts, strconv.Itoa(i))
+	}
+	return texts
 }
 
 // Every combination of what a log may say of a row is planned: it drops, it

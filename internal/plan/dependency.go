@@ -21,7 +21,8 @@ type Dependency struct {
 	// can be told apart.
 	Where *Predicate
 	// Paths lead from a version of the row to keys, each to some of them. Without
-	// any, every key of the entry is concerned, and Why says why.
+	// any, every key of the entry is concerned. Why says why, and why a path is in part
+	// only.
 	Paths []Path
 	Why   string
 
@@ -34,14 +35,25 @@ type Dependency struct {
 // A Path leads from a row to the values of the key's placeholders: by columns of
 // the row itself or by a lookup.
 type Path struct {
-	Key    []string // the columns, one for each placeholder
-	Lookup *Lookup  // nil: Key
+	// Key has the columns, one for each placeholder. An empty one is not known: the
+	// path leads to every key that has the values of the others.
+	Key    []string
+	Lookup *Lookup // nil: Key
+}
+
+// InPart reports whether the path does not tell every placeholder, so that its keys are
+// swept.
+func (p *Path) InPart() bool { return p.Lookup == nil && slices.Contains(p.Key, "") }
+
+// Sweeps reports whether changes may sweep keys, as the plan has it.
+func (d *Dependency) Sweeps() bool {
+	return len(d.Paths) == 0 || slices.ContainsFunc(d.Paths, func(p Path) bool { return p.InPart() })
 }
 
 // Columns are those of the changed row that the path begins with.
 func (p *Path) Columns() []string {
 	if p.Lookup == nil {
-		return p.Key
+		return slices.DeleteFunc(slices.Clone(p.Key), func(name string) bool { return name == "" })
 	}
 	columns := make([]string, len(p.Lookup.Arguments))
 	for i, argument := range p.Lookup.Arguments {
@@ -188,8 +200,29 @@ type version struct {
 	nullsUnknown bool
 }
 
-// passes reports whether the row may satisfy the predicate.
-func (p *test) passes(v *version) bool { return p.Predicate == nil || p.eval(v)&isTrue != 0 }
+// passes reports whether the row may satisfy the predicate. What may be true need not
+// be told from what may be NULL, and mostly a row passes or does not by one column.
+func (p *test) passes(v *version) bool {
+	switch {
+	case p.Predicate == nil:
+		return true
+	case p.Op == And:
+		for i := range p.args {
+			if !p.args[i].passes(v) {
+				return false
+			}
+		}
+		return true
+	case p.Op == Or:
+		for i := range p.args {
+			if p.args[i].passes(v) {
+				return true
+			}
+		}
+		return false
+	}
+	return p.eval(v)&isTrue != 0
+}
 
 func (p *test) eval(of *version) truth {
 	switch p.Op {

@@ -80,10 +80,13 @@ type dependencyProgram struct {
 
 // pathProgram is a Path compiled so.
 type pathProgram struct {
-	keyProgram         // of a direct one
-	asks       *Lookup // nil: direct
-	lookup     int     // index into Planner.Lookups
-	arguments  []int   // indexes into change.Row.Values; -1: the relation has no such column
+	keyProgram // of a direct one
+	// around is, of a path in part, the key's template around its values; nil: it tells
+	// every placeholder.
+	around    []string
+	asks      *Lookup // nil: direct
+	lookup    int     // index into Planner.Lookups
+	arguments []int   // indexes into change.Row.Values; -1: the relation has no such column
 	// begins are the columns that the path begins with; nil where matters is.
 	begins columnSet
 }
@@ -156,6 +159,9 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 			compiled.arguments = places
 		} else {
 			compiled.values = places
+		}
+		if path.InPart() {
+			compiled.around = e.Key.Around(func(placeholder int) bool { return path.Key[placeholder] != "" })
 		}
 		program.identified = program.identified && compiled.identified
 		program.paths = append(program.paths, compiled)
@@ -328,11 +334,29 @@ func (d *dependencyProgram) sweep(b *Batch) {
 }
 
 func (d *dependencyProgram) follow(path *pathProgram, c *change.Change, row, other *change.Row, b *Batch) {
-	if path.asks != nil {
+	switch {
+	case path.asks != nil:
 		path.ask(c, row, other, b)
-	} else if path.key(c, row, other, b) {
+	case path.around != nil:
+		path.sweep(c, row, other, d.Why, b)
+	case path.key(c, row, other, b):
 		b.end(item{entry: d.number, effect: Drop, loads: d.entry.Loads() && c.Scan == change.Streamed})
 	}
+}
+
+// sweep adds the sweep of the keys that have the values of the row.
+func (k *pathProgram) sweep(c *change.Change, row, other *change.Row, why string, b *Batch) {
+	b.begin()
+	defer b.abandon() // no key, the template of some
+	for i := range k.values {
+		value, ok := k.shown(c, i, row, other, b)
+		if !ok {
+			return
+		}
+		b.keys = k.template.AppendValue(append(b.keys, k.around[i]...), value)
+	}
+	b.keys = append(b.keys, k.around[len(k.values)]...)
+	b.sweepPart(k.number, b.keys[b.used():], why)
 }
 
 // ask adds the question that the row puts to the lookup, unless the batch has it

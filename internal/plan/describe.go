@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -37,6 +38,7 @@ type Rule struct {
 	Alias  string  `json:"alias,omitempty"`  // what the query calls the table
 	Where  string  `json:"where,omitempty"`  // rows that do not pass are spared
 	By     string  `json:"by,omitempty"`     // the columns of the row that the key follows from
+	Any    string  `json:"any,omitempty"`    // of a sweep by columns: the placeholders that do not
 	Why    string  `json:"why,omitempty"`    // of a sweep
 	Lookup *Lookup `json:"lookup,omitempty"` // else the columns are the key
 }
@@ -66,20 +68,32 @@ func (p *Planner) Rules() []Rule {
 func (e *Entry) dependencyRules(d *Dependency) []Rule {
 	rule := Rule{
 		Table: d.Schema + "." + d.Table, Op: "any", Columns: strings.Join(d.Columns, ", "), Effect: sweep,
-		Key: e.Key.String(), Entry: e.Name, Alias: d.Alias, Why: d.Why,
+		Key: e.Key.String(), Entry: e.Name, Alias: d.Alias,
 	}
 	if d.Where != nil {
 		rule.Where = d.Where.String()
 	}
 	if len(d.Paths) == 0 {
+		rule.Why = d.Why
 		return []Rule{rule}
 	}
 	var rules []Rule
 	for i := range d.Paths {
 		path := &d.Paths[i]
 		rule.Effect, rule.Lookup, rule.By = drop, path.Lookup, strings.Join(path.Columns(), ", ")
-		if path.Lookup != nil {
+		rule.Any, rule.Why = "", ""
+		switch {
+		case path.Lookup != nil:
 			rule.Effect = lookup
+		case path.InPart():
+			rule.Effect, rule.Why = sweep, d.Why
+			var left []string
+			for placeholder, column := range path.Key {
+				if column == "" {
+					left = append(left, "{"+e.Key.Columns()[placeholder]+"}")
+				}
+			}
+			rule.Any = strings.Join(left, ", ")
 		}
 		rules = append(rules, rule)
 	}
@@ -149,7 +163,7 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 		if reason == "" {
 			reason = fmt.Sprintf("the table was %s", s.Cause)
 		}
-		effects = append(effects, Outcome{Effect: sweep, Key: p.entries[s.Entry].Key.String(), Reason: reason})
+		effects = append(effects, Outcome{Effect: sweep, Key: cmp.Or(s.Part, p.entries[s.Entry].Key.String()), Reason: reason})
 	}
 	return effects
 }

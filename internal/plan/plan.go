@@ -31,6 +31,8 @@ type Entry struct {
 	DependsOn    string // what they are written as, if they do not follow from Query
 	Load         string // Query, as a database.Load has it
 	Many         bool   // its result has any number of rows; else one at most
+	CacheAbsent  bool   // that there is no row is cached too
+	RefreshMax   int    // keys that are loaded again for a row that asks a lookup
 	// Partitioned: changes to the rows of partitions arrive under this table's
 	// name, each with the replica identity of its partition.
 	Partitioned bool
@@ -472,36 +474,39 @@ func (k *keyProgram) dropping() Effect {
 // no key; then either none is needed or the entry is swept.
 func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok bool) {
 	b.begin()
-	for i, at := range k.values {
+	for i := range k.values {
 		b.keys = k.template.AppendLiteral(b.keys, i)
-		value := valueAt(row, at)
-		if value.State == change.Unchanged && other != nil {
-			value = valueAt(other, at)
-		}
-		switch value.State {
-		case change.Null:
-			b.abandon() // no key has a NULL in it
-			if k.nullsUnknown && row == &c.Old && !b.sweeps(k.number) {
-				b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.columns[i], mend(c)), k.letters)
-			}
-			return false
-		case change.Text:
-			if len(value.Text) <= KeyBytesMax {
-				b.keys = k.template.AppendValue(b.keys, value.Text)
-				continue
-			}
-			value.State = change.Long
-			fallthrough
-		default:
+		value, known := k.shown(c, i, row, other, b)
+		if !known {
 			b.abandon()
-			if !b.sweeps(k.number) {
-				b.Sweep(k.number, Unknown, k.without(c, i, value.State), k.letters)
-			}
 			return false
 		}
+		b.keys = k.template.AppendValue(b.keys, value)
 	}
 	b.keys = k.template.AppendLiteral(b.keys, len(k.values))
 	return true
+}
+
+// shown is the value of placeholder i, if the row shows one. Where it has to, but does
+// not, the entry is swept.
+func (k *keyProgram) shown(c *change.Change, i int, row, other *change.Row, b *Batch) (text []byte, ok bool) {
+	value := argument(row, other, k.values[i])
+	switch value.State {
+	case change.Null: // no key has a NULL in it
+		if k.nullsUnknown && row == &c.Old && !b.sweeps(k.number) {
+			b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.columns[i], mend(c)), k.letters)
+		}
+		return nil, false
+	case change.Text:
+		if len(value.Text) <= KeyBytesMax {
+			return value.Text, true
+		}
+		value.State = change.Long
+	}
+	if !b.sweeps(k.number) {
+		b.Sweep(k.number, Unknown, k.without(c, i, value.State), k.letters)
+	}
+	return nil, false
 }
 
 // withoutOld says why the old key of an update that shows no old row is not

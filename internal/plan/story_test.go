@@ -28,7 +28,8 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 //	entry NAME TEMPLATE TABLE [on_change=MODE] [columns=(..)] [format=hash]
 //	                                                   of a query, TABLE is -
 //	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [partitioned=yes]
-//	                                                   key and lookup as often as need be
+//	                                                   key and lookup as often as need be; in key
+//	                                                   a * is a placeholder that is not known
 //	table TABLE (COLUMN, ..) [identity=KIND] [oid=N]   ! marks a column of the
 //	                                                   replica identity, :N its type
 //	change TABLE OP [before=(..)] [after=(..)] [reason=".."]
@@ -180,7 +181,11 @@ func (s *story) flush() {
 		fmt.Fprintf(&s.output, "look up %s by %s\n", s.entries[lookup.Entry].Key, strings.Join(arguments, ", "))
 	}
 	for _, sweep := range s.batch.Sweeps {
-		fmt.Fprintf(&s.output, "sweep %s, %s", s.entries[sweep.Entry].Key, sweep.Cause)
+		swept := sweep.Part
+		if swept == "" {
+			swept = s.entries[sweep.Entry].Key.String()
+		}
+		fmt.Fprintf(&s.output, "sweep %s, %s", swept, sweep.Cause)
 		if sweep.Reason != "" {
 			fmt.Fprintf(&s.output, ": %s", sweep.Reason)
 		}
@@ -225,7 +230,13 @@ func (s *story) depends(words []string) {
 	for _, option := range words[2:] {
 		switch key, value, _ := strings.Cut(option, "="); key {
 		case "key":
-			d.Paths = append(d.Paths, plan.Path{Key: list(value)})
+			columns := list(value)
+			for i := range columns {
+				if columns[i] == "*" {
+					columns[i] = ""
+				}
+			}
+			d.Paths = append(d.Paths, plan.Path{Key: columns})
 		case "lookup":
 			lookup := &plan.Lookup{}
 			for _, column := range list(value) {

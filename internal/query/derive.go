@@ -24,15 +24,16 @@ func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string
 	if len(b.tables) == 0 {
 		return nil, &Error{Text: "it reads no table, so that no change ever concerns it", Mend: "leave the entry out: what is cached so needs no keeping"}
 	}
+	all := asked{parameters: q.Parameters, types: types, key: key, without: without}
 	reaches := make([]*reach, len(b.tables))
 	paths, why := make([][]plan.Path, len(b.tables)), make([]string, len(b.tables))
 	for i, it := range b.tables {
 		reaches[i] = reachOf(it, without)
-		paths[i], why[i] = reaches[i].solve(&asked{parameters: q.Parameters, types: types, key: key, without: without})
+		paths[i], why[i] = reaches[i].solve(&all)
 	}
 	if without&Settled == 0 {
 		for _, i := range unsettled(reaches) {
-			paths[i], why[i] = nil, "the rows that tell the parameters may all have moved on before a lookup runs"
+			paths[i], why[i] = reaches[i].alone(all), "the rows that tell the parameters may all have moved on before a lookup runs"
 		}
 	}
 	var dependencies []plan.Dependency

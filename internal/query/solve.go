@@ -33,6 +33,9 @@ type asked struct {
 	types      []Type
 	key        []string
 	without    Rule
+	// alone: by what the row itself tells. A placeholder that it does not is left
+	// empty; one at least it does.
+	alone bool
 
 	tries int // with the occurrence at hand
 }
@@ -42,9 +45,18 @@ type asked struct {
 func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
 	a.tries = 0
 	if paths, why = r.alternatives(a, r.usable, nil, alternativesMax); paths == nil {
-		clear(r.asks)
+		return r.alone(*a), why
 	}
-	return paths, why
+	return paths, ""
+}
+
+// alone finds the paths that ask nobody and lead to some of the values: to all keys
+// that have these. Without any, every key is concerned.
+func (r *reach) alone(a asked) []plan.Path {
+	clear(r.asks)
+	a.alone, a.tries = true, 0
+	paths, _ := r.alternatives(&a, r.usable, nil, alternativesMax)
+	return paths
 }
 
 // alternatives tries with the conditions as they are, and then takes one OR after
@@ -87,18 +99,25 @@ func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
 	for i, name := range a.key {
 		parameter := slices.Index(a.parameters, name)
 		source, why := r.source(classes, usable, near, parameter, a.types[parameter])
-		if source == nil {
+		if source == nil && !a.alone {
 			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
 		}
-		source.of = a.types[parameter]
-		found[i] = *source
+		if source != nil {
+			source.of = a.types[parameter]
+			found[i] = *source
+		}
 	}
 	direct := make([]string, len(found))
+	known := len(found) == 0
 	for i, s := range found {
-		if s.column.item != r.of {
+		if s.column.item == r.of {
+			direct[i], known = s.column.name, true
+		} else if !a.alone {
 			return r.lookup(a, usable, edges, found)
 		}
-		direct[i] = s.column.name
+	}
+	if !known {
+		return nil, ""
 	}
 	return &plan.Path{Key: direct}, ""
 }
@@ -380,12 +399,25 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 	if len(w.arguments) == 0 {
 		return nil, "no column of its rows leads on"
 	}
-	lookup := &plan.Lookup{SQL: w.statement(keys, where), Arguments: w.arguments}
+	lookup := &plan.Lookup{SQL: w.statement(keys, where, tellsApart(with, found)), Arguments: w.arguments}
 	for _, it := range with {
 		r.asks[it] = true
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
 	}
 	return &plan.Path{Lookup: lookup}, ""
+}
+
+// tellsApart reports whether each row that a lookup finds has a key of its own: it
+// reads one table, and the key has one of that.
+func tellsApart(with []*item, found []source) bool {
+	if len(with) != 1 || with[0].relation.Children != nil && !with[0].only {
+		return false
+	}
+	return slices.ContainsFunc(with[0].relation.Keys, func(key []string) bool {
+		return !slices.ContainsFunc(key, func(name string) bool {
+			return !slices.ContainsFunc(found, func(s source) bool { return s.column == column{with[0], name} })
+		})
+	})
 }
 
 // joins reports whether it is an equality of two tables.

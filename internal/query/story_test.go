@@ -17,7 +17,7 @@ import (
 	"github.com/unstale/unstale/internal/query"
 )
 
-var update = flag.Bool("update", false, "write the stories as they are told now")
+var rewrite = flag.Bool("rewrite", false, "write the stories as they are told now")
 
 // Each story is a schema, then queries behind a line ---, each with the types of its
 // parameters and, behind a line ==>, what follows from it.
@@ -39,7 +39,7 @@ func TestStories(t *testing.T) {
 				asked, _, _ := strings.Cut(part, "\n==>")
 				told += "\n---\n" + asked + "\n==>\n" + tell(t, catalog, asked)
 			}
-			if *update {
+			if *rewrite {
 				if err := os.WriteFile(file, []byte(told), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -123,10 +123,14 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 			fmt.Fprintf(&b, " where %s", d.Where)
 		}
 		b.WriteByte('\n')
-		if len(d.Paths) == 0 {
+		if d.Sweeps() {
 			fmt.Fprintf(&b, "  sweep: %s\n", d.Why)
 		}
 		for _, p := range d.Paths {
+			if p.InPart() {
+				fmt.Fprintf(&b, "  only: %s\n", strings.Join(named(q.Parameters, p.Key), ", "))
+				continue
+			}
 			if p.Lookup == nil {
 				fmt.Fprintf(&b, "  direct: %s\n", strings.Join(p.Key, ", "))
 				continue
@@ -135,6 +139,16 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 		}
 	}
 	return b.String()
+}
+
+// named are the columns that have a parameter's value, and which one's.
+func named(parameters, key []string) (texts []string) {
+	for i, column := range key {
+		if column != "" {
+			texts = append(texts, "@"+parameters[i]+" = "+column)
+		}
+	}
+	return texts
 }
 
 // catalog is what CREATE TABLE and CREATE VIEW say.
@@ -167,6 +181,14 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 				r.Columns = append(r.Columns, of.Columns...)
 			}
 			for _, element := range n.CreateStmt.TableElts {
+				if of := element.GetConstraint(); of != nil && of.Contype == pg.ConstrType_CONSTR_PRIMARY {
+					var key []string
+					for _, name := range of.Keys {
+						key = append(key, name.GetString_().GetSval())
+						r.Column(key[len(key)-1]).NotNull = true
+					}
+					r.Keys = append(r.Keys, key)
+				}
 				def := element.GetColumnDef()
 				if def == nil {
 					continue
@@ -186,6 +208,9 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 					switch constraint.GetConstraint().Contype {
 					case pg.ConstrType_CONSTR_NOTNULL, pg.ConstrType_CONSTR_PRIMARY:
 						column.NotNull = true
+					}
+					if constraint.GetConstraint().Contype == pg.ConstrType_CONSTR_PRIMARY {
+						r.Keys = append(r.Keys, []string{def.Colname})
 					}
 				}
 				r.Columns = append(r.Columns, column)

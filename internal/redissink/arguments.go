@@ -29,7 +29,7 @@ func (a *arguments) reset() {
 
 // apply returns the EVALSHA of one batch, and leaves the sets in a.set and
 // a.setHash, in the order in which the script counts them, and those behind them
-// in a.reload.
+// in a.reload. Of a batch beside the stream the drops are for unlink.
 func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Batch, entries []plan.Entry) []any {
 	a.sort(b, entries)
 	script := guard.Apply
@@ -43,10 +43,12 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 	a.strings = append(a.strings, "EVALSHA", script.SHA, "1", watermark)
 	head := len(a.strings)
 	a.strings = header.AppendArguments(a.strings)
-	a.addKeys(b, a.drop)
-	a.addSideKeys(b, a.drop)
-	header.Drops = len(a.ends)
-	header.AppendArguments(a.strings[:head]) // in place: now the number is known
+	if !b.Beside {
+		a.addKeys(b, a.drop)
+		a.addSideKeys(b, a.drop)
+		header.Drops = len(a.ends)
+		header.AppendArguments(a.strings[:head]) // in place: now the number is known
+	}
 	a.addKeys(b, a.forget)
 	a.addKeys(b, a.reload)
 	a.addSideKeys(b, a.forget)
@@ -77,7 +79,25 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 		}
 	}
 	a.flush()
+	return a.command(first)
+}
 
+// unlink returns the UNLINK of what a batch drops, nil if that is nothing.
+func (a *arguments) unlink(b *plan.Batch, entries []plan.Entry) []any {
+	a.sort(b, entries)
+	if len(a.drop) == 0 {
+		return nil
+	}
+	first := len(a.strings)
+	a.strings = append(a.strings, "UNLINK")
+	a.addKeys(b, a.drop)
+	a.addSideKeys(b, a.drop)
+	a.flush()
+	return a.command(first)
+}
+
+// command is that of the strings from first on.
+func (a *arguments) command(first int) []any {
 	// a.strings may have moved while it grew: the pointers are taken last. A
 	// command built earlier points into the old memory, which stays as it was.
 	values := len(a.values)

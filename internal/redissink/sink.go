@@ -170,6 +170,10 @@ func (s *Sink) load(ctx context.Context) error {
 // other streams may be in; when they are sent again, under the same numbers, nothing
 // happens. The sets that Redis made drops, or may have, are noted in their batch, and
 // which of the keys that it dropped were cached.
+//
+// The drops of a batch beside the stream stand before its script, as a command of their
+// own, at half the cost. To drop is right whoever does it, and a Redis that has the
+// script's number has all that stood before it.
 func (s *Sink) Write(ctx context.Context, batches []*plan.Batch) (written int, err error) {
 	for loaded := false; ; {
 		n, err := s.write(ctx, batches[written:])
@@ -200,11 +204,17 @@ func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, e
 	s.arguments.reset()
 	pipe := s.client.Pipeline()
 	told := make([][]int, len(batches))
+	unlinks, scripts := make([]*redis.Cmd, len(batches)), make([]*redis.Cmd, len(batches))
 	clear(s.sent)
 	for i, b := range batches {
 		st := &s.streams[b.Stream]
 		s.sent[b.Stream]++
-		pipe.Do(ctx, s.arguments.apply(st.watermark, guard.ApplyHeader{
+		if b.Beside {
+			if command := s.arguments.unlink(b, s.options.Entries); command != nil {
+				unlinks[i] = pipe.Do(ctx, command...)
+			}
+		}
+		scripts[i] = pipe.Do(ctx, s.arguments.apply(st.watermark, guard.ApplyHeader{
 			Owner: s.owner, Epoch: st.epoch, N: st.n + s.sent[b.Stream],
 			Lo: b.End, Settled: b.Settled, Note: b.Note, Seen: b.Seen, Until: s.clock.when(b.Until),
 		}, b, s.options.Entries)...)
@@ -212,14 +222,19 @@ func (s *Sink) write(ctx context.Context, batches []*plan.Batch) (written int, e
 	}
 	sent := time.Now()
 	// The commands hold their own errors, and each is looked at.
+	want := pipe.Len()
 	replies, err := pipe.Exec(ctx)
 	received := time.Now()
-	if len(replies) != len(batches) {
+	if len(replies) != want {
 		return 0, fmt.Errorf("write %d batches: %w", len(batches), err)
 	}
 	var drifted error
-	for i, reply := range replies {
-		if err := s.confirm(reply.(*redis.Cmd), batches[i], told[i], sent, received); errors.Is(err, guard.ErrClock) {
+	for i, script := range scripts {
+		if unlinks[i] != nil && unlinks[i].Err() != nil {
+			// The script may be in: sent again, it is answered DONE.
+			return i, fmt.Errorf("drop the keys that lookups have found: %w", unlinks[i].Err())
+		}
+		if err := s.confirm(script, batches[i], told[i], sent, received); errors.Is(err, guard.ErrClock) {
 			drifted = err // the batch is in
 		} else if err != nil {
 			if drifted == nil {

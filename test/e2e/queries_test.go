@@ -27,7 +27,10 @@ func TestTheCatalogOfQueries(t *testing.T) {
 				`CREATE DOMAIN shop.amount AS bigint CHECK (value >= 0)`,
 				`CREATE DOMAIN shop.small_amount AS shop.amount`,
 				`CREATE TYPE shop.pair AS (a int, b int)`,
-				`CREATE TABLE shop."Order" (id bigint PRIMARY KEY, gone int, status shop.status, code char(3), total shop.small_amount, tags text[], two shop.pair, price numeric(10, 2))`,
+				`CREATE TABLE shop."Order" (id bigint PRIMARY KEY, gone int, status shop.status, code char(3) NOT NULL, total shop.small_amount NOT NULL, tags text[], two shop.pair, price numeric(10, 2),
+					UNIQUE (code, total) INCLUDE (tags), UNIQUE (total, status), UNIQUE (total) DEFERRABLE)`,
+				`CREATE UNIQUE INDEX ON shop."Order" (total) WHERE id > 0`,
+				`CREATE UNIQUE INDEX ON shop."Order" (code, abs(total))`,
 				`ALTER TABLE shop."Order" DROP COLUMN gone`,
 				`CREATE TABLE shop.parent (id int)`,
 				`CREATE TABLE shop.child (more int) INHERITS (shop.parent)`,
@@ -47,11 +50,11 @@ func TestTheCatalogOfQueries(t *testing.T) {
 				}
 				return r
 			}
-			want := &query.Relation{Schema: "shop", Name: "Order", Kind: 'r', Persistence: 'p', Columns: []query.Column{
+			want := &query.Relation{Schema: "shop", Name: "Order", Kind: 'r', Persistence: 'p', Keys: [][]string{{"id"}, {"code", "total"}}, Columns: []query.Column{
 				{Name: "id", NotNull: true, Type: query.Type{Name: "bigint", Base: "int8"}},
 				{Name: "status", Type: query.Type{Name: "shop.status", Base: "enum"}},
-				{Name: "code", Type: query.Type{Name: "bpchar", Base: "bpchar"}},
-				{Name: "total", Type: query.Type{Name: "bigint", Base: "int8"}},
+				{Name: "code", NotNull: true, Type: query.Type{Name: "bpchar", Base: "bpchar"}},
+				{Name: "total", NotNull: true, Type: query.Type{Name: "bigint", Base: "int8"}},
 				{Name: "tags", Type: query.Type{Name: "text[]"}},
 				{Name: "two", Type: query.Type{Name: "shop.pair"}},
 				{Name: "price", Type: query.Type{Name: "numeric", Base: "numeric"}},

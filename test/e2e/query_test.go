@@ -162,6 +162,58 @@ func TestARefreshedQuery(t *testing.T) {
 	}
 }
 
+// That there is no row is a value of its own with cache_absent, and none without. Of the
+// keys that a lookup finds refresh_max are loaded again; all are dropped.
+func TestWhatARefreshLeavesCached(t *testing.T) {
+	f := newFixture(t, 18)
+	for _, statement := range queryFacts[0].setup {
+		f.exec(statement)
+	}
+	i := startInstance(t, f.config(`  absent: {key: 'absent:{id}', query: 'SELECT id, name FROM products WHERE id = @id', on_change: refresh, cache_absent: true}
+  present: {key: 'present:{id}', query: 'SELECT id, name FROM products WHERE id = @id', on_change: refresh}
+  page:
+    key: page:{id}
+    query: SELECT p.id, c.name AS category FROM products p JOIN categories c ON c.id = p.category_id WHERE p.id = @id
+    on_change: refresh
+    refresh_max: 2
+`))
+	i.waitReady()
+	f.cache("absent:2", "present:2")
+	f.exec("DELETE FROM products WHERE id = 2")
+	i.eventually("its absence", func() bool { return f.value("absent:2") == "null" })
+	i.eventually("gone", func() bool { return !f.cached("present:2") })
+	f.exec("INSERT INTO products (id, name, category_id) VALUES (2, 'again', 1)")
+	const again = `{"id":2,"name":"again"}`
+	i.eventually("there again", func() bool { return f.value("absent:2") == again && f.value("present:2") == again })
+
+	pages := []string{"page:2", "page:4", "page:6", "page:8"}
+	f.cache(pages...)
+	f.exec("UPDATE categories SET name = 'BOOKS' WHERE id = 1")
+	f.barrier()
+	// The next change is loaded behind those of this one.
+	f.exec("UPDATE products SET name = 'last' WHERE id = 1")
+	i.eventually("loaded", func() bool { return f.value("present:1") == `{"id":1,"name":"last"}` })
+	loaded := 0
+	i.eventually("two loaded", func() bool {
+		loaded = 0
+		for _, key := range pages {
+			if f.cached(key) {
+				loaded++
+			}
+		}
+		return loaded >= 2
+	})
+	for _, key := range pages {
+		if value := f.value(key); value != "" && !strings.Contains(value, "BOOKS") {
+			t.Errorf("%s is %s", key, value)
+		}
+	}
+	if loaded != 2 {
+		t.Errorf("%d of 4 keys are loaded again, want 2", loaded)
+	}
+	i.stop()
+}
+
 // What a query reads may become something else while the service runs: a view is
 // replaced, a column is renamed.
 func TestAQueryIsPlannedAnew(t *testing.T) {

@@ -272,7 +272,7 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 					for key := range s.keys {
 						if attempt.drops[0].has(key) {
 							report.dropped(s, states[0][i][key] != states[1][i][key])
-							if states[0][i][key] == states[1][i][key] && s.mode != "sweep" && *sweeps > 0 {
+							if states[0][i][key] == states[1][i][key] && s.mode != "sweep" && s.mode != "part" && *sweeps > 0 {
 								report.idle = append(report.idle, miss{len(s.generated.sql), fmt.Sprintf("%v %s %q\n%v\n%s\n%s", s.classes, s.generated.sql, s.keys[key], changes[0], states[0][i][key], told(s.dependencies))})
 							}
 						}
@@ -326,6 +326,8 @@ func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, 
 		switch {
 		case len(d.Paths) == 0:
 			s.mode = "sweep"
+		case d.Sweeps() && s.mode != "sweep":
+			s.mode = "part"
 		case s.mode == "direct" && slices.ContainsFunc(d.Paths, func(p plan.Path) bool { return p.Lookup != nil }):
 			s.mode = "lookup"
 		}
@@ -334,9 +336,9 @@ func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, 
 		s.mode = "one key"
 	}
 	report.planned(s, s.mode)
-	if s.mode == "sweep" {
+	if s.mode == "sweep" || s.mode == "part" {
 		for _, d := range s.dependencies {
-			if len(d.Paths) == 0 {
+			if d.Sweeps() {
 				report.swept = append(report.swept, miss{len(g.sql), fmt.Sprintf("%v %s\n%s\n", s.classes, g.sql, told(s.dependencies))})
 				break
 			}
@@ -574,15 +576,10 @@ func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, as
 							asks[p] = append(asks[p], version)
 							continue
 						}
-						key := make([]string, len(path.Key))
-						null := false
-						for k, name := range path.Key {
-							if null = null || version[name] == nil; !null {
-								key[k] = *version[name]
+						for at, key := range s.keys {
+							if leads(path.Key, version, key) {
+								d.some[at] = true
 							}
-						}
-						if at, ok := s.place[strings.Join(key, "\x00")]; ok && !null {
-							d.some[at] = true
 						}
 					}
 				}
@@ -595,6 +592,17 @@ func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, as
 		}
 	}
 	return result
+}
+
+// leads reports whether the columns of a row have the values of a key; an empty one is
+// not known, and has any.
+func leads(columns []string, row map[string]*string, key []string) bool {
+	for i, name := range columns {
+		if name != "" && (row[name] == nil || *row[name] != key[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 func same(a, b *string) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }

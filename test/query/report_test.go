@@ -72,7 +72,7 @@ func (r *report) dropped(s *subject, changed bool) {
 		if !changed {
 			idle = 1
 		}
-		if s.mode == "sweep" {
+		if s.mode == "sweep" || s.mode == "part" {
 			c.sweptAll++
 			c.sweptIdle += idle
 		} else {
@@ -108,7 +108,7 @@ func (r *report) add(one *report) {
 
 func (r *report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-22s %7s %7s %7s %7s %7s %7s %14s\n", "class", "queries", "direct", "lookup", "sweep", "one key", "refused", "idle drops")
+	fmt.Fprintf(&b, "%-22s %7s %7s %7s %7s %7s %7s %7s %14s\n", "class", "queries", "direct", "lookup", "part", "sweep", "one key", "refused", "idle drops")
 	for _, name := range slices.Sorted(maps.Keys(r.classes)) {
 		c := r.classes[name]
 		n := 0
@@ -116,7 +116,7 @@ func (r *report) String() string {
 			n += m
 		}
 		fmt.Fprintf(&b, "%-22s %7d", name, n)
-		for _, mode := range []string{"direct", "lookup", "sweep", "one key", "refused"} {
+		for _, mode := range []string{"direct", "lookup", "part", "sweep", "one key", "refused"} {
 			fmt.Fprintf(&b, " %6.0f%%", 100*float64(c.modes[mode])/float64(max(1, n)))
 		}
 		fmt.Fprintf(&b, " %6.0f%% of %d\n", 100*float64(c.unchanged)/float64(max(1, c.dropped)), c.dropped)
@@ -149,7 +149,7 @@ func (r *report) judge(t *testing.T) {
 			c = &class{modes: map[string]int{}}
 		}
 		planned := c.modes["direct"] + c.modes["lookup"]
-		n := planned + c.modes["sweep"] + c.modes["refused"]
+		n := planned + c.modes["part"] + c.modes["sweep"] + c.modes["refused"]
 		if n >= few && 100*planned < floor.planned*n {
 			t.Errorf("%s: %d of %d queries are planned without a sweep, and at least %d%% should be", floor.class, planned, n, floor.planned)
 		}
@@ -211,13 +211,13 @@ func told(dependencies []plan.Dependency) string {
 		if d.Where != nil {
 			fmt.Fprintf(&b, " where %s", d.Where)
 		}
-		if len(d.Paths) == 0 {
+		if d.Sweeps() {
 			fmt.Fprintf(&b, " sweep: %s", d.Why)
 		}
 		b.WriteByte('\n')
 		for _, p := range d.Paths {
 			if p.Lookup == nil {
-				fmt.Fprintf(&b, "  direct: %s\n", strings.Join(p.Key, ", "))
+				fmt.Fprintf(&b, "  direct: %q\n", p.Key)
 			} else {
 				fmt.Fprintf(&b, "  lookup: %s\n", p.Lookup.SQL)
 			}

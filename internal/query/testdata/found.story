@@ -43,6 +43,7 @@ shops s (city id)
     WHERE (t1.shop_id = changed.id)
 visits v (id kind shop_id)
   sweep: the rows that tell the parameters may all have moved on before a lookup runs
+  only: @kind = kind
 
 ---
 # Where one table tells both, that does not happen.
@@ -51,7 +52,7 @@ SELECT s.id, v.kind FROM shops s JOIN visits v ON v.shop_id = s.id WHERE v.shop_
 ==>
 shops s (id)
   lookup:
-    SELECT DISTINCT changed."id"::text, t1."id"::text
+    SELECT changed."id"::text, t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
 visits v (id kind shop_id)
@@ -87,7 +88,7 @@ stock k (id place shop_id) where shop_id IS NOT NULL
   direct: id
 shops s (city id)
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1
     WHERE (changed.id = t1.shop_id)
 shops c (id open)
@@ -116,6 +117,7 @@ WHERE u.which = @which AND u.city = @id
 ==>
 shops shops (city id)
   sweep: nothing ties its rows to @which by an equality
+  only: @id = city
 stock stock (shop_id)
   direct: shop_id, shop_id
 
@@ -237,7 +239,7 @@ visits v (id shop_id)
   direct: id
 shops s (id open) where open = 't'
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::bool[]) AS changed("id", "open"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
       AND (changed.open)
@@ -367,3 +369,22 @@ SELECT @id AS id
 ^
 it reads no table, so that no change ever concerns it
 leave the entry out: what is cached so needs no keeping
+
+---
+# Nothing ties the weight.
+-- types: int4 float8
+SELECT count(*) FROM stock WHERE shop_id = @shop AND weight > @weight
+==>
+stock stock (shop_id weight)
+  sweep: nothing ties its rows to @weight by an equality of texts: it is float8, of which values that differ as texts are equal
+  only: @shop = shop_id
+
+---
+# Each side of an OR tells a parameter of its own; the other is not known.
+-- types: int4 int4
+SELECT count(*) FROM visits WHERE (shop_id = @shop OR id = @visit) AND shop_id + @shop > id - @visit
+==>
+visits visits (id shop_id)
+  sweep: nothing ties its rows to @shop by an equality
+  only: @shop = shop_id
+  only: @visit = id

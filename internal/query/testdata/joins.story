@@ -18,7 +18,7 @@ products p (category_id id name price) where category_id IS NOT NULL
   direct: id
 categories c (id name)
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."products" AS t1
     WHERE (changed.id = t1.category_id)
 
@@ -190,7 +190,7 @@ categories c (active id name parent_id) where active = 't'
   direct: id
 categories p (id name)
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."categories" AS t1
     WHERE (changed.id = t1.parent_id)
       AND (t1.active)

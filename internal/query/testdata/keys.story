@@ -23,7 +23,7 @@ products p (id label) where label IS NOT NULL
   direct: id
 categories c (folded) where folded IS NOT NULL
   lookup:
-    SELECT DISTINCT t1."id"::text
+    SELECT t1."id"::text
     FROM (SELECT "folded" COLLATE "pg_catalog"."folds" AS "folded" FROM unnest($1::text[]::text[]) AS changed("folded")) AS changed, "public"."products" AS t1
     WHERE (changed.folded = t1.label)
 

@@ -42,7 +42,9 @@ const (
 	// Lookup: it is of another table, and the database must be asked which keys
 	// it concerns: it finds the key unless a Moved is visible by then.
 	Lookup Change = 'l'
-	// Moved: the row is moved to where no Lookup before it finds it.
+	// FanOut: the same, and it finds so many keys that it goes on beside the stream.
+	FanOut Change = 'f'
+	// Moved: the row is moved to where no lookup behind it finds it.
 	Moved Change = 'm'
 )
 
@@ -181,6 +183,23 @@ type sweep struct {
 	again       uint8 // another was asked for: the commit before it, plus one
 }
 
+// How far a fan-out is.
+const (
+	noFanOut = iota
+	looks    // its statement runs
+	found    // and has found its keys, or none
+	fanned   // they are on their way
+	over     // and so is its end
+)
+
+// A fanOut goes on beside the stream of the session that holds the slot.
+type fanOut struct {
+	phase  uint8
+	before uint8 // where settled stands until it is over, and the stream has passed until
+	until  uint8 // what the lookup has seen
+	finds  uint8 // 1: the key
+}
+
 // State of a Cache.
 type State struct {
 	redis, saved master
@@ -190,6 +209,7 @@ type State struct {
 	readers      [readersMax + 1]reader // and one that comes when all is quiet
 	sessions     [2]session             // the current one, and one that has lost the slot
 	sweep        sweep
+	fan          fanOut
 	log          [logMax]uint8 // the commit at each offset of the topic
 	end          uint8
 	produced     uint8 // commits that are in the topic
@@ -294,6 +314,7 @@ func (w *Cache) Next(s *State, each func(*State)) {
 		w.session(s, i, step)
 	}
 	w.sweeper(s, step)
+	w.fanner(s, step)
 	w.faults(s, step)
 }
 
@@ -451,7 +472,7 @@ func (w *Cache) database(s *State, step func(*State)) {
 		n.flushed++
 		n.ages[n.flushed] = 0
 		if w.listen != nil {
-			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", Other: ", of another row,", Lookup: ", of a row that a lookup leads from,", Moved: ", which moves the row,"}[w.change(n.flushed)]
+			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", Other: ", of another row,", Lookup: ", of a row that a lookup leads from,", FanOut: ", of a row that a fan-out leads from,", Moved: ", which moves the row,"}[w.change(n.flushed)]
 			w.say(&n, "database: commit %d%s is flushed, not visible", n.flushed, what)
 		}
 		step(&n)
@@ -607,10 +628,15 @@ func (w *Cache) tick(n *State) {
 func (w *Cache) threshold(s *State) uint8 {
 	m := w.lab.mark(s.redis.cells[cellMark])
 	settled := w.touched(w.reached(s, m.settled))
-	if applied := w.touched(w.reached(s, m.lo)); !m.sweeping && applied > 0 && w.change(applied) != Truncate && w.change(applied) != Lookup {
+	if applied := w.touched(w.reached(s, m.lo)); !m.sweeping && applied > 0 && !w.later(applied) {
 		return max(settled, applied)
 	}
 	return settled
+}
+
+// later: what commit c asks for is not done when it is applied.
+func (w *Cache) later(c uint8) bool {
+	return w.change(c) == Truncate || w.change(c) == Lookup || w.change(c) == FanOut
 }
 
 // settle notes what the last step has shown and promised.

@@ -58,6 +58,8 @@ func (w *Cache) Quiet(s *State, step func(*State)) (done bool) {
 		w.tell("sweep: drops a name")
 	case s.sweep.phase != noSweep:
 		w.tell("sweep: %s", w.sweepOn(&n))
+	case s.fan.phase != noFanOut && s.fan.phase != over:
+		w.tell("fan-out: %s", w.fanOn(&n))
 	case w.lost(s):
 		w.renew(&n)
 		w.tell("service: looks at its watermark -> LOST")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/test/model/fakeredis"
@@ -112,7 +113,7 @@ func (w *Cache) lose(n *State) {
 	if n.sessions[0].phase != away {
 		n.sessions[1] = n.sessions[0]
 		n.sessions[1].limit = w.stream(n)
-		if held := n.sweep.settled(255); held != 255 {
+		if held := n.fan.settled(n.sweep.settled(255)); held != 255 {
 			n.sessions[1].held = held + 1
 		}
 	}
@@ -128,7 +129,7 @@ func (w *Cache) renew(n *State) {
 	if w.off(ResumeFromLo) {
 		n.sessions[0].next = lo // where own is to find it
 	}
-	n.sweep = sweep{}
+	n.sweep, n.fan = sweep{}, fanOut{}
 }
 
 // own takes the stream over for session at.
@@ -147,7 +148,7 @@ func (w *Cache) own(n *State, at *session) {
 	if found.Lo.IsZero() && !w.off(SweepWhatIsUnknown) || n.confirmed > at.lo && !w.off(GapIsSwept) {
 		sweeping = true
 	}
-	if settled < at.lo && !sweeping && !w.off(LookupsOutlive) {
+	if settled < at.lo && w.looksUp() && !w.off(LookupsOutlive) {
 		at.lookBefore = settled + 1 // and until: see target
 	}
 	at.lo = max(at.lo, n.confirmed)
@@ -243,7 +244,17 @@ func (w *Cache) sendNext(n *State, at *session) {
 		p.does = restore
 	case w.change(c) == Other:
 		p.does = nothing
-	case w.change(c) == Lookup:
+	case w.change(c) == FanOut && (!current || n.fan.phase == noFanOut):
+		p.does, p.note = nothing, pending
+		if w.off(FanOutIsNoted) {
+			p.note = asItIs
+		}
+		if current {
+			n.fan = fanOut{phase: looks, before: o - 1, until: w.stream(n)}
+		} else if at.held == 0 {
+			at.held = o // it will be fenced before that could end, too
+		}
+	case w.change(c) == Lookup || w.change(c) == FanOut:
 		if at.lookBefore == 0 {
 			at.lookBefore = o
 		}
@@ -251,10 +262,8 @@ func (w *Cache) sendNext(n *State, at *session) {
 		if w.off(LookupsSettleLater) {
 			at.lookBefore = 0
 		}
-		for later := c + 1; later <= n.flushed; later++ {
-			if w.change(later) == Moved && n.sees(later) {
-				p.does = nothing
-			}
+		if !w.finds(n, c) {
+			p.does = nothing
 		}
 	case w.change(c) == Truncate:
 		p.does = nothing
@@ -266,7 +275,7 @@ func (w *Cache) sendNext(n *State, at *session) {
 			default: // the running one may have passed the key already
 				n.sweep.again = o
 			}
-		} else {
+		} else if at.held == 0 {
 			// It does not sweep: it will be fenced before that could end.
 			at.held = o
 		}
@@ -282,23 +291,54 @@ func (w *Cache) sendNext(n *State, at *session) {
 	case w.bounds.Sets:
 		p.does = forget
 	}
-	if current && !w.off(SettledWaits) {
-		p.settled = n.sweep.settled(p.settled)
-	}
-	if at.held > 0 {
-		p.settled = at.held - 1
-	}
-	if at.lookBefore > 0 && o >= at.lookUntil {
-		at.lookBefore, at.lookUntil = 0, 0
-	}
-	if at.lookBefore > 0 {
-		p.settled = min(p.settled, at.lookBefore-1)
-	}
+	p.settled = w.settledAt(n, at, o)
 	if w.bounds.Kafka {
 		at.seen = max(at.seen, c)
 	}
 	at.next++
 	at.push(p)
+}
+
+// settledAt is how far nothing is outstanding, if a session has applied everything up
+// to o.
+func (w *Cache) settledAt(n *State, at *session, o uint8) uint8 {
+	settled := o
+	if at == &n.sessions[0] {
+		if !w.off(SettledWaits) {
+			settled = n.sweep.settled(settled)
+		}
+		if n.fan.phase == over && (o >= n.fan.until || w.off(LookupsSettleLater)) {
+			n.fan = fanOut{}
+		}
+		if !w.off(FanOutHoldsSettled) {
+			settled = n.fan.settled(settled)
+		}
+	}
+	if at.held > 0 {
+		settled = at.held - 1
+	}
+	if at.lookBefore > 0 && o >= at.lookUntil {
+		at.lookBefore, at.lookUntil = 0, 0
+	}
+	if at.lookBefore > 0 {
+		settled = min(settled, at.lookBefore-1)
+	}
+	return settled
+}
+
+// looksUp: keys may have to be looked up.
+func (w *Cache) looksUp() bool {
+	return strings.ContainsAny(w.bounds.Changes, string(Lookup)+string(FanOut))
+}
+
+// finds: a lookup that runs now leads from commit c to the key.
+func (w *Cache) finds(n *State, c uint8) bool {
+	for later := c + 1; later <= n.flushed; later++ {
+		if w.change(later) == Moved && n.sees(later) {
+			return false
+		}
+	}
+	return true
 }
 
 // settled is how far nothing is outstanding, if everything up to written has
@@ -550,9 +590,9 @@ func (w *Cache) sweepOn(n *State) (line string) {
 		if at.sent == w.bounds.Window {
 			return ""
 		}
-		p := packet{lo: at.next - 1, settled: at.next - 1, note: done, mark: ending}
-		if n.sweep.again > 0 {
-			p.settled, p.note = n.sweep.again-1, pending
+		p := packet{lo: at.next - 1, settled: w.settledAt(n, at, at.next-1), note: done, mark: ending}
+		if n.sweep.again > 0 || n.fan.pending() {
+			p.note = pending
 		}
 		at.push(p)
 		n.sweep.phase = noted

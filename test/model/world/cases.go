@@ -19,6 +19,7 @@ var (
 	resweeping  = Bounds{Name: "a sweep, and a replica that takes over", Changes: "to", Readers: 1, Window: 1, Failovers: 1}
 	setsweeping = Bounds{Name: "a sweep where changes are SET", Sets: true, Changes: "ctc", Readers: 2, Window: 1, Clock: true}
 	looking     = Bounds{Name: "lookups", Changes: "lm", Readers: 1, Window: 1, Takeovers: 1}
+	fanning     = Bounds{Name: "a fan-out", Changes: "fm", Readers: 1, Window: 1, Takeovers: 1}
 	consuming   = Bounds{Name: "a topic", Kafka: true, Resends: 1, Sets: true, Changes: "cc", Readers: 1, Window: 1}
 	restoring   = Bounds{Name: "an initial snapshot", Kafka: true, Snapshot: true, Keeps: true, Sets: true, Changes: "cc", Readers: 1, Writer: true, Window: 1}
 )
@@ -94,6 +95,11 @@ var CacheCases = []CacheCase{
 		Bounds{Name: "a sweep before changes that are SET", Sets: true, Changes: "tcc", Readers: 1, Window: 1}},
 	{Ablation{Name: "lookups-settle-later", Says: "a change whose keys were looked up is settled at once", Without: LookupsSettleLater}, looking},
 	{Ablation{Name: "lookups-outlive", Says: "a new session settles what the one before it had looked up", Without: LookupsOutlive}, looking},
+	{Ablation{Name: "seen-behind-lookup", Says: "the place that the stream must pass is asked before the lookup", Without: SeenBehindLookup}, fanning},
+	{Ablation{Name: "fan-out-noted", Says: "the watermark does not say that a fan-out goes on", Without: FanOutIsNoted}, fanning},
+	{Ablation{Name: "fan-out-holds-settled", Says: "settled moves beside a fan-out", Without: FanOutHoldsSettled}, fanning},
+	{Ablation{Name: "fan-out-ends-behind", Says: "the end of a fan-out is noted before its last keys", Without: FanOutEndsBehind}, fanning},
+	{Ablation{Name: "fan-out-settles-later", Says: "a change whose keys a fan-out has found is settled at its end", Without: LookupsSettleLater}, fanning},
 	{Ablation{Name: "seen-once", Says: "a record that the connector sends again is SET again", Without: SeenOnce}, consuming},
 	{Ablation{Name: "loader-over-topics", Says: "the service's own loads leave no shield over Kafka either", Without: LoaderWaits},
 		Bounds{Name: "a topic, and loads", Kafka: true, Cuts: true, Sets: true, Cached: true, Changes: "cc", Readers: 1, Loader: true, Window: 1}},
@@ -169,6 +175,18 @@ var CacheConfigurations = []Configuration{
 	configuration("lookups", Bounds{Name: "lookups later than their change", Changes: "lml", Readers: 2, Writer: true, Window: 2, Copies: true, Takeovers: 1},
 		func(b *Bounds) { b.Changes, b.Window = "lm", 1 }),
 	configuration("lookups", Bounds{Name: "lookups, a failover", Changes: "lm", Readers: 1, Window: 1, Takeovers: 1, Failovers: 1},
+		func(b *Bounds) { b.Takeovers = 0 }),
+	configuration("lookups", Bounds{Name: "lookups, a FLUSHALL, with the service's loads", Changes: "lm", Readers: 2, Loader: true, Window: 1, Takeovers: 1, Flushes: 1},
+		func(b *Bounds) { b.Takeovers = 0 }),
+	configuration("lookups", Bounds{Name: "a fan-out beside the stream", Changes: "fml", Readers: 2, Writer: true, Window: 2, Copies: true, Takeovers: 1},
+		func(b *Bounds) { b.Changes, b.Window, b.Readers = "fm", 1, 1 }),
+	configuration("lookups", Bounds{Name: "a fan-out, instance after instance, with the service's loads", Changes: "fm", Readers: 2, Loader: true, Window: 2, Copies: true, Takeovers: Always},
+		func(b *Bounds) { b.Window, b.Takeovers = 1, 1 }),
+	configuration("lookups", Bounds{Name: "a fan-out beside a sweep", Changes: "ftm", Readers: 1, Clock: true, Window: 2, Copies: true, Takeovers: 1},
+		func(b *Bounds) { b.Changes, b.Clock, b.Window = "ft", false, 1 }),
+	configuration("lookups", Bounds{Name: "a fan-out, a failover", Changes: "fm", Readers: 1, Window: 1, Takeovers: 1, Failovers: 1},
+		func(b *Bounds) { b.Takeovers = 0 }),
+	configuration("lookups", Bounds{Name: "a fan-out, a FLUSHALL", Changes: "fm", Readers: 1, Window: 1, Takeovers: 1, Flushes: 1},
 		func(b *Bounds) { b.Takeovers = 0 }),
 }
 

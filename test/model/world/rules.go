@@ -48,6 +48,15 @@ const (
 	// stream has passed the lookup; LookupsOutlive a session.
 	LookupsSettleLater
 	LookupsOutlive
+	// SeenBehindLookup: the place in the log that it must pass is asked behind the
+	// lookup.
+	SeenBehindLookup
+	// FanOutIsNoted: while a fan-out goes on beside the stream, the watermark says that
+	// the entry is to be swept. FanOutHoldsSettled: and settled stands.
+	// FanOutEndsBehind: its end is noted behind its last keys.
+	FanOutIsNoted
+	FanOutHoldsSettled
+	FanOutEndsBehind
 	// SeenOnce: what came over Kafka before only drops.
 	SeenOnce
 	// TargetIsOfTheLog: what may have been delivered before goes by the log, not
