@@ -27,7 +27,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 //
 //	entry NAME TEMPLATE TABLE [on_change=MODE] [columns=(..)] [format=hash]
 //	                                                   of a query, TABLE is -
-//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [partitioned=yes]
+//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [filtering=(..)] [filter=..] [partitioned=yes]
 //	                                                   key and lookup as often as need be; in key
 //	                                                   a * is a placeholder that is not known
 //	    [index=(TABLE, (JOIN, ..), (KEY, ..)[, unique])]   answers the lookup before it
@@ -268,6 +268,10 @@ func (s *story) depends(words []string) {
 		case "where":
 			where := s.predicate(value)
 			d.Where = &where
+		case "filtering":
+			d.Filtering = list(value)
+		case "filter":
+			d.Filters = append(d.Filters, s.predicate(value))
 		case "partitioned":
 			d.Partitioned = value == "yes"
 		default:

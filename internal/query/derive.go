@@ -57,6 +57,7 @@ func (q *Query) derive(without Rule, indexed bool, catalog Catalog, types []Type
 			d.Columns = append(d.Columns, column)
 		}
 		slices.Sort(d.Columns)
+		d.Filtering, d.Filters = b.filters(reaches[i])
 		dependencies = append(dependencies, d)
 		if it.only || without&InheritedTables != 0 {
 			continue
