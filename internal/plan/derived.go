@@ -39,6 +39,8 @@ type Text struct {
 type EntryLookup struct {
 	Entry int // index into Planner.Entries
 	*Lookup
+	// Indexed is the index that answers it, of Planner.Indexes; -1: the database does.
+	Indexed int
 }
 
 // Lookups returns those of all entries. Batches name one by its index.
@@ -56,9 +58,9 @@ func (p *Planner) Found(b *Batch, lookup int, values [][]byte, loads bool) {
 			b.abandon()
 			return // nobody caches under such a key
 		}
-		b.keys = e.Key.AppendValue(e.Key.AppendLiteral(b.keys, i), value)
+		b.keys.text = e.Key.AppendValue(e.Key.AppendLiteral(b.keys.text, i), value)
 	}
-	b.keys = e.Key.AppendLiteral(b.keys, len(values))
+	b.keys.text = e.Key.AppendLiteral(b.keys.text, len(values))
 	b.end(item{entry: number, effect: Drop, loads: loads && e.Loads()})
 }
 
@@ -76,6 +78,8 @@ type dependencyProgram struct {
 	identified bool
 	where      test
 	decides    columnSet // the columns of where
+	filters    []test
+	beyond     columnSet // matters without the columns that only filters read
 }
 
 // pathProgram is a Path compiled so.
@@ -101,6 +105,8 @@ func (s columnSet) add(at int) columnSet {
 	s[at/64] |= 1 << (at % 64)
 	return s
 }
+
+func (s columnSet) has(at int) bool { return at/64 < len(s) && s[at/64]&(1<<(at%64)) != 0 }
 
 func (s columnSet) meets(t columnSet) bool {
 	for i := range min(len(s), len(t)) {
@@ -167,6 +173,9 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 		program.paths = append(program.paths, compiled)
 	}
 	program.where = compileTest(r, d.Where, column)
+	for i := range d.Filters {
+		program.filters = append(program.filters, compileTest(r, &d.Filters[i], column))
+	}
 	for _, name := range d.Columns {
 		if r.Identity == change.IdentityFull {
 			column(name)
@@ -223,7 +232,13 @@ func (d *dependencyProgram) bind(r *change.Relation, wanted []int) {
 		full = full && at >= 0 // else the table is not what the query was planned for
 		if full {
 			d.matters = d.matters.add(slices.Index(wanted, at))
+			if !slices.Contains(d.Filtering, name) {
+				d.beyond = d.beyond.add(slices.Index(wanted, at))
+			}
 		}
+	}
+	for i := range d.filters {
+		d.filters[i].bind(wanted)
 	}
 	if full && d.matters == nil {
 		d.matters = columnSet{}
@@ -270,12 +285,16 @@ func (d *dependencyProgram) update(c *change.Change, moved columnSet, b *Batch) 
 		return
 	}
 	after := version{row: &c.New, other: &c.Old}
+	before := version{row: &c.Old, nullsUnknown: d.Partitioned}
+	if known && !d.beyond.meets(moved) && d.sayTheSame(&before, &after) {
+		return
+	}
 	switch {
 	case known:
 		passes := d.where.passes(&after)
 		passed := passes
 		if d.decides.meets(moved) {
-			passed = d.where.passes(&version{row: &c.Old, nullsUnknown: d.Partitioned})
+			passed = d.where.passes(&before)
 		}
 		if !passed && !passes {
 			return
@@ -294,10 +313,10 @@ func (d *dependencyProgram) update(c *change.Change, moved columnSet, b *Batch) 
 			}
 		}
 	case c.Old.Kind != change.Absent:
-		d.touch(c, &version{row: &c.Old, nullsUnknown: d.Partitioned}, b)
+		d.touch(c, &before, b)
 		d.touch(c, &after, b)
 	default:
-		before := version{row: &c.New, before: true}
+		before = version{row: &c.New, before: true}
 		if !d.identified && d.where.passes(&before) {
 			b.Sweep(d.number, Unknown, "an update that shows no old row: "+mend(c), "")
 			return
@@ -308,6 +327,17 @@ func (d *dependencyProgram) update(c *change.Change, moved columnSet, b *Batch) 
 			d.lead(c, &after, b)
 		}
 	}
+}
+
+// sayTheSame reports whether each filter surely says the same of two versions.
+func (d *dependencyProgram) sayTheSame(before, after *version) bool {
+	for i := range d.filters {
+		said := d.filters[i].eval(after)
+		if said != isTrue && said != isFalse && said != isNull || d.filters[i].eval(before) != said {
+			return false
+		}
+	}
+	return true
 }
 
 // touch drops the keys that one version of a row leads to, or asks for them, if it
@@ -353,17 +383,17 @@ func (k *pathProgram) sweep(c *change.Change, row, other *change.Row, why string
 		if !ok {
 			return
 		}
-		b.keys = k.template.AppendValue(append(b.keys, k.around[i]...), value)
+		b.keys.text = k.template.AppendValue(append(b.keys.text, k.around[i]...), value)
 	}
-	b.keys = append(b.keys, k.around[len(k.values)]...)
-	b.sweepPart(k.number, b.keys[b.used():], why)
+	b.keys.text = append(b.keys.text, k.around[len(k.values)]...)
+	b.sweepPart(k.number, b.keys.text[b.keys.used():], why)
 }
 
 // ask adds the question that the row puts to the lookup, unless the batch has it
 // already.
 func (k *pathProgram) ask(c *change.Change, row, other *change.Row, b *Batch) {
 	var hash maphash.Hash
-	hash.SetSeed(b.seed)
+	hash.SetSeed(b.keys.seed)
 	for i, at := range k.arguments {
 		value := argument(row, other, at)
 		switch {

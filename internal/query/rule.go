@@ -27,6 +27,8 @@ const (
 	Families
 	// Settled: a lookup runs later than the change that it serves.
 	Settled
+	// ReadElsewhere: a column of a condition matters by itself if something else reads it.
+	ReadElsewhere
 )
 
 // Rules are all of them.
@@ -35,10 +37,10 @@ var Rules = []struct {
 	Name string
 }{
 	{MissingSides, "missing sides of outer joins"}, {HeldColumns, "held columns"}, {NullsInNotIn, "NULLs in NOT IN"}, {StandingBlocks, "standing blocks"},
-	{WaitingSides, "waiting sides of outer joins"}, {NullPredicates, "predicates on NULL"}, {InheritedTables, "inherited tables"}, {Families, "families of types"}, {Settled, "lookups that run later"},
+	{WaitingSides, "waiting sides of outer joins"}, {NullPredicates, "predicates on NULL"}, {InheritedTables, "inherited tables"}, {Families, "families of types"}, {Settled, "lookups that run later"}, {ReadElsewhere, "columns read elsewhere"},
 }
 
-// DeriveWithout is [Query.Derive] without a rule, which makes it miss changes.
+// DeriveWithout is [Query.DeriveIndexed] without a rule, which makes it miss changes.
 func (q *Query) DeriveWithout(rule Rule, catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
-	return q.derive(rule, catalog, types, key)
+	return q.derive(rule, true, catalog, types, key)
 }

@@ -9,7 +9,7 @@ SELECT l.* FROM shops s, LATERAL (
   SELECT count(*) AS n, (SELECT count(*) FROM visits v WHERE v.shop_id = s.id) AS visits FROM stock k WHERE s.open) l
 WHERE s.id = @id
 ==>
-shops s (id open)
+shops s (id open); open only for open = 't'
   direct: id
 visits v (shop_id)
   direct: shop_id
@@ -21,7 +21,7 @@ stock k ()
 -- types: int4
 SELECT count(*) FROM shops s WHERE s.city = @city AND s.open AND NOT EXISTS (SELECT 1 FROM visits v WHERE v.shop_id = s.id)
 ==>
-shops s (city id open) where open = 't'
+shops s (city id open) where open = 't'; open only for open = 't'
   direct: city
 visits v (shop_id)
   lookup:
@@ -29,6 +29,10 @@ visits v (shop_id)
     FROM unnest($1::text[]::int4[]) AS changed("shop_id"), "public"."shops" AS t1
     WHERE (changed.shop_id = t1.id)
       AND (t1.open)
+  index by shop_id: public.shops, id to city, unique
+    SELECT t1."city"::text
+    FROM unnest($1::text[]::int4[]) AS changed("shop_id"), "public"."shops" AS t1
+    WHERE (changed.shop_id = t1.id)
 
 ---
 # Each table tells one parameter. Once both rows have moved on, no lookup finds the
@@ -41,6 +45,7 @@ shops s (city id)
     SELECT DISTINCT changed."city"::text, t1."kind"::text
     FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("city", "id"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
+  no index: not every value of the key is a column of visits
 visits v (id kind shop_id)
   sweep: the rows that tell the parameters may all have moved on before a lookup runs
   only: @kind = kind
@@ -53,6 +58,10 @@ SELECT s.id, v.kind FROM shops s JOIN visits v ON v.shop_id = s.id WHERE v.shop_
 shops s (id)
   lookup:
     SELECT changed."id"::text, t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
+    WHERE (t1.shop_id = changed.id)
+  index by id: public.visits, shop_id to shop_id, id, unique
+    SELECT t1."shop_id"::text, t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
 visits v (id kind shop_id)
@@ -78,6 +87,7 @@ stock k (id weight)
   lookup:
     SELECT DISTINCT (changed.weight::text)::text
     FROM unnest($1::text[]::numeric[]) AS changed("weight")
+  no index: it reads no table
 
 ---
 # Stock without a shop is in no result of an inner join, and in those of an outer one.
@@ -91,12 +101,17 @@ shops s (city id)
     SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1
     WHERE (changed.id = t1.shop_id)
+  index by id: public.stock, shop_id to id, unique
+    SELECT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1
+    WHERE (changed.id = t1.shop_id)
 shops c (id open)
   lookup:
     SELECT DISTINCT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1, "public"."shops" AS t2
     WHERE (changed.id = t2.city)
       AND (t2.id = t1.shop_id)
+  no index: it goes through 2 tables
 
 ---
 # Nobody asks for what is never read.
@@ -237,12 +252,16 @@ SELECT v.id FROM visits v WHERE v.id = @id AND v.shop_id NOT IN (SELECT s.id FRO
 ==>
 visits v (id shop_id)
   direct: id
-shops s (id open) where open = 't'
+shops s (id open) where open = 't'; open only for open = 't'
   lookup:
     SELECT t1."id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::bool[]) AS changed("id", "open"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
       AND (changed.open)
+  index by id: public.visits, shop_id to id, unique
+    SELECT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
+    WHERE (t1.shop_id = changed.id)
 
 ---
 # A row without a number concerns all.
@@ -251,7 +270,7 @@ SELECT v.id FROM visits v WHERE v.id = @id AND v.shop_id NOT IN (SELECT s.city F
 ==>
 visits v (id shop_id)
   direct: id
-shops s (city open) where open = 't'
+shops s (city open) where open = 't'; open only for open = 't'
   sweep: no equality joins its rows with those of visits, which tell @id
 
 ---
@@ -304,7 +323,7 @@ shops s (city id open)
 -- types: int4
 SELECT s.id FROM shops s WHERE s.id = @id AND EXISTS (SELECT 1 FROM visits city WHERE city = 1)
 ==>
-shops s (city id) where city = '1'
+shops s (city id) where city = '1'; city only for city = '1'
   direct: id
 visits city ()
   sweep: no equality joins its rows with those of shops, which tell @id

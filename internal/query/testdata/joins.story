@@ -21,6 +21,10 @@ categories c (id name)
     SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."products" AS t1
     WHERE (changed.id = t1.category_id)
+  index by id: public.products, category_id to id, unique
+    SELECT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."products" AS t1
+    WHERE (changed.id = t1.category_id)
 
 ---
 # A list by a foreign key.
@@ -38,7 +42,7 @@ FROM orders o LEFT JOIN items i ON i.order_id = o.id
 WHERE o.customer_id = @customer AND o.status = 'open'
 GROUP BY o.id
 ==>
-orders o (customer_id id status total) where status = 'open'
+orders o (customer_id id status total) where status = 'open'; status only for status = 'open'
   direct: customer_id
 items i (order_id quantity)
   lookup:
@@ -46,6 +50,10 @@ items i (order_id quantity)
     FROM unnest($1::text[]::int8[]) AS changed("order_id"), "public"."orders" AS t1
     WHERE (changed.order_id = t1.id)
       AND (t1.status = 'open')
+  index by order_id: public.orders, id to customer_id, unique
+    SELECT t1."customer_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("order_id"), "public"."orders" AS t1
+    WHERE (changed.order_id = t1.id)
 
 ---
 # The other side of an outer join.
@@ -55,12 +63,16 @@ WHERE c.region_id = @region AND o.id IS NULL
 ==>
 customers c (email id region_id)
   direct: region_id
-orders o (customer_id id status) where status = 'paid'
+orders o (customer_id id status) where status = 'paid'; status only for status = 'paid'
   lookup:
     SELECT DISTINCT t1."region_id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::public.order_status[]) AS changed("customer_id", "status"), "public"."customers" AS t1
     WHERE (changed.customer_id = t1.id)
       AND (changed.status = 'paid')
+  index by customer_id: public.customers, id to region_id, unique
+    SELECT t1."region_id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("customer_id"), "public"."customers" AS t1
+    WHERE (changed.customer_id = t1.id)
 
 ---
 # By an expression.
@@ -71,6 +83,7 @@ customers customers (email id)
   lookup:
     SELECT DISTINCT (lower(changed.email))::text
     FROM unnest($1::text[]::text[]) AS changed("email")
+  no index: it reads no table
 
 ---
 # Through a view, two steps away.
@@ -87,12 +100,17 @@ products p (category_id id name)
     SELECT DISTINCT t1."order_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("id"), "public"."items" AS t1
     WHERE (changed.id = t1.product_id)
+  index by id: public.items, product_id to order_id
+    SELECT DISTINCT t1."order_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("id"), "public"."items" AS t1
+    WHERE (changed.id = t1.product_id)
 categories c (id name)
   lookup:
     SELECT DISTINCT t1."order_id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."items" AS t1, "public"."products" AS t2
     WHERE (changed.id = t2.category_id)
       AND (t2.id = t1.product_id)
+  no index: it goes through 2 tables
 
 ---
 # EXISTS and NOT EXISTS.
@@ -103,15 +121,23 @@ WHERE p.category_id = @c AND EXISTS (SELECT 1 FROM reviews r WHERE r.product_id 
 ==>
 products p (category_id id)
   direct: category_id
-reviews r (product_id stars) where NOT stars < 4
+reviews r (product_id stars) where NOT stars < 4; stars only for NOT stars < 4
   lookup:
     SELECT DISTINCT t1."category_id"::text
     FROM unnest($1::text[]::int8[], $2::text[]::int4[]) AS changed("product_id", "stars"), "public"."products" AS t1
     WHERE (changed.product_id = t1.id)
       AND (changed.stars >= 4)
+  index by product_id: public.products, id to category_id, unique
+    SELECT t1."category_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
+    WHERE (changed.product_id = t1.id)
 items i (product_id)
   lookup:
     SELECT DISTINCT t1."category_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
+    WHERE (changed.product_id = t1.id)
+  index by product_id: public.products, id to category_id, unique
+    SELECT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (changed.product_id = t1.id)
 
@@ -126,6 +152,10 @@ products p (category_id id name)
 reviews reviews (product_id)
   lookup:
     SELECT DISTINCT t1."category_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
+    WHERE (t1.id = changed.product_id)
+  index by product_id: public.products, id to category_id, unique
+    SELECT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (t1.id = changed.product_id)
 reviews reviews (author)
@@ -167,7 +197,7 @@ SELECT p.id, s.value FROM products p, settings s WHERE p.price > (SELECT avg(pri
 ==>
 products p (category_id id price)
   direct: category_id
-settings s (name value) where name = 'currency'
+settings s (name value) where name = 'currency'; name only for name = 'currency'
   sweep: no equality joins its rows with those of products, which tell @c
 products products (price)
   sweep: no equality joins its rows with those of products, which tell @c
@@ -186,7 +216,7 @@ categories categories (id name parent_id)
 -- types: int4
 SELECT c.name, p.name AS parent FROM categories c LEFT JOIN categories p ON p.id = c.parent_id WHERE c.id = @id AND c.active
 ==>
-categories c (active id name parent_id) where active = 't'
+categories c (active id name parent_id) where active = 't'; active only for active = 't'
   direct: id
 categories p (id name)
   lookup:
@@ -194,13 +224,17 @@ categories p (id name)
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."categories" AS t1
     WHERE (changed.id = t1.parent_id)
       AND (t1.active)
+  index by id: public.categories, parent_id to id, unique
+    SELECT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."categories" AS t1
+    WHERE (changed.id = t1.parent_id)
 
 ---
 # No parameter: one key.
 -- types:
 SELECT count(*) FROM orders WHERE status = 'open'
 ==>
-orders orders (status) where status = 'open'
+orders orders (status) where status = 'open'; status only for status = 'open'
   direct: 
 
 ---
