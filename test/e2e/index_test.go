@@ -50,7 +50,7 @@ func (s *indexedShop) answered(entry, by string) int {
 }
 
 // try does a step and demands who answers its only lookup. Where that is the database it
-// waits until a set has been built.
+// waits until a set has been built; and it may be asked again, by another session.
 func (s *indexedShop) try(entry, by string, this step) {
 	s.t.Helper()
 	index, database := s.answered(entry, "index"), s.answered(entry, "database")
@@ -64,7 +64,7 @@ func (s *indexedShop) try(entry, by string, this step) {
 		database++
 		s.i.eventually("a set is built", func() bool { return s.i.metric(sets) > built })
 	}
-	if gotIndex, gotDatabase := s.answered(entry, "index"), s.answered(entry, "database"); gotIndex != index || gotDatabase != database {
+	if gotIndex, gotDatabase := s.answered(entry, "index"), s.answered(entry, "database"); gotIndex != index || gotDatabase < database || by != "database" && gotDatabase > database {
 		s.t.Errorf("%s: the index has answered %d lookups and the database %d, want %d and %d", this.change, gotIndex, gotDatabase, index, database)
 	}
 }
