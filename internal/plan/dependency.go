@@ -20,6 +20,11 @@ type Dependency struct {
 	// Where spares the row versions that cannot be part of any result; nil: none
 	// can be told apart.
 	Where *Predicate
+	// Filtering are those of Columns that nothing but Filters reads, which are decided on
+	// the row alone: an update that touches no other of Columns, and leaves what each
+	// filter says as it was, does nothing.
+	Filtering []string
+	Filters   []Predicate
 	// Paths lead from a version of the row to keys, each to some of them. Without
 	// any, every key of the entry is concerned. Why says why, and why a path is in part
 	// only.
@@ -174,6 +179,11 @@ func (p *Predicate) Columns(dst []string) []string {
 		dst = p.Args[i].Columns(dst)
 	}
 	return dst
+}
+
+// Exact reports whether all of it can be decided.
+func (p *Predicate) Exact() bool {
+	return p.Op != Undecidable && !slices.ContainsFunc(p.Args, func(arg Predicate) bool { return !arg.Exact() })
 }
 
 // A test is a Predicate compiled for one description of its table.

@@ -76,6 +76,8 @@ type dependencyProgram struct {
 	identified bool
 	where      test
 	decides    columnSet // the columns of where
+	filters    []test
+	beyond     columnSet // matters without the columns that only filters read
 }
 
 // pathProgram is a Path compiled so.
@@ -167,6 +169,9 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 		program.paths = append(program.paths, compiled)
 	}
 	program.where = compileTest(r, d.Where, column)
+	for i := range d.Filters {
+		program.filters = append(program.filters, compileTest(r, &d.Filters[i], column))
+	}
 	for _, name := range d.Columns {
 		if r.Identity == change.IdentityFull {
 			column(name)
@@ -223,7 +228,13 @@ func (d *dependencyProgram) bind(r *change.Relation, wanted []int) {
 		full = full && at >= 0 // else the table is not what the query was planned for
 		if full {
 			d.matters = d.matters.add(slices.Index(wanted, at))
+			if !slices.Contains(d.Filtering, name) {
+				d.beyond = d.beyond.add(slices.Index(wanted, at))
+			}
 		}
+	}
+	for i := range d.filters {
+		d.filters[i].bind(wanted)
 	}
 	if full && d.matters == nil {
 		d.matters = columnSet{}
@@ -270,12 +281,16 @@ func (d *dependencyProgram) update(c *change.Change, moved columnSet, b *Batch) 
 		return
 	}
 	after := version{row: &c.New, other: &c.Old}
+	before := version{row: &c.Old, nullsUnknown: d.Partitioned}
+	if known && !d.beyond.meets(moved) && d.sayTheSame(&before, &after) {
+		return
+	}
 	switch {
 	case known:
 		passes := d.where.passes(&after)
 		passed := passes
 		if d.decides.meets(moved) {
-			passed = d.where.passes(&version{row: &c.Old, nullsUnknown: d.Partitioned})
+			passed = d.where.passes(&before)
 		}
 		if !passed && !passes {
 			return
@@ -294,10 +309,10 @@ func (d *dependencyProgram) update(c *change.Change, moved columnSet, b *Batch) 
 			}
 		}
 	case c.Old.Kind != change.Absent:
-		d.touch(c, &version{row: &c.Old, nullsUnknown: d.Partitioned}, b)
+		d.touch(c, &before, b)
 		d.touch(c, &after, b)
 	default:
-		before := version{row: &c.New, before: true}
+		before = version{row: &c.New, before: true}
 		if !d.identified && d.where.passes(&before) {
 			b.Sweep(d.number, Unknown, "an update that shows no old row: "+mend(c), "")
 			return
@@ -308,6 +323,17 @@ func (d *dependencyProgram) update(c *change.Change, moved columnSet, b *Batch) 
 			d.lead(c, &after, b)
 		}
 	}
+}
+
+// sayTheSame reports whether each filter surely says the same of two versions.
+func (d *dependencyProgram) sayTheSame(before, after *version) bool {
+	for i := range d.filters {
+		said := d.filters[i].eval(after)
+		if said != isTrue && said != isFalse && said != isNull || d.filters[i].eval(before) != said {
+			return false
+		}
+	}
+	return true
 }
 
 // touch drops the keys that one version of a row leads to, or asks for them, if it

@@ -27,7 +27,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 //
 //	entry NAME TEMPLATE TABLE [on_change=MODE] [columns=(..)] [format=hash]
 //	                                                   of a query, TABLE is -
-//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [partitioned=yes]
+//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [filtering=(..)] [filter=..] [partitioned=yes]
 //	                                                   key and lookup as often as need be; in key
 //	                                                   a * is a placeholder that is not known
 //	table TABLE (COLUMN, ..) [identity=KIND] [oid=N]   ! marks a column of the
@@ -250,6 +250,10 @@ func (s *story) depends(words []string) {
 		case "where":
 			where := s.predicate(value)
 			d.Where = &where
+		case "filtering":
+			d.Filtering = list(value)
+		case "filter":
+			d.Filters = append(d.Filters, s.predicate(value))
 		case "partitioned":
 			d.Partitioned = value == "yes"
 		default:

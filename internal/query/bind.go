@@ -20,6 +20,10 @@ type binder struct {
 	tables  []*item
 	depth   int
 	without Rule
+	// conditions are those of every AND, each in its parts; condition is the number of
+	// the one that is being bound, counted from 1, 0: none.
+	conditions [][]*conjunct
+	condition  int
 }
 
 // depthMax bounds views in views.
@@ -79,7 +83,12 @@ func (b *binder) bindSelect(s *pg.SelectStmt, outer *scope) (*block, error) {
 	if b.depth++; b.depth > depthMax {
 		return nil, &Error{Offset: -1, Text: "nested too deep"}
 	}
-	defer func() { b.depth-- }()
+	within := b.condition
+	b.condition = 0
+	defer func() {
+		b.depth--
+		b.condition = within
+	}()
 	switch {
 	case s.IntoClause != nil:
 		return nil, b.refuse(s.IntoClause.Rel.GetLocation(), "SELECT INTO writes", "a cached result is what a SELECT returns")

@@ -47,6 +47,7 @@ func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string
 			d.Columns = append(d.Columns, column)
 		}
 		slices.Sort(d.Columns)
+		d.Filtering, d.Filters = b.filters(reaches[i])
 		dependencies = append(dependencies, d)
 		if it.only || without&InheritedTables != 0 {
 			continue

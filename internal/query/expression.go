@@ -435,7 +435,7 @@ func (b *binder) whole(s *scalar, ref *pg.ColumnRef, it *item) {
 		switch it.kind {
 		case itemTable:
 			found := reference{item: it, from: []*item{it}}
-			found.mark()
+			found.mark(b.condition)
 			s.reads = append(s.reads, found)
 		case itemJoin:
 			mark(it.left)
@@ -453,7 +453,7 @@ func (b *binder) found(s *scalar, ref *pg.ColumnRef, it *item, i int) {
 	shown := it.outputs[i]
 	if it.kind == itemTable {
 		to := reference{item: it, name: it.relation.Columns[i].Name, from: []*item{it}}
-		to.mark()
+		to.mark(b.condition)
 		s.references[ref] = &resolved{reference: to}
 		s.reads = append(s.reads, to)
 		return
@@ -473,7 +473,7 @@ func (b *binder) found(s *scalar, ref *pg.ColumnRef, it *item, i int) {
 		}
 	}
 	for _, read := range value.reads {
-		read.mark()
+		read.mark(b.condition)
 		s.reads = append(s.reads, read)
 	}
 }
@@ -577,6 +577,19 @@ func (b *binder) conjuncts(node *pg.Node, at *scope, place any) ([]*conjunct, er
 		}
 		return all, nil
 	}
+	if b.condition > 0 {
+		return b.conjunct(node, at, place) // part of another one
+	}
+	b.conditions = append(b.conditions, nil)
+	b.condition = len(b.conditions)
+	parts, err := b.conjunct(node, at, place)
+	b.conditions[b.condition-1] = parts
+	b.condition = 0
+	return parts, err
+}
+
+// conjunct binds one condition of an AND.
+func (b *binder) conjunct(node *pg.Node, at *scope, place any) ([]*conjunct, error) {
 	if link := node.GetSubLink(); link != nil && (link.SubLinkType == pg.SubLinkType_EXISTS_SUBLINK || link.SubLinkType == pg.SubLinkType_ANY_SUBLINK) {
 		sl, err := b.bindSublink(link, at, place)
 		if err != nil {

@@ -121,7 +121,7 @@ func (b *binder) bindRangeVar(v *pg.RangeVar, inner *scope) (*item, error) {
 	if relation.Unlogged != "" {
 		return nil, b.refuse(v.Location, named+" has the partition "+relation.Unlogged+", whose changes are not in the log", "make it a logged table of this database")
 	}
-	it := &item{kind: itemTable, name: v.Relname, place: b.offset(v.Location), relation: relation, only: !v.Inh, used: map[string]bool{}}
+	it := &item{kind: itemTable, name: v.Relname, place: b.offset(v.Location), relation: relation, only: !v.Inh, used: map[string][]int{}}
 	if relation.Kind == 'v' {
 		bound, err := b.bindView(relation, v)
 		if err != nil {

@@ -32,6 +32,43 @@ func (r *reach) predicate() *plan.Predicate {
 	return &plan.Predicate{Op: plan.And, Args: all}
 }
 
+// filters are the conditions that can be decided on a row of the occurrence alone, and
+// whose columns, or some of them, nothing else reads.
+func (b *binder) filters(r *reach) (columns []string, filters []plan.Predicate) {
+	decided := map[int]*plan.Predicate{}
+	for i, parts := range b.conditions {
+		whole := plan.Predicate{Op: plan.And}
+		for _, c := range parts {
+			if c.sublink != nil || slices.ContainsFunc(c.reads, func(read reference) bool { return read.item != r.of }) {
+				whole.Args = append(whole.Args, undecidable)
+			} else {
+				whole.Args = append(whole.Args, r.decide(c.scalar, c.node))
+			}
+		}
+		switch {
+		case len(parts) == 0 || !whole.Exact():
+		case len(parts) == 1:
+			decided[i+1] = &whole.Args[0]
+		default:
+			decided[i+1] = &whole
+		}
+	}
+	for column, conditions := range r.of.used {
+		of := slices.ContainsFunc(conditions, func(c int) bool { return decided[c] != nil })
+		elsewhere := slices.ContainsFunc(conditions, func(c int) bool { return decided[c] == nil })
+		if of && (!elsewhere || b.without&ReadElsewhere != 0) {
+			columns = append(columns, column)
+		}
+	}
+	slices.Sort(columns)
+	for i := range b.conditions {
+		if p := decided[i+1]; p != nil && slices.ContainsFunc(p.Columns(nil), func(column string) bool { return slices.Contains(columns, column) }) {
+			filters = append(filters, *p)
+		}
+	}
+	return columns, filters
+}
+
 // present says that the columns which must be equal to something of another table
 // hold a value.
 func (r *reach) present() (all []plan.Predicate) {

@@ -27,6 +27,8 @@ const (
 	Families
 	// Settled: a lookup runs later than the change that it serves.
 	Settled
+	// ReadElsewhere: a column of a condition matters by itself if something else reads it.
+	ReadElsewhere
 )
 
 // Rules are all of them.
@@ -35,7 +37,7 @@ var Rules = []struct {
 	Name string
 }{
 	{MissingSides, "missing sides of outer joins"}, {HeldColumns, "held columns"}, {NullsInNotIn, "NULLs in NOT IN"}, {StandingBlocks, "standing blocks"},
-	{WaitingSides, "waiting sides of outer joins"}, {NullPredicates, "predicates on NULL"}, {InheritedTables, "inherited tables"}, {Families, "families of types"}, {Settled, "lookups that run later"},
+	{WaitingSides, "waiting sides of outer joins"}, {NullPredicates, "predicates on NULL"}, {InheritedTables, "inherited tables"}, {Families, "families of types"}, {Settled, "lookups that run later"}, {ReadElsewhere, "columns read elsewhere"},
 }
 
 // DeriveWithout is [Query.Derive] without a rule, which makes it miss changes.

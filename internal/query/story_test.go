@@ -122,6 +122,9 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 		if d.Where != nil {
 			fmt.Fprintf(&b, " where %s", d.Where)
 		}
+		if len(d.Filtering) > 0 {
+			fmt.Fprintf(&b, "; %s only for %s", strings.Join(d.Filtering, " "), strings.Join(texts(d.Filters), ", "))
+		}
 		b.WriteByte('\n')
 		if d.Sweeps() {
 			fmt.Fprintf(&b, "  sweep: %s\n", d.Why)
@@ -139,6 +142,13 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 		}
 	}
 	return b.String()
+}
+
+func texts(predicates []plan.Predicate) (texts []string) {
+	for _, p := range predicates {
+		texts = append(texts, p.String())
+	}
+	return texts
 }
 
 // named are the columns that have a parameter's value, and which one's.

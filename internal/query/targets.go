@@ -252,7 +252,7 @@ func (b *binder) bindStar(ref *pg.ColumnRef, inner *scope, blk *block) error {
 			if shown.value != nil {
 				bound.value = through(shown, it)
 				for _, read := range bound.value.reads {
-					read.mark()
+					read.mark(b.condition)
 				}
 			}
 			if blk.anyColumn {
@@ -295,17 +295,17 @@ func through(shown output, it *item) *scalar {
 	return outside
 }
 
-// mark notes that a column of a table matters.
-func (r reference) mark() {
+// mark notes that a column of a table matters to a condition, 0: to something else.
+func (r reference) mark(condition int) {
 	if r.item == nil || r.item.kind != itemTable {
 		return
 	}
 	if r.name != "" {
-		r.item.used[r.name] = true
+		r.item.used[r.name] = append(r.item.used[r.name], condition)
 		return
 	}
 	for _, column := range r.item.relation.Columns {
-		r.item.used[column.Name] = true
+		r.item.used[column.Name] = append(r.item.used[column.Name], condition)
 	}
 }
 

@@ -14,10 +14,10 @@ type item struct {
 	name  string // what it is called; empty: nothing
 	place int    // byte of the query as it was written
 
-	relation *Relation // of a table
-	only     bool      // without what inherits from it
-	used     map[string]bool
-	block    *block // of a subquery
+	relation *Relation        // of a table
+	only     bool             // without what inherits from it
+	used     map[string][]int // its columns that matter, each with the binder's conditions that read it
+	block    *block           // of a subquery
 	join     pg.JoinType
 	left     *item
 	right    *item

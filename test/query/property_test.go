@@ -628,7 +628,7 @@ func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, as
 					d.all = true
 					continue
 				}
-				if c.old != nil && c.new != nil && !slices.ContainsFunc(of.Columns, func(name string) bool { return !same(c.old[name], c.new[name]) }) {
+				if c.old != nil && c.new != nil && spared(of, c) {
 					continue
 				}
 				for _, version := range []map[string]*string{c.old, c.new} {
@@ -670,6 +670,20 @@ func leads(columns []string, row map[string]*string, key []string) bool {
 		}
 	}
 	return true
+}
+
+// spared reports whether an update does nothing: it touches no column that matters, or
+// only such that filters read, and leaves what those say.
+func spared(of *plan.Dependency, c row) bool {
+	for _, name := range of.Columns {
+		if !same(c.old[name], c.new[name]) && !slices.Contains(of.Filtering, name) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(of.Filters, func(p plan.Predicate) bool {
+		before, after := outcomes(&p, c.old), outcomes(&p, c.new)
+		return len(before) != 1 || !slices.Equal(before, after)
+	})
 }
 
 func same(a, b *string) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }

@@ -9,7 +9,7 @@ SELECT l.* FROM shops s, LATERAL (
   SELECT count(*) AS n, (SELECT count(*) FROM visits v WHERE v.shop_id = s.id) AS visits FROM stock k WHERE s.open) l
 WHERE s.id = @id
 ==>
-shops s (id open)
+shops s (id open); open only for open = 't'
   direct: id
 visits v (shop_id)
   direct: shop_id
@@ -21,7 +21,7 @@ stock k ()
 -- types: int4
 SELECT count(*) FROM shops s WHERE s.city = @city AND s.open AND NOT EXISTS (SELECT 1 FROM visits v WHERE v.shop_id = s.id)
 ==>
-shops s (city id open) where open = 't'
+shops s (city id open) where open = 't'; open only for open = 't'
   direct: city
 visits v (shop_id)
   lookup:
@@ -237,7 +237,7 @@ SELECT v.id FROM visits v WHERE v.id = @id AND v.shop_id NOT IN (SELECT s.id FRO
 ==>
 visits v (id shop_id)
   direct: id
-shops s (id open) where open = 't'
+shops s (id open) where open = 't'; open only for open = 't'
   lookup:
     SELECT t1."id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::bool[]) AS changed("id", "open"), "public"."visits" AS t1
@@ -251,7 +251,7 @@ SELECT v.id FROM visits v WHERE v.id = @id AND v.shop_id NOT IN (SELECT s.city F
 ==>
 visits v (id shop_id)
   direct: id
-shops s (city open) where open = 't'
+shops s (city open) where open = 't'; open only for open = 't'
   sweep: no equality joins its rows with those of visits, which tell @id
 
 ---
@@ -304,7 +304,7 @@ shops s (city id open)
 -- types: int4
 SELECT s.id FROM shops s WHERE s.id = @id AND EXISTS (SELECT 1 FROM visits city WHERE city = 1)
 ==>
-shops s (city id) where city = '1'
+shops s (city id) where city = '1'; city only for city = '1'
   direct: id
 visits city ()
   sweep: no equality joins its rows with those of shops, which tell @id

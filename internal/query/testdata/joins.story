@@ -38,7 +38,7 @@ FROM orders o LEFT JOIN items i ON i.order_id = o.id
 WHERE o.customer_id = @customer AND o.status = 'open'
 GROUP BY o.id
 ==>
-orders o (customer_id id status total) where status = 'open'
+orders o (customer_id id status total) where status = 'open'; status only for status = 'open'
   direct: customer_id
 items i (order_id quantity)
   lookup:
@@ -55,7 +55,7 @@ WHERE c.region_id = @region AND o.id IS NULL
 ==>
 customers c (email id region_id)
   direct: region_id
-orders o (customer_id id status) where status = 'paid'
+orders o (customer_id id status) where status = 'paid'; status only for status = 'paid'
   lookup:
     SELECT DISTINCT t1."region_id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::public.order_status[]) AS changed("customer_id", "status"), "public"."customers" AS t1
@@ -103,7 +103,7 @@ WHERE p.category_id = @c AND EXISTS (SELECT 1 FROM reviews r WHERE r.product_id 
 ==>
 products p (category_id id)
   direct: category_id
-reviews r (product_id stars) where NOT stars < 4
+reviews r (product_id stars) where NOT stars < 4; stars only for NOT stars < 4
   lookup:
     SELECT DISTINCT t1."category_id"::text
     FROM unnest($1::text[]::int8[], $2::text[]::int4[]) AS changed("product_id", "stars"), "public"."products" AS t1
@@ -167,7 +167,7 @@ SELECT p.id, s.value FROM products p, settings s WHERE p.price > (SELECT avg(pri
 ==>
 products p (category_id id price)
   direct: category_id
-settings s (name value) where name = 'currency'
+settings s (name value) where name = 'currency'; name only for name = 'currency'
   sweep: no equality joins its rows with those of products, which tell @c
 products products (price)
   sweep: no equality joins its rows with those of products, which tell @c
@@ -186,7 +186,7 @@ categories categories (id name parent_id)
 -- types: int4
 SELECT c.name, p.name AS parent FROM categories c LEFT JOIN categories p ON p.id = c.parent_id WHERE c.id = @id AND c.active
 ==>
-categories c (active id name parent_id) where active = 't'
+categories c (active id name parent_id) where active = 't'; active only for active = 't'
   direct: id
 categories p (id name)
   lookup:
@@ -200,7 +200,7 @@ categories p (id name)
 -- types:
 SELECT count(*) FROM orders WHERE status = 'open'
 ==>
-orders orders (status) where status = 'open'
+orders orders (status) where status = 'open'; status only for status = 'open'
   direct: 
 
 ---

@@ -169,7 +169,7 @@ categories c (id name shop_id)
 -- types: int4
 SELECT p.id FROM products p JOIN categories c ON c.id = p.category_id WHERE c.shop_id = @shop AND p.note <> 'none' AND p.rank > 3
 ==>
-products p (category_id id note rank) where (NOT note = 'none' AND NOT rank <= 3 AND category_id IS NOT NULL)
+products p (category_id id note rank) where (NOT note = 'none' AND NOT rank <= 3 AND category_id IS NOT NULL); note rank only for NOT note = 'none', NOT rank <= 3
   lookup:
     SELECT DISTINCT t1."shop_id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("category_id", "rank"), "public"."categories" AS t1
