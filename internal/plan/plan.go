@@ -93,8 +93,9 @@ type Planner struct {
 	// with.
 	known  atomic.Pointer[Shapes]
 	shapes *Shapes
-	// lookups are those of all dependencies.
+	// lookups are those of all dependencies, indexes what answers some of them.
 	lookups []EntryLookup
+	indexes []EntryIndex
 }
 
 type tableName struct{ schema, table string }
@@ -104,6 +105,7 @@ type relation struct {
 	*change.Relation // as the log described it; nil if no entry is over it
 	keys             []keyProgram
 	dependencies     []dependencyProgram
+	indexes          []indexProgram
 	// moved is made anew for each update. nullsUnknown: see keyProgram.
 	moved        columnSet
 	nullsUnknown bool
@@ -154,7 +156,7 @@ func New(entries []Entry) *Planner {
 		for _, d := range entries[i].Dependencies {
 			for _, path := range d.Paths {
 				if path.Lookup != nil {
-					p.lookups = append(p.lookups, EntryLookup{i, path.Lookup})
+					p.lookups = append(p.lookups, EntryLookup{i, path.Lookup, p.addIndex(i, path.Lookup.Index)})
 				}
 			}
 		}
@@ -217,6 +219,11 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		}
 		compiled.keys = append(compiled.keys, program)
 	}
+	for i := range p.indexes {
+		if p.indexes[i].Schema == r.Schema && p.indexes[i].Table == r.Name {
+			compiled.indexes = append(compiled.indexes, p.compileIndex(r, i, want))
+		}
+	}
 	slices.Sort(wanted)
 	for _, program := range compiled.keys {
 		for i, at := range program.values {
@@ -228,6 +235,9 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 	for i := range compiled.dependencies {
 		compiled.dependencies[i].bind(r, wanted)
 		compiled.nullsUnknown = compiled.nullsUnknown || compiled.dependencies[i].Partitioned
+	}
+	for i := range compiled.indexes {
+		compiled.indexes[i].bind(r, wanted)
 	}
 	if len(compiled.keys)+len(compiled.dependencies) > 0 {
 		// A copy: the source sets Wanted when this returns.
@@ -371,6 +381,9 @@ func (p *Planner) plan(c *change.Change, b *Batch) {
 	for i := range compiled.dependencies {
 		compiled.dependencies[i].plan(c, changed, b)
 	}
+	for i := range compiled.indexes {
+		compiled.indexes[i].plan(c, b)
+	}
 }
 
 // planAll sweeps every entry, if c says that any of them may be concerned.
@@ -475,15 +488,15 @@ func (k *keyProgram) dropping() Effect {
 func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok bool) {
 	b.begin()
 	for i := range k.values {
-		b.keys = k.template.AppendLiteral(b.keys, i)
+		b.keys.text = k.template.AppendLiteral(b.keys.text, i)
 		value, known := k.shown(c, i, row, other, b)
 		if !known {
 			b.abandon()
 			return false
 		}
-		b.keys = k.template.AppendValue(b.keys, value)
+		b.keys.text = k.template.AppendValue(b.keys.text, value)
 	}
-	b.keys = k.template.AppendLiteral(b.keys, len(k.values))
+	b.keys.text = k.template.AppendLiteral(b.keys.text, len(k.values))
 	return true
 }
 
