@@ -337,7 +337,7 @@ func (s *session) observe(batches []*plan.Batch) {
 		for _, incomplete := range b.Incomplete {
 			s.unset(incomplete)
 		}
-		if b.Pressed != s.saidPressed && (b.Pressed || b.Sets() > 0) {
+		if b.Pressed != s.saidPressed && (b.Pressed || b.Writes()) {
 			s.sayPressed(b.Pressed)
 		}
 		s.observer.Written(Written{

@@ -334,3 +334,38 @@ func TestEffectsOfAChange(t *testing.T) {
 		t.Errorf("truncate (-want +got):\n%s", diff)
 	}
 }
+
+// What a busy table brings to indexes costs no allocation each: a batch is used again.
+func TestMembersCostNoAllocationEach(t *testing.T) {
+	template, err := guard.ParseTemplate("page:{id}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	planner := plan.New([]plan.Entry{{Name: "page", Key: template, Dependencies: []plan.Dependency{
+		{Schema: "public", Table: "categories", Paths: []plan.Path{{Lookup: &plan.Lookup{
+			Arguments: []plan.Argument{{Column: "id"}},
+			Index:     &plan.Index{Schema: "public", Table: "products", Join: []string{"category"}, Key: []string{"id"}, By: []int{0}, Unique: true},
+		}}}},
+		{Schema: "public", Table: "products", Columns: []string{"id", "category"}, Paths: []plan.Path{{Key: []string{"id"}}}},
+	}}})
+	r := &change.Relation{Schema: "public", Name: "products", Identity: change.IdentityFull, Columns: []change.Column{{Name: "id", Identifies: true}, {Name: "category", Identifies: true}}}
+	r.Wanted = planner.Compile(r)
+	row := func(category byte) change.Row {
+		return change.Row{Kind: change.Whole, Values: []change.Value{{State: change.Text, Text: []byte("4711")}, {State: change.Text, Text: []byte{category}}}}
+	}
+	c := &change.Change{Op: change.Update, Relation: r, Position: change.Position{Timeline: 1, LSN: 1}, Old: row('0'), New: row('1')}
+	batch := plan.NewBatch()
+	number := 0
+	allocations := testing.AllocsPerRun(10*plan.BatchKeysMax, func() {
+		number++
+		c.Old.Values[1].Text[0], c.New.Values[1].Text[0] = byte('0'+number%10), byte('1'+number%10)
+		c.Old.Values[0].Text[0] = byte('a' + number%26)
+		c.New.Values[0].Text[0] = c.Old.Values[0].Text[0]
+		if planner.Plan(c, batch); batch.Full() {
+			batch.Reset()
+		}
+	})
+	if allocations > 0 {
+		t.Errorf("%v allocations for a row that moves", allocations)
+	}
+}

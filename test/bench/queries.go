@@ -19,7 +19,10 @@ import (
 )
 
 // A cached is an entry over a query.
-type cached struct{ name, key, query string }
+type cached struct {
+	name, key, query string
+	indexed          bool // lookups are answered by an index, as far as one can
+}
 
 // derive plans entries over queries, as the service does at its start.
 func (b *bench) derive(ctx context.Context, all []cached) ([]plan.Entry, error) {
@@ -38,7 +41,11 @@ func (b *bench) derive(ctx context.Context, all []cached) ([]plan.Entry, error) 
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", one.query, err)
 		}
-		dependencies, err := q.Derive(queries, types, template.Columns())
+		derive := q.Derive
+		if one.indexed {
+			derive = q.DeriveIndexed
+		}
+		dependencies, err := derive(queries, types, template.Columns())
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", one.query, err)
 		}
@@ -67,6 +74,13 @@ func (b *bench) shop(ctx context.Context) error {
 		BEGIN
 			FOR i IN first .. last LOOP
 				UPDATE categories SET name = 'name ' || txid_current() WHERE id = 1 + (i * 7919) % 10000;
+				COMMIT;
+			END LOOP;
+		END $$`,
+		`CREATE PROCEDURE rename_few(few int, last int) LANGUAGE plpgsql AS $$
+		BEGIN
+			FOR i IN 1 .. last LOOP
+				UPDATE categories SET name = 'name ' || txid_current() WHERE id = 1 + i % few;
 				COMMIT;
 			END LOOP;
 		END $$`,
@@ -313,20 +327,28 @@ func benchLookups(ctx context.Context, b *bench) error {
 		if err := b.lookups(ctx, of.table, of.keys); err != nil {
 			return err
 		}
+		if err := b.indexedLookups(ctx, of.table, of.keys); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// lookups measures those through a table, which has so many rows of each category.
-func (b *bench) lookups(ctx context.Context, table, keys string) error {
+// pages are entries of which each needs a lookup through a table.
+func pages(table string, indexed bool) []cached {
 	var all []cached
 	for i := range lookupEntries {
 		all = append(all, cached{
-			name: fmt.Sprint("page", i), key: fmt.Sprintf("page%d:{id}", i),
+			name: fmt.Sprint("page", i), key: fmt.Sprintf("page%d:{id}", i), indexed: indexed,
 			query: fmt.Sprintf("SELECT t.id, c.name FROM %s t JOIN categories c ON c.id = t.category_id WHERE t.id = @id", table),
 		})
 	}
-	entries, err := b.derive(ctx, all)
+	return all
+}
+
+// lookups measures those through a table, which has so many rows of each category.
+func (b *bench) lookups(ctx context.Context, table, keys string) error {
+	entries, err := b.derive(ctx, pages(table, false))
 	if err != nil {
 		return err
 	}
@@ -405,6 +427,107 @@ func (b *bench) lookups(ctx context.Context, table, keys string) error {
 	b.report.add("lookups: statements", "a thousand changes", perThousand, "", nil, nil)
 	b.report.add("lookups: questions", "a statement", perStatement, "", nil, nil)
 	return b.dropSlots(ctx, slots)
+}
+
+// indexedCategories are renamed again and again: each has a set in the index of each
+// entry.
+const indexedCategories = 300
+
+// indexedLookups has indexes answer what such changes ask, and beside it the database.
+func (b *bench) indexedLookups(ctx context.Context, table, keys string) error {
+	indexed, err := b.derive(ctx, pages(table, true))
+	if err != nil {
+		return err
+	}
+	plain, err := b.derive(ctx, pages(table, false))
+	if err != nil {
+		return err
+	}
+	var lookups, members []string
+	planner := plan.New(indexed)
+	for _, lookup := range planner.Lookups() {
+		lookups = append(lookups, lookup.SQL)
+	}
+	for _, index := range planner.Indexes() {
+		members = append(members, index.SQL)
+	}
+	config, err := pgx.ParseConfig(b.postgres.URL())
+	if err != nil {
+		return err
+	}
+	finder := &recorder{Finder: database.NewFinder(config, lookups, members)}
+	defer finder.Close()
+	changes := b.sizes.Lookups
+	rename := func(n int) error {
+		return b.exec(ctx, "SET synchronous_commit = off", fmt.Sprintf("CALL rename_few(%d, %d)", indexedCategories, n), "SET synchronous_commit = on",
+			"UPDATE categories SET note = 'flushed' WHERE id = 0")
+	}
+	var rates [2][]float64 // by an index, and by the database
+	var costs [2][]drained
+	for i := range b.sizes.Runs {
+		b.say(fmt.Sprintf("looking up in indexes, run %d of %d", i+1, b.sizes.Runs))
+		slots, err := b.newSlots(ctx, 1)
+		if err != nil {
+			return err
+		}
+		built := newWatcher(0)
+		r, err := b.runFinding(ctx, slots[0], built, finder, indexed...)
+		if err != nil {
+			return err
+		}
+		err = r.ready(ctx)
+		// What is wanted while very much is wanted is forgotten, and wanted again.
+		for err == nil && built.built() < lookupEntries*indexedCategories {
+			err = rename(indexedCategories)
+		}
+		if err := errors.Join(err, r.stop()); err != nil {
+			return err
+		}
+		more, err := b.newSlots(ctx, 1)
+		if err != nil {
+			return err
+		}
+		slots = append(slots, more...)
+		if err := b.settle(ctx, slots[1]); err != nil {
+			return err
+		}
+		if err := errors.Join(rename(changes), b.exec(ctx, "CHECKPOINT")); err != nil {
+			return err
+		}
+		for by, entries := range [][]plan.Entry{indexed, plain} {
+			watcher := newWatcher(changes)
+			runtime.GC()
+			before, err := b.cpuNow()
+			if err != nil {
+				return err
+			}
+			began := time.Now()
+			r, err := b.runFinding(ctx, slots[by], watcher, finder, entries...)
+			if err != nil {
+				return err
+			}
+			err = watcher.await(ctx, r)
+			rates[by] = append(rates[by], float64(changes)/time.Since(began).Seconds())
+			if err := errors.Join(err, r.stop()); err != nil {
+				return err
+			}
+			after, err := b.cpuNow()
+			if err != nil {
+				return err
+			}
+			costs[by] = append(costs[by], drained{cpu: after.since(before)})
+			if index, database := watcher.answered(); by == 0 && database > index/100 || by == 1 && index > 0 {
+				return fmt.Errorf("the index has answered %d questions, the database %d", index, database)
+			}
+		}
+		if err := b.dropSlots(ctx, slots); err != nil {
+			return err
+		}
+	}
+	b.cost("lookups in an index: a change, "+keys+" each", changes, costs[0])
+	b.cost("lookups in the database: a change, "+keys+" each", changes, costs[1])
+	b.report.add("lookups in an index: changes with ten, "+keys+" each", "changes/s", rates[0], "in the database", rates[1], nil)
+	return nil
 }
 
 // benchFanOut has the built binary apply one change that very many keys hang on.

@@ -47,7 +47,8 @@ func (b *bench) runFinding(ctx context.Context, slot string, observer apply.Obse
 	options.MaxRetries = -1
 	options.DisableIdentity = true
 	r := &running{reader: reader, rdb: redis.NewClient(options), ended: make(chan struct{})}
-	r.loop = apply.New(reader.source, reader.planner, reader.gate, fixedCatalog{}, redissink.New(r.rdb, redissink.Options{Entries: reader.planner.Entries()}), apply.Options{Observer: observer, Loader: noLoader{}, Finder: finder})
+	sink := redissink.New(r.rdb, redissink.Options{Entries: reader.planner.Entries(), Indexes: reader.planner.Indexes()})
+	r.loop = apply.New(reader.source, reader.planner, reader.gate, fixedCatalog{}, sink, apply.Options{Observer: observer, Loader: noLoader{}, Finder: finder, Indexes: sink})
 	ctx, r.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(r.ended)
@@ -86,6 +87,8 @@ type watcher struct {
 	latencies []time.Duration
 	want      int           // changes
 	reached   chan struct{} // closed when they are written
+
+	byIndex, byDatabase, builtSets int
 }
 
 func newWatcher(want int) *watcher {
@@ -125,9 +128,33 @@ func (w *watcher) perBatch() float64 {
 
 func (w *watcher) Gated(time.Duration, int) {}
 
-func (w *watcher) LookedUp(string, int, int) {}
+func (w *watcher) LookedUp(_ string, index, database int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.byIndex += index
+	w.byDatabase += database
+}
 
-func (w *watcher) Built(string)         {}
+// answered is how many questions an index has answered, and how many the database.
+func (w *watcher) answered() (index, database int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.byIndex, w.byDatabase
+}
+
+func (w *watcher) Built(string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.builtSets++
+}
+
+// built is how many sets of indexes were built.
+func (w *watcher) built() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.builtSets
+}
+
 func (w *watcher) Held(string)          {}
 func (w *watcher) Gap(string)           {}
 func (w *watcher) Sweep(string, string) {}

@@ -208,3 +208,63 @@ func TestAGapVoidsIndexes(t *testing.T) {
 		})
 	}
 }
+
+// What a set holds rests on a unique key. When that goes, two rows may be the same
+// member, and one that goes must not take the other with it.
+func TestAnIndexOutlivesItsUniqueKey(t *testing.T) {
+	t.Parallel()
+	f := newIndexed(t, 15)
+	i := startInstance(t, f.config(indexed))
+	i.waitReady()
+	s := &indexedShop{f, i}
+	const rename = "UPDATE categories SET name = name || '+' WHERE id = 1"
+	s.try("page", "database", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
+	f.exec("ALTER TABLE products DROP CONSTRAINT products_pkey")
+	f.exec("INSERT INTO products VALUES (2, 'alike', 1)")
+	f.exec("DELETE FROM products WHERE id = 2 AND name = 'alike'")
+	i.eventually("it is planned anew", func() bool { return i.said("planning anew") == 1 })
+	i.waitReady()
+	s.try("page", "database", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
+	f.exec("INSERT INTO products VALUES (2, 'alike', 1)")
+	f.exec("DELETE FROM products WHERE id = 2 AND name = 'alike'")
+	s.try("page", "index", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
+	i.stop()
+}
+
+// What is asked for, and cannot be, is said before anything runs; and what is, by whom.
+func TestWhoAnswersALookupIsSaid(t *testing.T) {
+	t.Parallel()
+	f := newIndexed(t, 15)
+	f.exec("ALTER TABLE products REPLICA IDENTITY DEFAULT")
+	path, _ := writeConfig(t, f.config(indexed+`  spread:
+    key: spread:{id}
+    query: SELECT l.order_id FROM order_lines l JOIN products p ON p.id = l.product_id JOIN categories c ON c.id = p.category_id WHERE l.order_id = @id
+    lookup: index
+`))
+	out, errs, exit := unstaleCommand(t, "plan", "--config", path)
+	for _, want := range []string{
+		"in an index: id by category_id\n", "in an index: order_id by product_id\n", "in the database: it goes through 2 tables\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if exit != 0 {
+		t.Errorf("exit %d\n%s", exit, errs)
+	}
+	out, _, _ = unstaleCommand(t, "check", "--config", path)
+	if want := "a row that moves stays in the index of entry page where it was"; strings.Count(out, want) != 1 {
+		t.Errorf("%q is not said once:\n%s", want, out)
+	}
+	for query, want := range map[string]string{
+		"SELECT id FROM products WHERE id = @id":                                                                   "no change needs a lookup",
+		"SELECT p.id FROM products p JOIN categories c ON c.id + 0 = p.category_id WHERE p.id = @id":               "no column of products that the log has is equal",
+		"SELECT p.id FROM products p JOIN categories c ON c.id::numeric = p.category_id::numeric WHERE p.id = @id": "no column of products that the log has is equal",
+	} {
+		path, _ := writeConfig(t, f.config(fmt.Sprintf("  one: {key: 'one:{id}', lookup: index, allow_sweep: true, query: %q}\n", query)))
+		out, errs, exit := unstaleCommand(t, "run", "--config", path)
+		if exit == 0 || !strings.Contains(out+errs, "entries.one.lookup: is index, and") || !strings.Contains(out+errs, want) {
+			t.Errorf("%s: exit %d, want %q in\n%s%s", query, exit, want, out, errs)
+		}
+	}
+}

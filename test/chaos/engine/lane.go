@@ -106,10 +106,12 @@ func allLanes() []*lane {
 		{name: leaseOnly, prefix: leasePrefix, control: true, clock: consumerClock, fetch: fetchLeased},
 
 		{name: "page", kind: memberPage, prefix: "page:", entry: over(pageQuery), beside: ownOnly, fetch: fetchLeased},
+		{name: "page, index", kind: memberPage, prefix: "indexed:", entry: over(pageQuery) + ", lookup: index", beside: ownOnly, fetch: fetchLeased},
 		{name: "page, refresh", kind: memberPage, prefix: "loaded:", entry: over(pageQuery) + ", on_change: refresh, cache_absent: true", beside: ownOnly, fetch: fetchLeased},
 		{name: "list, refresh", kind: memberList, prefix: "list:", entry: over(listQuery) + ", rows: many, on_change: refresh", fetch: fetchLeased},
 		{name: "setting, sweeps", kind: settingPage, prefix: "setting:", entry: over(settingQuery) + ", allow_sweep: true", beside: ownOnly, fetch: fetchLeased},
 		{name: "fan-out", kind: fanPage, prefix: "fan:", entry: over(fanQuery), beside: loOnly, fetch: fetchLeased},
+		{name: "fan-out, index", kind: fanPage, prefix: "fanned:", entry: over(fanQuery) + ", lookup: index", beside: loOnly, fetch: fetchLeased},
 		{name: ownOnly, kind: memberPage, prefix: "own:", entry: "depends_on: {members: id}", control: true, fetch: fetchLeased},
 		{name: loOnly, kind: fanPage, prefix: "early:", entry: over(fanQuery), control: true, clock: appliedClock, fetch: fetchLeased},
 	}...)
