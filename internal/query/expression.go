@@ -761,6 +761,8 @@ func (s *scalar) nullIfNull(node *pg.Node, inside func(*item) bool) bool {
 			return e.Lexpr != nil && s.nullIfNull(e.Lexpr, inside) || s.nullIfNull(e.Rexpr, inside)
 		case pg.A_Expr_Kind_AEXPR_IN, pg.A_Expr_Kind_AEXPR_BETWEEN:
 			return s.nullIfNull(e.Lexpr, inside)
+		case pg.A_Expr_Kind_AEXPR_OP_ANY:
+			return s.nullIfNull(e.Rexpr, inside) // an empty array is no NULL
 		}
 	case *pg.Node_BoolExpr:
 		return n.BoolExpr.Boolop == pg.BoolExprType_NOT_EXPR && s.nullIfNull(n.BoolExpr.Args[0], inside)
