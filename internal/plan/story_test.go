@@ -27,7 +27,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 //
 //	entry NAME TEMPLATE TABLE [on_change=MODE] [columns=(..)] [format=hash]
 //	                                                   of a query, TABLE is -
-//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [filtering=(..)] [filter=..] [partitioned=yes]
+//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [filtering=(..)] [filter=..] [partitioned=yes] [primary=(..)]
 //	                                                   key and lookup as often as need be; in key
 //	                                                   a * is a placeholder that is not known
 //	table TABLE (COLUMN, ..) [identity=KIND] [oid=N]   ! marks a column of the
@@ -256,6 +256,8 @@ func (s *story) depends(words []string) {
 			d.Filters = append(d.Filters, s.predicate(value))
 		case "partitioned":
 			d.Partitioned = value == "yes"
+		case "primary":
+			d.PrimaryKey = list(value)
 		default:
 			s.t.Fatalf("unknown option %q", option)
 		}
