@@ -132,7 +132,7 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	if shapes != nil {
 		c.shaped = fingerprints
 	}
-	return apply.Look{Fingerprints: today, Shapes: shapes}, nil
+	return apply.Look{Fingerprints: today, Shapes: shapes, Unplanned: maps.Clone(c.unplanned)}, nil
 }
 
 // fingerprint is another one whenever values that are cached for e may not be what
@@ -224,7 +224,7 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 	var changed []string
 	for i := range c.entries {
 		e := &c.entries[i]
-		if len(e.Dependencies) == 0 {
+		if !derivedFrom(*e) {
 			continue
 		}
 		if at := slices.IndexFunc(problems, func(p config.Problem) bool { return strings.HasPrefix(p.Path, "entries."+e.Name+".") }); at >= 0 {
@@ -238,27 +238,17 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 			changed = append(changed, e.Name)
 		}
 	}
-	switch {
-	case len(changed) > 0 && len(c.unplanned) == 0:
-		return fmt.Errorf("%w: %s", change.ErrReplan, strings.Join(changed, ", "))
-	case len(changed) > 0:
-		// Who plans anew must plan all: that waits until a person has mended the others.
-		const waits = "its query is to be planned anew when those of the other entries can be"
-		for _, name := range changed {
-			c.unplanned[name] = waits
-			if before[name] != waits {
-				c.logger.Error("an entry waits for others to be mended: it is swept again and again", "entry", name, "problem", waits)
-			}
-		}
-	}
 	if len(before) > 0 && len(c.unplanned) == 0 {
 		c.logger.Info("every query can be planned again")
+	}
+	if len(changed) > 0 {
+		return fmt.Errorf("%w: %s", change.ErrReplan, strings.Join(changed, ", "))
 	}
 	return nil
 }
 
-// derivedFrom reports whether the keys of an entry follow from a query, or from lookups.
-func derivedFrom(e plan.Entry) bool { return len(e.Dependencies) > 0 }
+// derivedFrom reports whether the keys of an entry follow from a query, or from depends_on.
+func derivedFrom(e plan.Entry) bool { return e.Table == "" }
 
 // sameDependencies compares what follows from a query; which tables are partitioned, and
 // by what their rows are identified, is not part of that.

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"log/slog"
+	"maps"
 	"testing"
 
+	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
@@ -48,5 +52,34 @@ func TestAFingerprintHasDependsOn(t *testing.T) {
 	}
 	if products.Name = `"products"`; of(products) != of(config.Dependency{Table: "products", Key: []string{"id"}}) {
 		t.Error("how a table's name is written shows")
+	}
+}
+
+// An entry whose query shows something else is planned anew, also while that of another one
+// cannot be planned.
+func TestAnEntryIsPlannedAnewBesideOneThatCannotBe(t *testing.T) {
+	at := func(column string) []plan.Dependency {
+		return []plan.Dependency{{Schema: "public", Table: "items", Paths: []plan.Path{{Key: []string{column}}}}}
+	}
+	problem := func(path string) config.Problems { return config.Problems{{Path: path, Text: "why"}} }
+	for _, test := range []struct {
+		name      string
+		found     string
+		problems  config.Problems
+		anew      bool
+		unplanned map[string]string
+	}{
+		{"nothing has changed", "id", nil, false, map[string]string{}},
+		{"one cannot be planned", "id", problem("entries.broken.query"), false, map[string]string{"broken": "why"}},
+		{"one is to be planned anew", "other", problem("entries.broken.query"), true, map[string]string{"broken": "why"}},
+	} {
+		c := &catalog{logger: slog.New(slog.DiscardHandler), entries: []plan.Entry{
+			{Name: "card", Query: "SELECT", Dependencies: at("id")}, {Name: "broken", Query: "SELECT"}, {Name: "table", Table: "items"},
+		}}
+		found := []derived{{dependencies: at(test.found)}, {}, {}}
+		err := c.compare(found, test.problems)
+		if errors.Is(err, change.ErrReplan) != test.anew || !maps.Equal(c.unplanned, test.unplanned) {
+			t.Errorf("%s: %v, %v", test.name, err, c.unplanned)
+		}
 	}
 }

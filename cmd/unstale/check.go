@@ -191,6 +191,15 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 			fs.addProblem(p)
 		}
 	}
+	unloadable, err := x.unloadable(ctx, conn)
+	if err != nil {
+		fs.add("database", err.Error(), "")
+	}
+	for _, p := range unloadable {
+		if len(p.Mend) > 0 || !fs.wrong() { // else the right on a table is said above
+			fs.addProblem(p)
+		}
+	}
 	ways, err := x.ways(ctx, conn)
 	if err != nil {
 		fs.add("database", err.Error(), "")

@@ -33,7 +33,7 @@ func examineWhenReachable(ctx context.Context, c *config.Config, databaseConfig 
 		conn, err := pgx.ConnectConfig(ctx, databaseConfig)
 		if err == nil {
 			var x *examination
-			x, err = examine(ctx, c, conn)
+			x, err = examineHolding(ctx, c, conn, true)
 			broken := conn.IsClosed()
 			_ = conn.Close(context.WithoutCancel(ctx)) // it holds nothing
 			if err == nil {

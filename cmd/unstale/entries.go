@@ -65,8 +65,11 @@ type examination struct {
 	database, alias string
 
 	entries []plan.Entry
-	tables  []database.Table // all that the entries are over, some several times
-	shapes  []value.Shape    // of the tables
+	derived []derived // of the entries, in their order
+	// unplanned are the entries over queries that cannot be planned, if they are held.
+	unplanned map[string]config.Problem
+	tables    []database.Table // all that the entries are over, some several times
+	shapes    []value.Shape    // of the tables
 	// problems are the database's: what ought to be changed there.
 	problems []database.Problem
 }
@@ -92,12 +95,30 @@ func (x *examination) tableNames() []database.Name {
 // examine looks the tables of all entries up and has the database diagnosed. The
 // error holds, at once, everything that is wrong with the configuration itself.
 func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examination, error) {
+	return examineHolding(ctx, c, conn, false)
+}
+
+// examineHolding is examine for who may hold entries over queries that cannot be planned:
+// if nothing else is wrong they are no error, and have nothing that is derived.
+func examineHolding(ctx context.Context, c *config.Config, conn *pgx.Conn, holds bool) (*examination, error) {
 	templates, wrong := parseTemplates(c)
 	queries, refused, err := derive(ctx, c, conn, templates)
 	if err != nil {
 		return nil, err
 	}
-	wrong = append(wrong, refused...)
+	unplanned := map[string]config.Problem{}
+	for i := range c.Entries {
+		if at := slices.IndexFunc(refused, func(p config.Problem) bool { return strings.HasPrefix(p.Path, "entries."+c.Entries[i].Name+".") }); at >= 0 {
+			unplanned[c.Entries[i].Name] = refused[at]
+			queries[i] = derived{}
+		}
+		if !holds {
+			wrong = append(wrong, queries[i].wrongKeys...)
+		}
+	}
+	if !holds {
+		wrong = append(wrong, refused...)
+	}
 	needs := needsOf(c, templates, queries)
 	names := make([]database.Name, len(needs.Tables))
 	for i := range needs.Tables {
@@ -107,7 +128,7 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 	if err != nil {
 		return nil, fmt.Errorf("diagnose the database: %w", err)
 	}
-	x := &examination{needs: needs}
+	x := &examination{needs: needs, derived: queries, unplanned: unplanned}
 	// The URL need not have a name, and a pooler's may be another one.
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.current_database()").Scan(&x.database); err != nil {
 		return nil, fmt.Errorf("ask the database for its name: %w", err)
@@ -142,6 +163,9 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 		return nil, fmt.Errorf("look up the tables: %w", err)
 	}
 	if len(wrong) > 0 {
+		if holds {
+			wrong = append(wrong, refused...)
+		}
 		return x, wrong.Err()
 	}
 	if x.shapes, err = database.Shapes(ctx, conn, names); err != nil {
@@ -170,6 +194,11 @@ func examine(ctx context.Context, c *config.Config, conn *pgx.Conn) (*examinatio
 			described.Shape = x.shapes[at]
 		}
 		x.entries = append(x.entries, described)
+	}
+	for i := range templates {
+		if _, held := unplanned[c.Entries[i].Name]; held {
+			templates[i] = nil // what its placeholders can hold is not known
+		}
 	}
 	return x, collisions(c, templates, func(entry int) func(string) guard.Alphabet {
 		return func(column string) guard.Alphabet {

@@ -39,7 +39,7 @@ drops the same keys, or more: for a value that the application makes itself.`,
 		Args: noArgs,
 	}
 	one := cmd.Flags().String("change", "", "a change as JSON")
-	withSQL := cmd.Flags().Bool("sql", false, "print the statements of lookups")
+	withSQL := cmd.Flags().Bool("sql", false, "print the statements of lookups, and those that list the keys of unstale warm")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	asDependsOn := cmd.Flags().Bool("depends-on", false, "write entries over queries as depends_on")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -96,6 +96,9 @@ drops the same keys, or more: for a value that the application makes itself.`,
 		for _, r := range planner.Rules() {
 			rules = append(rules, shownRule{Rule: r, lookedUp: lookedUpBy(r.Lookup, ways)})
 		}
+		for i := range x.entries {
+			rules = append(rules, x.derived[i].warmRules(&x.entries[i])...)
+		}
 		return printRules(cmd.OutOrStdout(), rules, *withSQL, *asJSON)
 	}
 	return cmd
@@ -105,6 +108,22 @@ drops the same keys, or more: for a value that the application makes itself.`,
 type shownRule struct {
 	plan.Rule
 	lookedUp
+	Statement string `json:"statement,omitempty"` // that lists the keys to warm
+}
+
+// ofTable reports whether it is one of an entry over a table.
+func (r shownRule) ofTable() bool { return r.Op != anyOp && r.Op != warmOp }
+
+// warmRules say how unstale warm finds the keys of an entry over a query.
+func (d *derived) warmRules(e *plan.Entry) []shownRule {
+	if d.query == nil || !e.Loads() {
+		return nil
+	}
+	r := shownRule{Rule: plan.Rule{Op: warmOp, Effect: "load", Key: e.Key.String(), Entry: e.Name}, Statement: d.keys.All}
+	if d.noKeys != "" {
+		r.Why = d.noKeys + "; write warm_keys"
+	}
+	return []shownRule{r}
 }
 
 // lookedUp is how the database would run a lookup.
@@ -141,8 +160,26 @@ func (l *lookedUp) print(w io.Writer) {
 	}
 }
 
-// anyOp is the Op of a rule that follows from a query.
-const anyOp = "any"
+// anyOp is the Op of a rule that follows from a query, warmOp that of what unstale warm does.
+const (
+	anyOp  = "any"
+	warmOp = "warm"
+)
+
+// printWarm prints how the keys of entries over queries are listed.
+func printWarm(w io.Writer, rules []shownRule) {
+	for _, r := range rules {
+		switch {
+		case r.Op != warmOp:
+		case r.Why != "":
+			fmt.Fprintf(w, "unstale warm %s: not possible: %s\n", r.Entry, r.Why)
+		case r.Statement == "":
+			fmt.Fprintf(w, "unstale warm %s: the one key %s\n", r.Entry, r.Key)
+		default:
+			fmt.Fprintf(w, "unstale warm %s: the keys of\n  %s\n", r.Entry, strings.ReplaceAll(r.Statement, "\n", "\n  "))
+		}
+	}
+}
 
 // printDerived prints, for each entry over a query or with depends_on, what follows from it: a line for
 // each place where it reads a table, and how a change there finds the keys.
@@ -184,7 +221,10 @@ func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 			}
 		}
 	}
-	if entry != "" && slices.ContainsFunc(rules, func(r shownRule) bool { return r.Op != anyOp }) {
+	if withSQL {
+		printWarm(w, rules)
+	}
+	if entry != "" && slices.ContainsFunc(rules, shownRule.ofTable) {
 		fmt.Fprintln(w)
 	}
 }
@@ -209,13 +249,13 @@ func printRules(w io.Writer, rules []shownRule, withSQL, asJSON bool) error {
 	}
 	table, width := "", 0
 	for _, r := range rules {
-		if r.Op != anyOp {
+		if r.ofTable() {
 			width = max(width, len(r.Effect))
 		}
 	}
 	printDerived(w, rules, withSQL)
 	for _, r := range rules {
-		if r.Op == anyOp {
+		if !r.ofTable() {
 			continue
 		}
 		if r.Table != table {

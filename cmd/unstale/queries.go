@@ -24,6 +24,12 @@ type derived struct {
 	dependencies []plan.Dependency
 	// letters are those of the key's placeholders, of depends_on.
 	letters map[string]guard.Alphabet
+	// keys are how to list the keys to warm, of an entry whose results are loaded; noKeys
+	// says why they cannot be, wrongKeys what is wrong with its warm_keys. That is no reason
+	// to doubt a value.
+	keys      query.Keys
+	noKeys    string
+	wrongKeys config.Problems
 	// unverified is why PostgreSQL could not be asked what the query reads; nil: it was.
 	unverified error
 }
@@ -57,6 +63,14 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 			return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
 		} else {
 			names, all = append(names, entry.Name), append(all, database.Derived{Query: found[i].query, Types: found[i].types, Dependencies: found[i].dependencies})
+			wrong, err := found[i].list(queries, entry, templates[i].Columns())
+			if err != nil {
+				return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
+			}
+			if wrong != nil {
+				found[i].noKeys = "warm_keys: " + wrong.Text
+				found[i].wrongKeys = config.Problems{c.ProblemAt(entry.Path("warm_keys"), max(wrong.Offset, 0), wrong.Text, wrong.Mend)}
+			}
 		}
 	}
 	for i, err := range queries.Verify(all) {
@@ -111,6 +125,60 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	return nil
 }
 
+// list finds how to list the keys of an entry whose results the service loads. wrong is
+// what is wrong with its warm_keys.
+func (d *derived) list(queries *database.Queries, entry *config.Entry, key []string) (wrong *query.Error, err error) {
+	switch {
+	case !entry.Loads():
+		return nil, nil
+	case entry.WarmKeys == "":
+		d.keys, d.noKeys, err = d.query.Keys(queries, d.types, key)
+	default:
+		d.keys, err = d.written(queries, entry, key)
+	}
+	if err == nil && d.noKeys == "" && len(key) > 0 {
+		err = queries.TakesKeys(d.keys)
+	}
+	if wrong, ok := errors.AsType[*query.Error](err); ok {
+		if entry.WarmKeys != "" {
+			return wrong, nil
+		}
+		d.noKeys, err = wrong.Text, nil
+	}
+	return nil, err
+}
+
+// written is how to list the keys as warm_keys says. Its error is a *query.Error where that
+// is to blame.
+func (d *derived) written(queries *database.Queries, entry *config.Entry, key []string) (keys query.Keys, err error) {
+	q, err := query.Parse(entry.WarmKeys)
+	if err != nil {
+		return keys, err
+	}
+	if len(q.Parameters) > 0 {
+		name := q.Parameters[0]
+		return keys, &query.Error{Offset: strings.Index(entry.WarmKeys, "@"+name), Text: "@" + name + " has no value here: the keys are listed for nobody's", Mend: "return a column for each placeholder of the key"}
+	}
+	if _, err := q.Reads(); err != nil {
+		return keys, err
+	}
+	results, err := queries.Results(q, nil)
+	if err != nil {
+		return keys, err
+	}
+	if len(results) != len(key) {
+		return keys, &query.Error{
+			Offset: -1, Text: fmt.Sprintf("it returns %s, and the key %s has %s", counted(len(results), "column"), entry.Key, counted(len(key), "placeholder")),
+			Mend: "return one for each, in their order",
+		}
+	}
+	types := make([]query.Type, len(key))
+	for i, name := range key {
+		types[i] = d.types[slices.Index(d.query.Parameters, name)]
+	}
+	return q.KeysWritten(types), nil
+}
+
 // advice is what a person might mend of how the entry was derived.
 func (d *derived) advice(entry, databaseName, role string) []database.Problem {
 	if d.unverified == nil {
@@ -124,7 +192,7 @@ func (d *derived) advice(entry, databaseName, role string) []database.Problem {
 
 // tablesOf are the tables whose changes concern an entry, each once.
 func tablesOf(e *plan.Entry) []database.Name {
-	if len(e.Dependencies) == 0 {
+	if e.Table != "" {
 		return []database.Name{{Schema: e.Schema, Table: e.Table}}
 	}
 	var names []database.Name
@@ -195,6 +263,35 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 		ways[lookup.Lookup] = way
 	}
 	return ways, nil
+}
+
+// unloadable are the entries whose results the role may not load.
+func (x *examination) unloadable(ctx context.Context, conn *pgx.Conn) ([]database.Problem, error) {
+	var problems []database.Problem
+	loads := x.loads()
+	role := conn.Config().User
+	for i := range loads {
+		if loads[i].Query == "" || !x.entries[i].Loads() {
+			continue
+		}
+		relations, err := x.derived[i].query.Reads()
+		if err != nil {
+			return nil, err
+		}
+		refused, views, err := database.MayLoad(ctx, conn, &loads[i], relations)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s: %w", x.entries[i].Name, err)
+		}
+		if refused == "" {
+			continue
+		}
+		p := database.Problem{Severity: database.Wrong, Subject: "entry " + x.entries[i].Name, Text: fmt.Sprintf("role %s may not load its results: %s", role, refused)}
+		for _, view := range views {
+			p.Mend = append(p.Mend, fmt.Sprintf("GRANT SELECT ON %s TO %s;", view.SQL(), pgx.Identifier{role}.Sanitize()))
+		}
+		problems = append(problems, p)
+	}
+	return problems, nil
 }
 
 // unindexed advises the indexes that lookups lack, each once.

@@ -130,8 +130,16 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	if err == nil {
 		err = refuseRedis(ctx, client)
 	}
+	if err == nil {
+		err = refuseUnknown(ctx, c, client, examined, logger)
+	}
 	if err != nil {
 		return err
+	}
+	for i := range examined.derived {
+		for _, p := range examined.derived[i].wrongKeys {
+			logger.Warn("warm_keys cannot be used: unstale warm will refuse the entry", "entry", c.Entries[i].Name, "problem", p.Text, "mend", p.Mend)
+		}
 	}
 	planner := plan.New(examined.entries)
 	gate := database.NewGate(databaseConfig, database.Options{Logger: logger})
@@ -146,7 +154,7 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 		return err
 	}
 	sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
-	loader := database.NewLoader(databaseConfig, loads(examined.entries), database.LoaderOptions{Connections: c.Load.Connections})
+	loader := database.NewLoader(databaseConfig, examined.loads(), database.LoaderOptions{Connections: c.Load.Connections})
 	defer loader.Close()
 	finder := database.NewFinder(databaseConfig, lookups(planner))
 	defer finder.Close()
@@ -216,10 +224,13 @@ func (p primary) Expect(origin change.Origin) {
 }
 
 // loads says, for each entry, what its values are.
-func loads(entries []plan.Entry) []database.Load {
-	loads := make([]database.Load, len(entries))
-	for i, e := range entries {
-		loads[i] = database.Load{Table: database.Name{Schema: e.Schema, Table: e.Table}, Key: e.Key.Columns(), Columns: e.Columns, Hash: e.Hash, Query: e.Load, Many: e.Many, Absent: e.CacheAbsent}
+func (x *examination) loads() []database.Load {
+	loads := make([]database.Load, len(x.entries))
+	for i, e := range x.entries {
+		loads[i] = database.Load{
+			Table: database.Name{Schema: e.Schema, Table: e.Table}, Key: e.Key.Columns(), Columns: e.Columns, Hash: e.Hash,
+			Query: e.Load, Many: e.Many, Absent: e.CacheAbsent, Keys: x.derived[i].keys,
+		}
 	}
 	return loads
 }

@@ -143,6 +143,9 @@ func printStatus(w io.Writer, s *admin.Status) {
 	if len(s.Sweeping) > 0 {
 		line("sweeping", "%s", strings.Join(s.Sweeping, ", "))
 	}
+	for _, entry := range slices.Sorted(maps.Keys(s.Unplanned)) {
+		line("unplanned", "%s: %s", entry, s.Unplanned[entry])
+	}
 	for _, server := range slices.Sorted(maps.Keys(s.Holding)) {
 		line("holding", "%s: %s", server, s.Holding[server])
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,6 +52,9 @@ leases, as any reader does, so it can run at any time beside readers, changes an
 'unstale run', and never leaves a value that is older than the database. What is
 cached already is left alone.
 
+Of an entry over a query a row is a result. Which keys there are follows from the
+query, or is what warm_keys says; 'unstale plan --sql' shows it.
+
 It goes in the order of the keys and notes in Redis how far it is: interrupted or
 killed, the same command goes on there, unless the entry or its table has changed
 since. Progress is kept for a week.
@@ -74,11 +79,13 @@ loaded; standard error says which.`,
 		if err != nil {
 			return err
 		}
-		if names, err = entriesToWarm(c, names); err != nil {
+		wanted, err := entriesToWarm(c, names)
+		if err != nil {
 			return err
 		}
 		meter := newMeter(cmd.ErrOrStderr())
-		w, err := openWarm(cmd.Context(), c, names, options, meter)
+		options.named = len(names) > 0
+		w, err := openWarm(cmd.Context(), c, wanted, options, meter)
 		if err != nil {
 			return err
 		}
@@ -115,13 +122,14 @@ func (r *rows) Set(text string) error {
 type warmOptions struct {
 	rate                  int
 	restart, dryRun, json bool
+	named                 bool // the entries are; else they are all that can be loaded
 }
 
 // entriesToWarm checks the names; none means every entry that can be loaded.
 func entriesToWarm(c *config.Config, names []string) ([]string, error) {
 	var can []string
 	for _, e := range c.Entries {
-		if e.OnChange != config.Invalidate && e.Query == "" {
+		if e.OnChange != config.Invalidate {
 			can = append(can, e.Name)
 		}
 	}
@@ -134,10 +142,7 @@ func entriesToWarm(c *config.Config, names []string) ([]string, error) {
 		case c.Entries[i].OnChange == config.Invalidate:
 			return nil, config.Problems{c.Problem(c.Entries[i].Path("on_change"),
 				fmt.Sprintf("entry %s is only invalidated: its values are the application's own, so only the application can load them", name),
-				"on_change: refresh (or update, or warm) makes a value the row itself")}.Err()
-		case c.Entries[i].Query != "":
-			return nil, config.Problems{c.Problem(c.Entries[i].Path("query"),
-				fmt.Sprintf("entry %s is over a query, and nobody knows which values its parameters have: readers load its results, and refresh loads again those that changes drop", name), "")}.Err()
+				"on_change: refresh (or, for a table, update or warm) makes a value the row itself, or the query's result")}.Err()
 		case !slices.Contains(wanted, name):
 			wanted = append(wanted, name)
 		}
@@ -146,7 +151,7 @@ func entriesToWarm(c *config.Config, names []string) ([]string, error) {
 		return wanted, nil
 	}
 	if len(can) == 0 {
-		return nil, fmt.Errorf("nothing to load: every entry in %s is only invalidated, so its values are the application's own; on_change: refresh (or update, or warm) makes a value the row itself", c.File())
+		return nil, fmt.Errorf("nothing to load: every entry in %s is only invalidated, so its values are the application's own; on_change: refresh (or, for a table, update or warm) makes a value the row itself, or the query's result", c.File())
 	}
 	return can, nil
 }
@@ -167,6 +172,7 @@ type warm struct {
 	leases   *redissink.Leases
 	warmer   *fill.Warmer
 	entries  []plan.Entry
+	loads    []database.Load
 	numbers  []int // of the entries to load
 	streams  []warmStream
 	topics   kafkasource.Options // where the streams are partitions
@@ -225,9 +231,9 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 	if err != nil {
 		return nil, err
 	}
-	w.entries, w.role = x.entries, conn.Config().User
-	for _, name := range names {
-		w.numbers = append(w.numbers, slices.IndexFunc(w.entries, func(e plan.Entry) bool { return e.Name == name }))
+	w.entries, w.role, w.loads = x.entries, conn.Config().User, x.loads()
+	if err := w.choose(c, x, names); err != nil {
+		return nil, err
 	}
 
 	catalog := &catalog{config: databaseConfig, needs: x.needs, entries: x.entries, logger: slog.New(slog.DiscardHandler)}
@@ -269,7 +275,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		}
 	}
 
-	w.loader = database.NewLoader(databaseConfig, loads(x.entries), database.LoaderOptions{Connections: c.Load.Connections})
+	w.loader = database.NewLoader(databaseConfig, w.loads, database.LoaderOptions{Connections: c.Load.Connections})
 	w.loader.Expect(w.origin)
 	w.warmer = fill.NewWarmer(x.entries, w.loader, w.loader, w.leases, fill.WarmOptions{
 		RowsPerSecond: options.rate,
@@ -282,6 +288,28 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		Show:          w.show,
 	})
 	return w, nil
+}
+
+// choose finds the entries to load. Of one over a query the keys must be known: who names
+// it is told, otherwise the others are loaded.
+func (w *warm) choose(c *config.Config, x *examination, names []string) error {
+	var unknown config.Problems
+	for _, name := range names {
+		number := slices.IndexFunc(w.entries, func(e plan.Entry) bool { return e.Name == name })
+		if why := x.derived[number].noKeys; why != "" {
+			unknown = append(unknown, c.Problem(c.Entries[number].Path("query"), fmt.Sprintf("nobody knows which keys entry %s has: %s", name, why),
+				"write warm_keys: a SELECT whose columns are the values of "+w.entries[number].Key.String()))
+			continue
+		}
+		w.numbers = append(w.numbers, number)
+	}
+	if w.options.named || len(w.numbers) == 0 {
+		return unknown.Err()
+	}
+	for _, p := range unknown {
+		w.meter.say(p.String() + "\n")
+	}
+	return nil
 }
 
 // A warmStream is one that run reads.
@@ -510,6 +538,12 @@ func (w *warm) unreadable(number int, err error) error {
 		return nil
 	}
 	e := &w.entries[number]
+	if e.Query != "" {
+		return &change.Refusal{
+			Problem: fmt.Sprintf("%s: role %s may not read all that the query does (%s)", e.Name, w.role, refused.Message),
+			Mend:    "unstale check names the right that is missing",
+		}
+	}
 	role := pgx.Identifier{w.role}.Sanitize()
 	return &change.Refusal{
 		Problem: fmt.Sprintf("%s: role %s may not read %s.%s (%s)", e.Name, w.role, e.Schema, e.Table, refused.Message),
@@ -542,7 +576,7 @@ func (w *warm) load(ctx context.Context, number int) (warmResult, error) {
 	result := warmResult{Entry: e.Name}
 	// A sweep that has not ended is seen again.
 	w.swept[number].Store(false)
-	from, err := w.progress(ctx, e)
+	from, err := w.progress(ctx, number)
 	if err != nil {
 		return result, err
 	}
@@ -566,10 +600,21 @@ func (w *warm) load(ctx context.Context, number int) (warmResult, error) {
 type note struct {
 	Fingerprint guard.Fingerprint `json:"entry"`
 	Origin      string            `json:"origin"`
+	Keys        string            `json:"keys,omitempty"` // how they are listed
 	fill.Progress
 }
 
-func (w *warm) progress(ctx context.Context, e *plan.Entry) (fill.Progress, error) {
+// keys tells how the keys of an entry over a query are listed from any other way.
+func (w *warm) keys(number int) string {
+	if w.loads[number].Keys.All == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(w.loads[number].Keys.All))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (w *warm) progress(ctx context.Context, number int) (fill.Progress, error) {
+	e := &w.entries[number]
 	text, err := w.leases.Progress(ctx, w.home, e.Name)
 	if err != nil {
 		return fill.Progress{}, fmt.Errorf("read how far it has come: %w", err)
@@ -578,8 +623,8 @@ func (w *warm) progress(ctx context.Context, e *plan.Entry) (fill.Progress, erro
 	if text == "" || json.Unmarshal([]byte(text), &found) != nil || w.options.restart {
 		return fill.Progress{}, nil
 	}
-	if found.Fingerprint != w.today[e.Name] || found.Origin != w.origin.String() || len(found.After) != len(e.Key.Columns()) {
-		w.meter.say(fmt.Sprintf("%s: beginning anew: the entry, its table or the database is not what it was when this was interrupted", e.Name))
+	if found.Fingerprint != w.today[e.Name] || found.Origin != w.origin.String() || found.Keys != w.keys(number) || len(found.After) != len(e.Key.Columns()) {
+		w.meter.say(fmt.Sprintf("%s: beginning anew: the entry, its tables or the database is not what it was when this was interrupted", e.Name))
 		return fill.Progress{}, nil
 	}
 	return found.Progress, nil
@@ -590,7 +635,7 @@ func (w *warm) save(ctx context.Context, number int, p fill.Progress) error {
 	if p.Done || p.After == nil || w.swept[number].Load() {
 		return w.leases.SaveProgress(ctx, w.home, e.Name, "")
 	}
-	text, err := json.Marshal(note{w.today[e.Name], w.origin.String(), p})
+	text, err := json.Marshal(note{w.today[e.Name], w.origin.String(), w.keys(number), p})
 	if err != nil {
 		return err
 	}
@@ -714,7 +759,7 @@ func (w *warm) estimate(ctx context.Context, out io.Writer) error {
 				return err
 			}
 		}
-		from, err := w.progress(ctx, e)
+		from, err := w.progress(ctx, number)
 		if err != nil {
 			return err
 		}

@@ -106,10 +106,12 @@ func (m *Metrics) watch(status func() apply.Status) {
 		func(s apply.Status) float64 { return float64(s.LagRecords) })
 	gauge("unstale_lag_seconds", "How long ago the primary stood where Redis is; 0 when nothing is outstanding.",
 		func(s apply.Status) float64 { return m.behind(&s).Lag.Seconds() })
-	gauge("unstale_ready", "1 when the cache has caught up once and is swept.",
+	gauge("unstale_ready", "1 when the cache has caught up once, is swept, and every entry can be planned.",
 		func(s apply.Status) float64 { return number(s.Ready()) })
 	gauge("unstale_holding", "1 while a server is away.",
 		func(s apply.Status) float64 { return number(len(s.Holding) > 0) })
+	gauge("unstale_unplanned_entries", "Entries whose changes cannot be planned, since the database has changed: they are swept again and again.",
+		func(s apply.Status) float64 { return float64(len(s.Unplanned)) })
 	gauge("unstale_sweeping_entries", "Key templates that are being swept.",
 		func(s apply.Status) float64 { return float64(len(s.Sweeping)) })
 }

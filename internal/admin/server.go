@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,11 +25,13 @@ type Status struct {
 	Streams []Stream    `json:"streams"`
 	// OverTopics: the streams are partitions, and LagRecords of them are to be read;
 	// LagBytes are those of the log that the connector has not read.
-	OverTopics bool              `json:"over_topics"`
-	LagBytes   uint64            `json:"lag_bytes"`
-	LagRecords int64             `json:"lag_records"`
-	LagSeconds float64           `json:"lag_seconds"`
-	Sweeping   []string          `json:"sweeping"`
+	OverTopics bool     `json:"over_topics"`
+	LagBytes   uint64   `json:"lag_bytes"`
+	LagRecords int64    `json:"lag_records"`
+	LagSeconds float64  `json:"lag_seconds"`
+	Sweeping   []string `json:"sweeping"`
+	// Unplanned says what is wrong with entries whose changes cannot be planned.
+	Unplanned  map[string]string `json:"unplanned,omitempty"`
 	Holding    map[string]string `json:"holding"`
 	Gaps       int               `json:"gaps"`
 	LastGap    string            `json:"last_gap,omitempty"`
@@ -169,6 +172,8 @@ func notReady(s apply.Status) string {
 			servers = append(servers, server)
 		}
 		return "not ready: holding for " + strings.Join(servers, ", ")
+	case len(s.Unplanned) > 0:
+		return "not ready: changes cannot be planned of " + strings.Join(slices.Sorted(maps.Keys(s.Unplanned)), ", ")
 	case len(s.Sweeping) > 0:
 		return "not ready: sweeping " + strings.Join(s.Sweeping, ", ")
 	case s.State == apply.StateStreaming && s.LagRecords > 0:
@@ -209,6 +214,7 @@ func (s *Server) report() Status {
 		LagRecords:   now.LagRecords,
 		LagSeconds:   now.Lag.Seconds(),
 		Sweeping:     append([]string{}, now.Sweeping...),
+		Unplanned:    now.Unplanned,
 		Holding:      holding,
 		Gaps:         now.Gaps,
 		LastGap:      now.LastGap,

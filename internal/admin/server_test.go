@@ -58,6 +58,7 @@ func TestReadyOnlyWhenCaughtUpAndSwept(t *testing.T) {
 		{apply.Status{State: apply.StateStarting}, 503, "not ready: starting\n"},
 		{apply.Status{State: apply.StateStreaming, LagBytes: 10}, 503, "not ready: catching up, 10 bytes behind\n"},
 		{apply.Status{State: apply.StateStreaming, CaughtUp: true, Sweeping: []string{"a:{id}"}}, 503, "not ready: sweeping a:{id}\n"},
+		{apply.Status{State: apply.StateStreaming, CaughtUp: true, Unplanned: map[string]string{"b": "why", "a": "why"}}, 503, "not ready: changes cannot be planned of a, b\n"},
 		{apply.Status{State: apply.StateHolding, Holding: map[string]string{"redis": "refused"}}, 503, "not ready: holding for redis\n"},
 		{apply.Status{State: apply.StateStreaming, CaughtUp: true}, 200, "ready\n"},
 		{apply.Status{State: apply.StateStandby}, 200, "standby: another instance owns the stream\n"},

@@ -71,6 +71,9 @@ type Look struct {
 	// Shapes are those of the entries' tables; nil if they are as they were at the
 	// last look.
 	Shapes plan.Shapes
+	// Unplanned says what is wrong with entries whose changes cannot be planned, as long
+	// as that is so. Each look has another fingerprint of them.
+	Unplanned map[string]string
 }
 
 // A Loader loads keys as a reader does, in its own time. It may forget requests:

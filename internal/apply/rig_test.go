@@ -409,14 +409,15 @@ type catalog struct {
 	mu  sync.Mutex
 	now guard.Fingerprints
 	// shapes are given with the next look.
-	shapes plan.Shapes
-	err    error
+	shapes    plan.Shapes
+	unplanned map[string]string
+	err       error
 }
 
 func (c *catalog) Look(context.Context) (apply.Look, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	look := apply.Look{Fingerprints: c.now, Shapes: c.shapes}
+	look := apply.Look{Fingerprints: c.now, Shapes: c.shapes, Unplanned: c.unplanned}
 	c.shapes = nil
 	return look, c.err
 }

@@ -205,9 +205,9 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 // returns the batches that note all that in the watermarks, one for each stream.
 func (s *session) takeOver(ctx context.Context, outages *outages, at change.Attachment) ([]*plan.Batch, error) {
 	var snapshot change.Snapshot
-	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) error {
-		seen, err := s.catalog.Look(ctx)
-		if err != nil {
+	var seen Look
+	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) (err error) {
+		if seen, err = s.catalog.Look(ctx); err != nil {
 			return err
 		}
 		s.fingerprints = seen.Fingerprints
@@ -263,7 +263,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 		for i, b := range first {
 			now.Streams[i] = StreamStatus{Name: names[i], Title: at.Streams[i].Title, Position: b.End, Confirmed: at.Streams[i].Confirmed}
 		}
-		now.Sweeping = s.sweeps.pending()
+		now.Sweeping, now.Unplanned = s.sweeps.pending(), seen.Unplanned
 	})
 	return first, nil
 }

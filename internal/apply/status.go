@@ -32,6 +32,9 @@ type Status struct {
 	CaughtUp   bool // once since the streams were attached
 	// Sweeping lists the key templates that are being swept.
 	Sweeping []string
+	// Unplanned says what is wrong with entries whose changes cannot be planned: they are
+	// swept again and again, until a person has mended that.
+	Unplanned map[string]string
 	// Holding has, for each server that is away, what it said first, or what a
 	// person must mend.
 	Holding map[string]string
@@ -56,9 +59,10 @@ func (s *Status) OverTopics() bool {
 	return slices.ContainsFunc(s.Streams, func(st StreamStatus) bool { return st.Position.Timeline == change.Offsets })
 }
 
-// Ready reports whether the cache can be trusted: caught up once, and swept.
+// Ready reports whether the cache can be trusted: caught up once, swept, and every change
+// planned.
 func (s *Status) Ready() bool {
-	return s.State == StateStreaming && s.CaughtUp && len(s.Sweeping) == 0
+	return s.State == StateStreaming && s.CaughtUp && len(s.Sweeping) == 0 && len(s.Unplanned) == 0
 }
 
 type status struct {

@@ -279,6 +279,40 @@ func TestACatalogThatChangesIsSwept(t *testing.T) {
 	})
 }
 
+// An entry whose changes cannot be planned is never trusted: not between the sweeps, from
+// the start or since, and not before the sweep has ended behind which it can be.
+func TestWhatCannotBePlannedIsNotReady(t *testing.T) {
+	play(t, func(r *rig) {
+		looks := func(hash string, unplanned map[string]string) {
+			r.catalog.set(func(c *catalog) {
+				c.now = guard.Fingerprints{"user": {Key: userTemplate, Hash: hash}, "product": {Key: productTemplate, Hash: "1"}}
+				c.unplanned = unplanned
+			})
+		}
+		broken := map[string]string{"user": "there is no table"}
+		looks("1 unplanned 1", broken)
+		r.start()
+		r.pass(time.Minute)
+		if status := r.loop.Status(); len(r.sink.sweeps()) == 0 || len(status.Sweeping) > 0 || r.ready() || status.Unplanned["user"] == "" {
+			r.t.Errorf("it is swept: %+v", status)
+		}
+		looks("1", nil)
+		r.pass(5 * time.Second)
+		if status := r.loop.Status(); r.ready() || len(status.Sweeping) == 0 {
+			r.t.Errorf("it can be planned again, and was not swept since: %+v", status)
+		}
+		r.pass(time.Minute)
+		if !r.ready() {
+			r.t.Error("not ready")
+		}
+		looks("1", broken)
+		r.pass(5 * time.Second)
+		if r.ready() {
+			r.t.Error("ready with an entry that cannot be planned")
+		}
+	})
+}
+
 // As long as the columns of a key are the same, a sweep takes the keys that their
 // values can make, and the watermark says so to who resumes it.
 func TestASweepIsOfTheKeysThatValuesCanMake(t *testing.T) {

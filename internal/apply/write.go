@@ -82,14 +82,19 @@ func (s *session) compare(ctx context.Context, outages *outages, now look) error
 		all[i] = i
 		changed = append(changed, s.settle(i)...)
 	}
+	if len(changed) > 0 {
+		for i := range s.streams {
+			s.sweeps.request(changed, i, s.streams[i].written)
+		}
+	}
+	// At once: an entry that can be planned again is to be swept before this is ready.
+	pending := s.sweeps.pending()
+	s.Loop.status.set(func(status *Status) { status.Sweeping, status.Unplanned = pending, now.Unplanned })
 	if len(changed) == 0 {
 		return nil
 	}
 	s.logger.Info("sweeping: the catalog shows a change that no row tells", "keys", keysOf(changed))
 	s.observeCatalog(now.Fingerprints)
-	for i := range s.streams {
-		s.sweeps.request(changed, i, s.streams[i].written)
-	}
 	s.fingerprints = now.Fingerprints
 	if err := s.writeNotes(ctx, outages, all); err != nil {
 		return err

@@ -122,9 +122,10 @@ type Entry struct {
 	Rows    string   // one, many: of a query
 	TTL     time.Duration
 	// Of a query: that there is no row is cached, as null; how many of the keys that a
-	// changed row leads to by a lookup are loaded again.
+	// changed row leads to by a lookup are loaded again; the SELECT of the keys to warm.
 	CacheAbsent bool
 	RefreshMax  int
+	WarmKeys    string
 }
 
 // Dependency is a table of DependsOn. One of Key, Lookup and Sweep says how a changed

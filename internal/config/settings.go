@@ -360,6 +360,15 @@ var entrySettings = []setting{
 		at:      func(_ *Config, e *Entry) any { return &e.RefreshMax },
 	},
 	{
+		path: "entries.*.warm_keys",
+		doc: "The keys that unstale warm loads: a SELECT whose columns are the values of the key's placeholders, in their order. " +
+			"Left out: it is derived from the query; unstale plan --sql shows it. Not with on_change: invalidate.",
+		example: "SELECT id FROM customers WHERE active",
+		written: true,
+		of:      []string{"query"},
+		at:      func(_ *Config, e *Entry) any { return &e.WarmKeys },
+	},
+	{
 		path:    "entries.*.allow_sweep",
 		doc:     "Take a query, or depends_on, of which some changes concern every key, or every key with some values: each of those changes drops them all. Without it such an entry is refused.",
 		initial: "false",

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/query"
 )
 
 // LoadConnections is the default of LoaderOptions.
@@ -46,6 +47,8 @@ type Load struct {
 	Query  string
 	Many   bool
 	Absent bool
+	// Keys is how the keys of Query are walked.
+	Keys query.Keys
 }
 
 func (l *Load) what() string {
@@ -194,10 +197,7 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 		values, unloadable = make([][]string, len(keys)), nil
 		var position string
 		batch := &pgx.Batch{}
-		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
-		if ofQuery := load.Query != ""; conn.ofQuery != ofQuery {
-			batch.Queue(planningStatement, onOff(ofQuery), planCacheMode(ofQuery))
-		}
+		conn.queueSettings(ctx, batch, load.Query != "")
 		batch.Queue(s.load, arguments...).Query(func(rows pgx.Rows) error {
 			var n int
 			var value []string // nil: beyond the limit
@@ -232,11 +232,17 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 	return values, insert, nil
 }
 
-// Next walks the keys of a table in the order of their index: it returns those
-// of at most limit rows behind the key after, or the first if that is nil. Rows
-// with a NULL in the key have none.
+// Next walks the keys of a table in the order of their index, or those of a query in
+// that of their values: it returns those of at most limit rows behind the key after, or
+// the first if that is nil. Rows with a NULL in the key have none.
 func (l *Loader) Next(ctx context.Context, number int, after []string, limit int) (keys [][]string, err error) {
 	load := &l.loads[number]
+	if len(load.Key) == 0 { // there is one key
+		if after == nil {
+			keys = [][]string{{}}
+		}
+		return keys, nil
+	}
 	err = l.use(ctx, func(conn *loadConn) error {
 		s, err := conn.prepare(ctx, load, number)
 		if err != nil {
@@ -251,17 +257,29 @@ func (l *Loader) Next(ctx context.Context, number int, after []string, limit int
 			}
 		}
 		batch := &pgx.Batch{}
-		batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
+		conn.queueSettings(ctx, batch, false)
 		batch.Queue(statement, arguments...).Query(func(rows pgx.Rows) (err error) {
 			keys, err = pgx.CollectRows(rows, pgx.RowTo[[]string])
 			return err
 		})
-		return conn.SendBatch(ctx, batch).Close()
+		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		conn.ofQuery = false
+		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("walk the keys of %s: %w", load.Table, err)
+		return nil, fmt.Errorf("walk the keys of %s: %w", load.what(), err)
 	}
 	return keys, nil
+}
+
+// queueSettings sets how long the statement behind it may run, and how it is planned.
+func (c *loadConn) queueSettings(ctx context.Context, batch *pgx.Batch, ofQuery bool) {
+	batch.Queue("SELECT set_config('statement_timeout', $1, false)", serverTimeout(ctx))
+	if c.ofQuery != ofQuery {
+		batch.Queue(planningStatement, onOff(ofQuery), planCacheMode(ofQuery))
+	}
 }
 
 // serverTimeout is the statement_timeout, in milliseconds, of who gives up when
@@ -274,19 +292,27 @@ func serverTimeout(ctx context.Context) string {
 	return strconv.FormatInt(left.Milliseconds(), 10)
 }
 
-// Estimate is how many rows the planner expects the table to have.
+// Estimate is how many rows the planner expects the table to have, or how many keys the
+// query.
 func (l *Loader) Estimate(ctx context.Context, number int) (rows int64, err error) {
 	var plans []struct {
 		Plan struct {
 			Rows int64 `json:"Plan Rows"`
 		}
 	}
-	table := l.loads[number].Table
+	load := &l.loads[number]
+	if len(load.Key) == 0 {
+		return 1, nil
+	}
+	all := load.Keys.All
+	if load.Query == "" {
+		all = "SELECT FROM " + load.Table.SQL()
+	}
 	err = l.use(ctx, func(conn *loadConn) error {
-		return conn.QueryRow(ctx, "EXPLAIN (FORMAT JSON) SELECT FROM "+table.SQL()).Scan(&plans)
+		return conn.QueryRow(ctx, "EXPLAIN (FORMAT JSON) "+all).Scan(&plans)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("estimate the rows of %s: %w", table, err)
+		return 0, fmt.Errorf("estimate how many %s there are: %w", load.what(), err)
 	}
 	return plans[0].Plan.Rows, nil
 }
@@ -386,7 +412,11 @@ FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT 
 // prepareLoad writes the statements of a load for the table as it is now.
 func prepareLoad(ctx context.Context, conn *pgx.Conn, load *Load) (*loadStatements, error) {
 	if load.Query != "" {
-		return &loadStatements{load: loadQuery(load)}, nil
+		s := &loadStatements{load: loadQuery(load), first: load.Keys.First, next: load.Keys.Next}
+		for i := range load.Key {
+			s.order = append(s.order, i)
+		}
+		return s, nil
 	}
 	var columns, types []string
 	var indexes [][]string

@@ -341,6 +341,19 @@ func (q *Queries) takes(l *plan.Lookup, refusal func(*pgconn.PgError) *query.Err
 	return nil
 }
 
+// TakesKeys has PostgreSQL prepare the statements that list keys. Its error is a
+// *query.Error where that does not take them.
+func (q *Queries) TakesKeys(keys query.Keys) error {
+	_, err := q.conn.PgConn().Prepare(q.ctx, "", keys.Next, nil) // which has all that the others have
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return &query.Error{Offset: -1, Text: "its keys cannot be listed: " + refused.Message, Mend: refused.Hint}
+	}
+	if err != nil {
+		return fmt.Errorf("prepare the listing of keys: %w", err)
+	}
+	return nil
+}
+
 // ErrUnverified is that PostgreSQL could not be asked what a query reads.
 var ErrUnverified = errors.New("not verified against PostgreSQL's own reading of the query")
 

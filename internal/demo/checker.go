@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 // the stream has an excuse: its change is committed, the barrier says that it
 // is settled in Unstale's cache, and the consumer that sends DEL has had it too.
 type checker struct {
+	shop     *shop
 	pool     *pgxpool.Pool
 	consumer *delConsumer
 	// barrier waits until the coherent cache has everything up to a position: as
@@ -49,14 +49,15 @@ func (f *floor) raise(version, now int64) {
 // StaleHit is a hit that was older than it could have been.
 type StaleHit struct {
 	Key       string
-	Got, Want int64         // versions
+	Row       string        // that it shows; empty: its own
+	Got, Want int64         // versions of that
 	After     time.Duration // since the wanted version was settled
 }
 
-func newChecker(rows int, pool *pgxpool.Pool, barrier func(context.Context, string, uint64) error, consumer *delConsumer) *checker {
+func newChecker(shop *shop, pool *pgxpool.Pool, barrier func(context.Context, string, uint64) error, consumer *delConsumer) *checker {
 	return &checker{
-		pool: pool, barrier: barrier, consumer: consumer,
-		floors: make([]floor, rows), pending: map[int]int64{}, wake: make(chan struct{}, 1),
+		shop: shop, pool: pool, barrier: barrier, consumer: consumer,
+		floors: make([]floor, len(shop.rows)), pending: map[int]int64{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -104,18 +105,24 @@ func (c *checker) settle(ctx context.Context) error {
 	}
 }
 
-// floor is the version that a read of row which begins now must not go below.
-func (c *checker) floor(row int) int64 { return c.floors[row].version.Load() }
-
-// judge returns what is wrong with a hit, nil if nothing is. want is what floor
-// said before the read began.
-func (c *checker) judge(row int, key string, value []byte, want int64) (*StaleHit, error) {
-	var got struct{ Version int64 }
-	if err := json.Unmarshal(value, &got); err != nil {
+// judge returns what is wrong with a hit, nil if nothing is: it shows a row as it was
+// before a change that was settled when the read began.
+func (c *checker) judge(index int, key string, value []byte, began time.Time) (*StaleHit, error) {
+	seen, err := c.shop.sights(index, value)
+	if err != nil {
 		return nil, fmt.Errorf("cached value of %s: %w", key, err)
 	}
-	if got.Version >= want {
-		return nil, nil
+	for _, s := range seen {
+		floor := &c.floors[s.row]
+		// The version before its time, which is then its own or a later one's.
+		want := floor.version.Load()
+		if since := floor.since.Load(); s.version < want && since <= began.UnixNano() {
+			stale := &StaleHit{Key: key, Got: s.version, Want: want, After: time.Duration(time.Now().UnixNano() - since)}
+			if s.row != index {
+				stale.Row = c.shop.rows[s.row].key
+			}
+			return stale, nil
+		}
 	}
-	return &StaleHit{Key: key, Got: got.Version, Want: want, After: time.Duration(time.Now().UnixNano() - c.floors[row].since.Load())}, nil
+	return nil, nil
 }

@@ -5,18 +5,43 @@ import (
 	"time"
 )
 
-// A hit is stale only below the floor that stood before the read began.
+// A hit is stale only if it shows a row below the floor that stood when the read began.
 func TestOnlyAHitBelowTheFloorIsStale(t *testing.T) {
-	c := newChecker(1, nil, nil, nil)
-	c.floors[0].raise(7, time.Now().UnixNano())
-	want := c.floor(0)
-	for version, stale := range map[string]bool{"6": true, "7": false, "8": false} {
-		got, err := c.judge(0, "product:1", []byte(`{"id":1,"version":`+version+`}`), want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if (got != nil) != stale {
-			t.Errorf("version %s below the floor of %d: got %v, want %v", version, want, got, stale)
+	c := newChecker(newShop(), nil, nil, nil)
+	s := c.shop
+	began := time.Now()
+	settled := func(row int, version int64) { c.floors[row].raise(version, began.UnixNano()) }
+	settled(s.categories, 7)
+	settled(s.products+1, 7)
+	settled(s.orders+2, 7) // the second customer's first
+	tests := []struct {
+		index int
+		value string
+		stale bool
+	}{
+		{s.categories, `{"id":1,"version":6}`, true},
+		{s.categories, `{"id":1,"version":7}`, false},
+		{s.categories, `{"id":1,"version":8}`, false},
+		{s.pages + 1, `{"id":2,"version":6,"category_id":1,"category_version":7}`, true},
+		{s.pages + 1, `{"id":2,"version":7,"category_id":1,"category_version":6}`, true},
+		{s.pages + 1, `{"id":2,"version":7,"category_id":1,"category_version":7}`, false},
+		{s.pages + 1, `{"id":2,"version":7,"category_id":2,"category_version":6}`, false},
+		{s.lists, `[{"id":1,"version":1},{"id":2,"version":6}]`, true},
+		{s.lists, `[{"id":1,"version":1},{"id":2,"version":7}]`, false},
+		{s.lists, `[]`, false},
+		{s.opens + 1, `{"open":1,"versions":[6,1]}`, true},
+		{s.opens + 1, `{"open":1,"versions":[7,1]}`, false},
+		{s.opens, `{"open":1,"versions":[6,1]}`, false},
+	}
+	for _, test := range tests {
+		for after, stale := range map[time.Duration]bool{-time.Microsecond: false, 0: test.stale} {
+			got, err := c.judge(test.index, s.rows[test.index].key, []byte(test.value), began.Add(after))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (got != nil) != stale {
+				t.Errorf("%s is %s, read %s after the floor: got %v, want stale %v", s.rows[test.index].key, test.value, after, got, stale)
+			}
 		}
 	}
 }
@@ -24,7 +49,7 @@ func TestOnlyAHitBelowTheFloorIsStale(t *testing.T) {
 // Two writers of one row may come to the checker in the wrong order, before
 // and after the newer of their versions is settled.
 func TestAFloorNeverGoesDown(t *testing.T) {
-	c := newChecker(1, nil, nil, nil)
+	c := newChecker(newShop(), nil, nil, nil)
 	c.committed(0, 3)
 	c.committed(0, 2)
 	if got := c.pending[0]; got != 3 {
@@ -32,7 +57,7 @@ func TestAFloorNeverGoesDown(t *testing.T) {
 	}
 	c.floors[0].raise(3, 1)
 	c.floors[0].raise(2, 2)
-	if got := c.floor(0); got != 3 {
+	if got := c.floors[0].version.Load(); got != 3 {
 		t.Errorf("floor: got %d, want 3", got)
 	}
 }

@@ -19,7 +19,9 @@ import (
 
 // delConsumer is the usual invalidation: it reads the same stream from a slot
 // of its own, as fast as the service reads its, and sends DEL for each change
-// as it comes.
+// as it comes. What is written by hand knows the keys that a changed row names: the
+// product's page, the lists that it leaves and comes into, its customer's open orders.
+// That a category's name is on a thousand pages is what everyone forgets.
 type delConsumer struct {
 	source  *pgsource.Source
 	gate    *database.Gate // only to say which server this is: nothing is gated
@@ -48,18 +50,20 @@ func newDELConsumer(databaseURL string) (*delConsumer, error) {
 	logger := slog.New(slog.DiscardHandler)
 	c.gate = database.NewGate(gateConfig, database.Options{Logger: logger})
 	var planned []plan.Entry
-	var tables []pgsource.Table
 	for _, e := range entries {
 		key, err := guard.ParseTemplate(delPrefix + e.key)
 		if err != nil {
 			return nil, err
 		}
 		planned = append(planned, plan.Entry{Name: e.name, Key: key, Schema: "public", Table: e.table})
-		tables = append(tables, pgsource.Table{Schema: "public", Name: e.table})
+	}
+	var published []pgsource.Table
+	for _, table := range tables {
+		published = append(published, pgsource.Table{Schema: "public", Name: table})
 	}
 	c.planner = plan.New(planned)
 	c.source = pgsource.New(sourceConfig, pgsource.Options{
-		Slot: delSlot, Publication: delSlot, Tables: tables,
+		Slot: delSlot, Publication: delSlot, Tables: published,
 		Compile: c.planner.Compile, Origin: c.gate.Origin, Logger: logger,
 	})
 	return c, nil

@@ -1,11 +1,12 @@
-// Package demo shows what the service is for: a shop under load whose rows are
-// read through three caches at once, and what each of them answers.
+// Package demo shows what the service is for: a shop under load whose rows, and
+// results of queries over them, are read through three caches at once, and what each of
+// them answers.
 //
-// It owns the load, the two caches that Unstale is compared with, the checker
-// that counts stale hits for all three, and the processes: the servers and the
-// real `unstale run`, with an entry for each mode. It promises that the three caches get the same reads, the
-// same loads and the same changes, that a hit is called stale only where that
-// is certain, and that nothing is left when Run returns.
+// It owns the load, the two caches that Unstale is compared with, the checker that
+// counts stale hits for all three, and the processes: the servers and the real `unstale
+// run`, with an entry for each mode and some over queries. It promises that the three
+// caches get the same reads, the same loads and the same changes, that a hit is called
+// stale only where that is certain, and that nothing is left when Run returns.
 package demo
 
 import (
@@ -234,7 +235,7 @@ func (d *Demo) connect(ctx context.Context, databaseURL, redisURL string) error 
 		delAfterEvent: newCache(delPrefix, plainRead(d.redis, LongTTL)),
 		coherent:      newCache("", clientRead(client)),
 	}
-	d.checker = newChecker(len(d.shop.rows), d.pool, func(ctx context.Context, position string, lsn uint64) error {
+	d.checker = newChecker(d.shop, d.pool, func(ctx context.Context, position string, lsn uint64) error {
 		if d.pipeline != nil {
 			return d.pipeline.settled(ctx, d.service, lsn)
 		}

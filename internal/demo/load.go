@@ -118,7 +118,7 @@ func (d *Demo) read(ctx context.Context, c *cache, index int, loadTime time.Dura
 	row := &d.shop.rows[index]
 	key := c.prefix + row.key
 	loaded := false
-	want := d.checker.floor(index) // before the read begins
+	began := time.Now()
 	value, err := c.read(ctx, row.entry, key, func(ctx context.Context) (value []byte, lsn int64, err error) {
 		loaded = true
 		if err := d.pool.QueryRow(ctx, row.entry.load, row.ids...).Scan(&value, &lsn); err != nil {
@@ -135,7 +135,7 @@ func (d *Demo) read(ctx context.Context, c *cache, index int, loadTime time.Dura
 		return nil
 	}
 	counts.hits.Add(1)
-	stale, err := d.checker.judge(index, key, value, want)
+	stale, err := d.checker.judge(index, key, value, began)
 	if err != nil {
 		return err
 	}

@@ -171,8 +171,8 @@ func (p *pipeline) sent(ctx context.Context, lsn uint64) (bool, error) {
 // its streams.
 func (p *pipeline) ends(ctx context.Context) (map[string]int64, error) {
 	var topics []string
-	for _, e := range entries {
-		topics = append(topics, topicPrefix+".public."+e.table)
+	for _, table := range tables {
+		topics = append(topics, topicPrefix+".public."+table)
 	}
 	details, err := p.admin.ListTopics(ctx, topics...)
 	if err != nil {

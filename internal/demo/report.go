@@ -48,6 +48,7 @@ type CacheReport struct {
 type EntryReport struct {
 	OnChange string `json:"on_change,omitempty"` // in the cache that Unstale keeps
 	Tally
+	OverQuery bool `json:"-"` // its values are results of a query
 }
 
 // A Tally is what reads have come to.
@@ -103,7 +104,7 @@ func (d *Demo) report(ctx context.Context) Report {
 			// Hits before reads, or there could be more of them.
 			stale, hits := counts.stale.Load(), counts.hits.Load()
 			reads := counts.reads.Load()
-			var entry EntryReport
+			entry := EntryReport{OverQuery: e.query != ""}
 			if i == coherent {
 				entry.OnChange = e.onChange
 			}
@@ -125,12 +126,20 @@ func rounded(value float64, digits int) float64 {
 }
 
 // Verdict returns an error if Unstale did not do what it is for: it served a
-// stale hit, or so few hits that an empty cache would have done as well.
+// stale hit, or so few hits that an empty cache would have done as well. Over Kafka a
+// result of a query may be stale for as long as one partition lags behind another: that
+// is shown, and was not promised.
 func (r *Report) Verdict() error {
 	ours, theirs := &r.Caches.Unstale, &r.Caches.DELAfterEvent
 	var wrong []error
-	if ours.Stale > 0 {
-		wrong = append(wrong, fmt.Errorf("unstale served %d stale hits, the last one %s", ours.Stale, ours.last))
+	stale := ours.Stale
+	for _, e := range ours.Entries {
+		if r.Pipeline != nil && e.OverQuery {
+			stale -= e.Stale
+		}
+	}
+	if stale > 0 {
+		wrong = append(wrong, fmt.Errorf("unstale served %d stale hits, the last one %s", stale, ours.last))
 	}
 	if ours.Hits == 0 || ours.HitRate < theirs.HitRate/2 {
 		wrong = append(wrong, fmt.Errorf("unstale's hit rate is %.1f %% where DEL after the event has %.1f %%", 100*ours.HitRate, 100*theirs.HitRate))
@@ -139,5 +148,9 @@ func (r *Report) Verdict() error {
 }
 
 func (s *StaleHit) String() string {
-	return fmt.Sprintf("%s at version %d, %s after version %d was settled", s.Key, s.Got, s.After.Round(time.Millisecond), s.Want)
+	what := s.Key
+	if s.Row != "" {
+		what += " shows " + s.Row
+	}
+	return fmt.Sprintf("%s at version %d, %s after version %d was settled", what, s.Got, s.After.Round(time.Millisecond), s.Want)
 }

@@ -52,8 +52,8 @@ func (s *Screen) Lines(r Report) []string {
 	lines := []string{
 		" " + s.paint(bold, "unstale demo") + s.paint(faint, fmt.Sprintf("   %s, %s   %s   Ctrl-C ends it", r.Servers.PostgreSQL, r.Servers.Redis, clock)),
 		"",
-		" Rows of a shop change, and readers read each row through three caches. A miss",
-		" loads from PostgreSQL, and takes " + about(s.load) + " more before it writes to Redis.",
+		" Rows of a shop change. Rows and results of queries are read through three",
+		" caches. A miss loads, and takes " + about(s.load) + " more before it writes to Redis.",
 		"",
 		" changes/s  " + s.paint(bold, fmt.Sprintf("%-8.0f", changing)) + "  reads/s  " + s.paint(bold, fmt.Sprintf("%.0f", reading)) + " in each cache",
 		"",
@@ -78,11 +78,11 @@ func (s *Screen) Summary(r Report) []string {
 // seconds ago.
 func (s *Screen) table(r, before *Report) []string {
 	caches := r.Caches.all()
-	widths := [cacheCount]int{ttlOnly: 15, delAfterEvent: 18, coherent: 22}
+	widths := [cacheCount]int{ttlOnly: 18, delAfterEvent: 17, coherent: 24}
 	var lines []string
 	line := func(name string, cell func(i int) (style, text string)) {
 		var text strings.Builder
-		fmt.Fprintf(&text, " %-22s", name)
+		fmt.Fprintf(&text, " %-20s", name)
 		for i := range caches {
 			style, value := cell(i)
 			text.WriteString(s.paint(style, fmt.Sprintf("%*s", widths[i], value)))
@@ -96,26 +96,18 @@ func (s *Screen) table(r, before *Report) []string {
 	line("after a change", func(i int) (string, string) {
 		return faint, [...]string{"nothing", "DEL", "as the entry says"}[i]
 	})
-	line("stale hits", func(i int) (string, string) { return verdictStyle(caches[i].Stale), thousands(caches[i].Stale) })
+	line("hit rate (stale)", func(i int) (string, string) { return verdictStyle(caches[i].Stale), hits(caches[i].Tally) })
+	for _, e := range entries {
+		line("  "+e.title, func(i int) (string, string) {
+			entry := caches[i].Entries[e.name]
+			return "", strings.TrimSpace(fmt.Sprintf("%-10s %12s", entry.OnChange, hits(entry.Tally)))
+		})
+	}
 	if before != nil {
-		line("  per second, now", func(i int) (string, string) {
+		line("stale a second, now", func(i int) (string, string) {
 			return "", fmt.Sprintf("%.1f", perSecond(r, before, func(r *Report) int64 { return r.Caches.all()[i].Stale }))
 		})
 	}
-	line("hit rate", func(i int) (string, string) { return bold, percent(caches[i].HitRate) })
-	for _, e := range entries {
-		line("  "+e.table, func(i int) (string, string) {
-			entry := caches[i].Entries[e.name]
-			return "", strings.TrimSpace(fmt.Sprintf("%-10s %8s", entry.OnChange, percent(entry.HitRate)))
-		})
-	}
-	line("loads by readers", func(i int) (string, string) { return "", thousands(caches[i].Loads) })
-	line("keys set by changes", func(i int) (string, string) {
-		if i != coherent {
-			return faint, "-"
-		}
-		return "", thousands(caches[i].KeysSet)
-	})
 	line("to Redis, p50 / p99", func(i int) (string, string) {
 		if caches[i].Latency == nil {
 			return faint, "-"
@@ -154,14 +146,15 @@ func (s *Screen) Line(r Report) string {
 	return text
 }
 
+// hits has the hit rate of a tally, and its stale hits.
+func hits(t Tally) string { return fmt.Sprintf("%.1f %% (%s)", 100*t.HitRate, thousands(t.Stale)) }
+
 func verdictStyle(stale int64) string {
 	if stale > 0 {
 		return red
 	}
 	return green
 }
-
-func percent(rate float64) string { return fmt.Sprintf("%.1f %%", 100*rate) }
 
 func about(d time.Duration) string {
 	if d == 0 {

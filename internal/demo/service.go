@@ -51,11 +51,19 @@ func (s *service) configure(databaseURL, redisURL, source string) (string, error
 	var text strings.Builder
 	fmt.Fprintf(&text, "database: %s\nredis: %s\n%sadmin: {listen: %q}\nentries:\n", databaseURL, redisURL, source, s.address)
 	for _, e := range entries {
-		ttl := "" // of values that the service writes
-		if e.onChange != "invalidate" {
-			ttl = fmt.Sprintf(", ttl: %gh", LongTTL.Hours())
+		settings := fmt.Sprintf("key: %q, on_change: %s, lease: %s", e.key, e.onChange, lease)
+		if e.onChange != "invalidate" { // the service writes values
+			settings += fmt.Sprintf(", ttl: %gh", LongTTL.Hours())
 		}
-		fmt.Fprintf(&text, "  %-9s {key: %q, table: %s, on_change: %s, lease: %s%s}\n", e.name+":", e.key, e.table, e.onChange, lease, ttl)
+		if e.many {
+			settings += ", rows: many"
+		}
+		if e.query == "" {
+			fmt.Fprintf(&text, "  %-9s {table: %s, %s}\n", e.name+":", e.table, settings)
+			continue
+		}
+		fmt.Fprintf(&text, "  %s:\n    %s\n    query: |\n      %s\n", e.name,
+			strings.ReplaceAll(settings, ", ", "\n    "), strings.ReplaceAll(e.query, "\n", "\n      "))
 	}
 	return text.String(), os.WriteFile(s.config, []byte(text.String()), 0o600)
 }

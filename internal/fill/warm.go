@@ -30,8 +30,8 @@ const (
 	saveEvery = time.Second
 	saveWait  = time.Second
 	soon      = 20 * time.Millisecond // another's load is over
-	walkWait  = 10 * time.Second
-	sayAgain  = 10 * time.Second // why it holds
+	walkWait  = time.Minute           // a query whose keys no index lists reads its tables
+	sayAgain  = 10 * time.Second      // why it holds
 )
 
 // WarmOptions of a Warmer. Zero values mean the defaults.

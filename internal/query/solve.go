@@ -43,7 +43,7 @@ type asked struct {
 // parameters. why says why there are none.
 func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
 	a.tries = 0
-	if paths, why = r.alternatives(a, r.usable, nil, alternativesMax); paths == nil {
+	if paths, why = alternatives(a, r.usable, nil, alternativesMax, r.path); paths == nil {
 		return r.alone(*a), why
 	}
 	return paths, ""
@@ -54,36 +54,36 @@ func (r *reach) solve(a *asked) (paths []plan.Path, why string) {
 func (r *reach) alone(a asked) []plan.Path {
 	clear(r.asks)
 	a.alone, a.tries = true, 0
-	paths, _ := r.alternatives(&a, r.usable, nil, alternativesMax)
+	paths, _ := alternatives(&a, r.usable, nil, alternativesMax, r.path)
 	return paths
 }
 
 // alternatives tries with the conditions as they are, and then takes one OR after
-// the other apart.
-func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, budget int) (paths []plan.Path, why string) {
-	path, why := r.path(a, usable)
-	if path != nil {
-		return []plan.Path{*path}, ""
+// the other apart. find finds one way from the row to the parameters.
+func alternatives[way any](a *asked, usable, apart []*conjunct, budget int, find func(*asked, []*conjunct) (*way, string)) (ways []way, why string) {
+	one, why := find(a, usable)
+	if one != nil {
+		return []way{*one}, ""
 	}
 	for _, c := range usable {
 		if c.any == nil || slices.Contains(apart, c) || len(c.any) > budget {
 			continue
 		}
-		paths = paths[:0]
+		ways = ways[:0]
 		solved := true
 		for _, one := range c.any {
 			if a.tries++; a.tries > triesMax {
 				return nil, why
 			}
-			more, _ := r.alternatives(a, append(slices.Clone(usable), one...), append(slices.Clone(apart), c), budget/len(c.any))
+			more, _ := alternatives(a, append(slices.Clone(usable), one...), append(slices.Clone(apart), c), budget/len(c.any), find)
 			if more == nil {
 				solved = false
 				break
 			}
-			paths = append(paths, more...)
+			ways = append(ways, more...)
 		}
 		if solved {
-			return paths, ""
+			return ways, ""
 		}
 	}
 	return nil, why
@@ -91,20 +91,10 @@ func (r *reach) alternatives(a *asked, usable []*conjunct, apart []*conjunct, bu
 
 // path finds one path, if the conditions tie every parameter to the row.
 func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
-	classes := equalities(usable, a.types, a.without)
 	edges := r.edges(usable)
-	near := distances(edges, r.of)
-	found := make([]source, len(a.key))
-	for i, name := range a.key {
-		parameter := slices.Index(a.parameters, name)
-		source, why := r.source(classes, usable, near, parameter, a.types[parameter])
-		if source == nil && !a.alone {
-			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
-		}
-		if source != nil {
-			source.of = a.types[parameter]
-			found[i] = *source
-		}
+	found, why := r.sources(a, usable, edges)
+	if found == nil {
+		return nil, why
 	}
 	direct := make([]string, len(found))
 	known := len(found) == 0
@@ -119,6 +109,26 @@ func (r *reach) path(a *asked, usable []*conjunct) (*plan.Path, string) {
 		return nil, ""
 	}
 	return &plan.Path{Key: direct}, ""
+}
+
+// sources are where the values of the parameters come from, in the key's order; nil if
+// one of them is not tied to the row, unless those are asked for that are, alone.
+func (r *reach) sources(a *asked, usable []*conjunct, edges map[*item][]*item) ([]source, string) {
+	classes := equalities(usable, a.types, a.without)
+	near := distances(edges, r.of)
+	found := make([]source, len(a.key))
+	for i, name := range a.key {
+		parameter := slices.Index(a.parameters, name)
+		source, why := r.source(classes, usable, near, parameter, a.types[parameter])
+		if source == nil && !a.alone {
+			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
+		}
+		if source != nil {
+			source.of = a.types[parameter]
+			found[i] = *source
+		}
+	}
+	return found, ""
 }
 
 // source is where the value of a parameter comes from: a column of the row, or an
@@ -356,35 +366,10 @@ func (t term) family(types []Type) string {
 // lookup writes the statement that leads from rows of the occurrence to the
 // parameters, through the fewest tables.
 func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, found []source) (*plan.Path, string) {
-	with := []*item{}
-	for i, s := range found {
-		var wanted []*item
-		switch {
-		case s.elements != nil:
-			wanted = append(wanted, s.elements.item)
-		case s.column.item != nil:
-			wanted = append(wanted, s.column.item)
-		default:
-			for _, read := range s.reads {
-				wanted = append(wanted, read.item)
-			}
-		}
-		for _, it := range wanted {
-			if it == r.of || slices.Contains(with, it) {
-				continue
-			}
-			way := shortest(edges, r.of, it)
-			if way == nil {
-				return nil, fmt.Sprintf("no equality joins its rows with those of %s, which tell @%s", it.relation.Name, a.key[i])
-			}
-			for _, on := range way {
-				if on != r.of && !slices.Contains(with, on) {
-					with = append(with, on)
-				}
-			}
-		}
+	with, why := r.through(a, edges, found)
+	if with == nil {
+		return nil, why
 	}
-	slices.SortFunc(with, func(a, b *item) int { return cmp.Compare(a.place, b.place) })
 	w := &writer{of: r.of, with: with}
 	var keys, where []string
 	for i, s := range found {
@@ -421,12 +406,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		if !c.joins() && slices.ContainsFunc(c.reads, long) {
 			continue
 		}
-		if c.opaque || len(c.parameters) > 0 || len(c.reads) == 0 || c.sublink != nil || !r.knows(c.scalar) || !c.steady() {
-			continue
-		}
-		if slices.ContainsFunc(c.reads, func(read reference) bool {
-			return read.item == nil || read.name == "" || read.item != r.of && !slices.Contains(with, read.item) || read.item == r.of && (column{read.item, read.name}).typ().array()
-		}) {
+		if !r.says(c, with) || slices.ContainsFunc(c.reads, func(read reference) bool { return read.item == r.of && (column{read.item, read.name}).typ().array() }) {
 			continue
 		}
 		text, ok := c.write(w.name)
@@ -445,6 +425,48 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
 	}
 	return &plan.Path{Lookup: lookup}, ""
+}
+
+// through are the tables on the shortest ways from the row to where the values come
+// from, the row's own left out; nil if no equalities lead there.
+func (r *reach) through(a *asked, edges map[*item][]*item, found []source) ([]*item, string) {
+	with := []*item{}
+	for i, s := range found {
+		var wanted []*item
+		switch {
+		case s.elements != nil:
+			wanted = append(wanted, s.elements.item)
+		case s.column.item != nil:
+			wanted = append(wanted, s.column.item)
+		default:
+			for _, read := range s.reads {
+				wanted = append(wanted, read.item)
+			}
+		}
+		for _, it := range wanted {
+			if it == r.of || slices.Contains(with, it) {
+				continue
+			}
+			way := shortest(edges, r.of, it)
+			if way == nil {
+				return nil, fmt.Sprintf("no equality joins its rows with those of %s, which tell @%s", it.relation.Name, a.key[i])
+			}
+			for _, on := range way {
+				if on != r.of && !slices.Contains(with, on) {
+					with = append(with, on)
+				}
+			}
+		}
+	}
+	slices.SortFunc(with, func(a, b *item) int { return cmp.Compare(a.place, b.place) })
+	return with, ""
+}
+
+// says reports whether a condition is one of the row and the tables alone, and can be
+// asked in another statement.
+func (r *reach) says(c *conjunct, with []*item) bool {
+	return !c.opaque && len(c.parameters) == 0 && len(c.reads) > 0 && c.sublink == nil && r.knows(c.scalar) && c.steady() &&
+		!slices.ContainsFunc(c.reads, func(read reference) bool { return read.item != r.of && !slices.Contains(with, read.item) })
 }
 
 // tellsApart reports whether each row that a lookup finds has a key of its own: it

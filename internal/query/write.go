@@ -98,21 +98,27 @@ func (w *writer) statement(keys, where []string, apart bool) string {
 	if !apart {
 		sql.WriteString("DISTINCT ")
 	}
-	sql.WriteString(strings.Join(keys, ", ") + "\nFROM " + w.rows("changed"))
-	for _, it := range w.with {
-		sql.WriteString(", ")
-		if it.only {
-			sql.WriteString("ONLY ")
-		}
-		fmt.Fprintf(&sql, "%s.%s AS %s", quote(it.relation.Schema), quote(it.relation.Name), w.name(it))
-	}
-	for i, array := range w.elements {
-		fmt.Fprintf(&sql, ", unnest(%s) AS e%d(value)", array, i+1)
-	}
+	sql.WriteString(strings.Join(keys, ", ") + "\nFROM " + strings.Join(append([]string{w.rows("changed")}, w.tables()...), ", "))
 	if len(where) > 0 {
 		sql.WriteString("\nWHERE " + strings.Join(where, "\n  AND "))
 	}
 	return sql.String()
+}
+
+// tables are those that it reads, under their names in it.
+func (w *writer) tables() []string {
+	var tables []string
+	for _, it := range w.with {
+		only := ""
+		if it.only {
+			only = "ONLY "
+		}
+		tables = append(tables, fmt.Sprintf("%s%s.%s AS %s", only, quote(it.relation.Schema), quote(it.relation.Name), w.name(it)))
+	}
+	for i, array := range w.elements {
+		tables = append(tables, fmt.Sprintf("unnest(%s) AS e%d(value)", array, i+1))
+	}
+	return tables
 }
 
 // rows are those that have changed, as a table whose columns compare as theirs do.

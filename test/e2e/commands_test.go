@@ -489,7 +489,7 @@ var documentedMetrics = []string{
 	"unstale_batch_keys", "unstale_changes_total", "unstale_commit_to_redis_seconds", "unstale_effects_total", "unstale_errors_total",
 	"unstale_gaps_total", "unstale_gate_snapshots_total", "unstale_gate_wait_seconds", "unstale_holding", "unstale_keys_doubted_total", "unstale_keys_dropped_total", "unstale_keys_set_total",
 	"unstale_lag_bytes", "unstale_lag_records", "unstale_lag_seconds", "unstale_loads_pending", "unstale_ready", "unstale_sweep_dropped_keys_total", "unstale_sweep_scanned_keys_total",
-	"unstale_sweeping_entries", "unstale_sweeps_total",
+	"unstale_sweeping_entries", "unstale_sweeps_total", "unstale_unplanned_entries",
 }
 
 // A running instance tells what it does, and nothing before it is so.

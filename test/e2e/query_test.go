@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/unstale/unstale/internal/admin"
 )
 
 // The shop of the README: a page of a product with the name of its category, a list
@@ -268,6 +270,114 @@ func TestAQueryIsPlannedAnew(t *testing.T) {
 		t.Error("after it was mended: want the one card gone that shows the maker")
 	}
 	i.stop()
+}
+
+// Somebody has dropped a view while nothing ran. The start is not refused: the entries that
+// can be planned are kept, the other one is swept again and again, and everything says
+// so, until it is mended. What nobody has ever planned is refused.
+func TestAStartHoldsWhatCannotBePlannedAnyMore(t *testing.T) {
+	f := newFixture(t, 15)
+	for _, statement := range []string{
+		`CREATE TABLE items (id int PRIMARY KEY, name text)`, `ALTER TABLE items REPLICA IDENTITY FULL`,
+		`CREATE TABLE makers (id int PRIMARY KEY, name text)`, `ALTER TABLE makers REPLICA IDENTITY FULL`,
+		`CREATE VIEW cards AS SELECT id, name FROM makers`,
+		`INSERT INTO makers VALUES (1, 'm')`, `INSERT INTO items VALUES (1, 'i'), (2, 'j')`,
+	} {
+		f.exec(statement)
+	}
+	const entries = "  item: {key: 'item:{id}', table: items}\n  card: {key: 'card:{id}', query: 'SELECT * FROM cards WHERE id = @id'}\n"
+	refused := func(why, entries, want string) {
+		t.Helper()
+		path, _ := writeConfig(t, f.config(entries))
+		c := startCommand(t, "run", "-c", path)
+		if exit := c.wait(); exit != 1 || !strings.Contains(c.log.String(), want) {
+			t.Errorf("%s: exit %d, want 1 with %q:\n%s", why, exit, want, c.log)
+		}
+	}
+	typo := strings.Replace(entries, "FROM cards", "FROM card", 1)
+	refused("a typo at the first start", typo, `entries.card.query: relation "card" does not exist`)
+	if n := f.scalar("SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = '" + f.slot + "'"); n != "0" {
+		t.Error("what was refused has made a slot")
+	}
+
+	i := startInstance(t, f.config(entries))
+	i.waitReady()
+	f.cache("card:1")
+	i.stop()
+	f.exec("DROP VIEW cards")
+	const missing = `relation "cards" does not exist`
+	refused("a typo in an entry that is new", entries+"  other: {key: 'other:{id}', query: 'SELECT * FROM card WHERE id = @id'}\n", `entries.other.query: relation "card" does not exist`)
+	refused("there is nothing else to keep", strings.SplitAfter(entries, "\n")[1], missing)
+	if out, _, exit := unstaleCommand(t, "check", "-c", i.config); exit != 1 || !strings.Contains(out, missing) {
+		t.Errorf("check: exit %d:\n%s", exit, out)
+	}
+
+	i.start()
+	status := i.waitStatus("it is held", func(s *admin.Status) bool { return s.Unplanned["card"] != "" })
+	if status.Ready || status.Unplanned["card"] != missing {
+		t.Errorf("%+v", status)
+	}
+	out, _, exit := unstaleCommand(t, "status", "-c", i.config)
+	if exit != 1 || !strings.Contains(out, "unplanned  card: "+missing) {
+		t.Errorf("status: exit %d:\n%s", exit, out)
+	}
+	if got := i.metric("unstale_unplanned_entries"); got != 1 {
+		t.Errorf("unstale_unplanned_entries %v", got)
+	}
+	i.eventually("swept", func() bool { return !f.cached("card:1") })
+	f.cache("card:1")
+	i.eventually("swept again", func() bool { return !f.cached("card:1") })
+	f.cache("item:1", "item:2")
+	f.exec("UPDATE items SET name = 'k' WHERE id = 1")
+	f.barrier()
+	if f.cached("item:1") || !f.cached("item:2") {
+		t.Error("want the one item gone that has changed")
+	}
+	if status, err := i.status(); err != nil || status.Ready {
+		t.Errorf("ready with an entry that cannot be planned: %v", err)
+	}
+
+	f.exec("CREATE VIEW cards AS SELECT id, name FROM makers")
+	i.waitReady()
+	if got := i.metric("unstale_unplanned_entries"); got != 0 {
+		t.Errorf("unstale_unplanned_entries %v", got)
+	}
+	f.cache("card:1")
+	f.exec("UPDATE makers SET name = 'n'")
+	f.barrier()
+	if f.cached("card:1") {
+		t.Error("after it was mended a change of its table was missed")
+	}
+	i.stop()
+}
+
+// The rights on tables are not enough where a query reads a view.
+func TestAViewThatMayNotBeReadIsNamed(t *testing.T) {
+	f := newFixture(t, 15)
+	role := f.slot + "_loads"
+	for _, statement := range []string{
+		`CREATE TABLE items (id int PRIMARY KEY, name text)`, `CREATE VIEW cards AS SELECT id, name FROM items`,
+		"CREATE ROLE " + role + " LOGIN REPLICATION", "GRANT pg_read_all_stats TO " + role, "GRANT SELECT ON items TO " + role,
+	} {
+		f.exec(statement)
+	}
+	const entry = "  card: {key: 'card:{id}', query: 'SELECT * FROM cards WHERE id = @id', on_change: %s}\n"
+	check := func(onChange string) string {
+		path, _ := writeConfig(t, strings.Replace(f.config(fmt.Sprintf(entry, onChange)), f.url, as(role, f.url), 1))
+		out, _, _ := unstaleCommand(t, "check", "-c", path)
+		return out
+	}
+	want := fmt.Sprintf(`GRANT SELECT ON public.cards TO %q;`, role)
+	if out := check("refresh"); !strings.Contains(out, want) || !strings.Contains(out, "permission denied for view cards") {
+		t.Errorf("want %s in\n%s", want, out)
+	}
+	if out := check("invalidate"); strings.Contains(out, want) {
+		t.Errorf("readers load it, and the service needs no right:\n%s", out)
+	}
+	f.exec("GRANT SELECT ON cards TO " + role)
+	if out := check("refresh"); strings.Contains(out, "cards") {
+		t.Errorf("it is mended, and said all the same:\n%s", out)
+	}
 }
 
 // Where PostgreSQL cannot be asked what a query reads, that is said, with what mends it.

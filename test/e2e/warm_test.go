@@ -291,7 +291,8 @@ func TestAWarmOverKafkaThatIsKilledGoesOnAndLeavesNothingOld(t *testing.T) {
 		_, err := f.ends(within(t, 10*time.Second))
 		return err == nil
 	})
-	text := f.config("  product: {key: 'product:{id}', table: products, on_change: warm}\n  seldom: {key: 'seldom:{id}', table: products, on_change: update}\n")
+	text := f.config("  product: {key: 'product:{id}', table: products, on_change: warm}\n  seldom: {key: 'seldom:{id}', table: products, on_change: update}\n" +
+		"  priced: {key: 'priced:{id}', query: 'SELECT id, price FROM products WHERE id = @id', on_change: refresh}\n")
 	path, _ := writeConfig(t, text)
 	alone, _ := writeConfig(t, strings.TrimPrefix(text, "database: "+f.url+"\n"))
 	for path, want := range map[string]string{path: "no unstale run has worked with this Redis and partition 0 of " + f.slot + ".public.products yet", alone: "give `database` the address of the primary"} {
@@ -334,7 +335,15 @@ func TestAWarmOverKafkaThatIsKilledGoesOnAndLeavesNothingOld(t *testing.T) {
 			return cached >= rows*99/100
 		})
 	}
-	if n := f.warmProgress("product") + f.warmProgress("seldom"); n != 0 {
+	i.eventually("nearly every result is cached", func() bool {
+		cached, _, wrong := f.compareWith("SELECT 'priced:' || id, row_to_json((SELECT r FROM (SELECT id, price) r))::text FROM products")
+		if len(wrong) > 0 {
+			t.Fatalf("%d of %d are not the query's result, such as %s", len(wrong), cached, wrong[0])
+		}
+		t.Logf("priced: %d cached of %d", cached, rows)
+		return cached >= rows*99/100
+	})
+	if n := f.warmProgress("product") + f.warmProgress("seldom") + f.warmProgress("priced"); n != 0 {
 		t.Errorf("progress of %d rows is left", n)
 	}
 	i.stop()

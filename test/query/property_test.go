@@ -281,6 +281,73 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 			}
 		}
 	}
+	return list(ctx, conn, w, ddl, subjects, before, report)
+}
+
+// list has the keys of every query listed: one that shows a row, and shows none where
+// the tables are empty, must be among them. In parts they are the same, in the same order.
+func list(ctx context.Context, conn *pgx.Conn, w *world, ddl string, subjects []*subject, shown [][]string, report *report) error {
+	listed := make([][][]string, len(subjects)) // nil: they cannot be
+	for i, s := range subjects {
+		keys, _, err := s.Query.Keys(database.NewQueries(ctx, conn), s.types, s.Parameters)
+		if err != nil {
+			return err
+		}
+		if keys.All == "" {
+			continue
+		}
+		report.listed++
+		get := func(statement string, arguments ...any) ([][]string, error) {
+			rows, err := conn.Query(ctx, statement, arguments...)
+			if err != nil {
+				return nil, err
+			}
+			found, err := pgx.CollectRows(rows, pgx.RowTo[[]string])
+			if err != nil {
+				err = fmt.Errorf("%w\n%s\n%s", err, s.generated.sql, statement)
+			}
+			return found, err
+		}
+		if listed[i], err = get(keys.All); err != nil {
+			return err
+		}
+		var parts [][]string
+		for part, err := get(keys.First, 2); err != nil || len(part) > 0; {
+			if err != nil {
+				return err
+			}
+			parts = append(parts, part...)
+			arguments := []any{2}
+			for _, value := range part[len(part)-1] {
+				arguments = append(arguments, value)
+			}
+			part, err = get(keys.Next, arguments...)
+		}
+		if !slices.EqualFunc(listed[i], parts, slices.Equal) {
+			report.misses = append(report.misses, miss{len(s.generated.sql), fmt.Sprintf("listed %q\nin parts %q\n%s\n%s", listed[i], parts, s.generated.sql, keys.Next)})
+		}
+		listed[i] = append(listed[i], []string{}) // not nil
+	}
+	for _, t := range w.tables {
+		if _, err := conn.Exec(ctx, "TRUNCATE "+t.name+" CASCADE"); err != nil {
+			return err
+		}
+	}
+	empty, err := evaluate(ctx, conn, subjects, nil, nil)
+	if err != nil {
+		return err
+	}
+	for i, s := range subjects {
+		for key, values := range s.keys {
+			if listed[i] == nil || shown[i][key] == "" || empty[i][key] != "" {
+				continue
+			}
+			report.listedKeys++
+			if !slices.ContainsFunc(listed[i], func(one []string) bool { return slices.Equal(one, values) }) {
+				report.misses = append(report.misses, miss{len(s.generated.sql), fmt.Sprintf("not listed: %q, which shows %s\nlisted %q\n%s\n%s", values, shown[i][key], listed[i], ddl, s.generated.sql)})
+			}
+		}
+	}
 	return nil
 }
 

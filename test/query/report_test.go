@@ -22,6 +22,8 @@ type report struct {
 	refused map[string]string
 	swept   []miss
 	idle    []miss // drops of results that have not changed
+	// listed are the queries whose keys can be listed, listedKeys those that had to be.
+	listed, listedKeys int
 }
 
 // A class is of queries that have a construct.
@@ -84,6 +86,8 @@ func (r *report) dropped(s *subject, changed bool) {
 
 func (r *report) add(one *report) {
 	r.pairs += one.pairs
+	r.listed += one.listed
+	r.listedKeys += one.listedKeys
 	for name, c := range one.classes {
 		of := r.class(name)
 		for mode, n := range c.modes {
@@ -121,6 +125,7 @@ func (r *report) String() string {
 		}
 		fmt.Fprintf(&b, " %6.0f%% of %d\n", 100*float64(c.unchanged)/float64(max(1, c.dropped)), c.dropped)
 	}
+	fmt.Fprintf(&b, "the keys of %d queries can be listed, and %d had to be among them\n", r.listed, r.listedKeys)
 	for _, rule := range query.Rules {
 		fmt.Fprintf(&b, "without %s: %d misses noticed\n", rule.Name, r.rules[rule.Rule])
 	}

@@ -82,7 +82,7 @@ func Run(ctx context.Context, options Options) (*Report, error) {
 		options.QuietEvery = 10
 	}
 	options.Instances = max(options.Instances, 1)
-	r := &run{Options: options, rng: rand.New(rand.NewPCG(options.Seed, 0)), report: &Report{Faults: map[Fault]int{}}}
+	r := &run{Options: options, rng: rand.New(rand.NewPCG(options.Seed, 0)), report: &Report{Faults: map[Fault]int{}}, added: map[string]int{}}
 	defer r.end()
 	began := time.Now()
 	err := r.begin(ctx)
@@ -108,14 +108,14 @@ type run struct {
 	rdb       *redis.Client // the nemesis' own
 	traffic   *Traffic
 	processes []*process
-	deck      []Fault // not dealt yet
-	added     int     // columns
+	deck      []Fault        // not dealt yet
+	added     map[string]int // columns, by table
 	reshaped  time.Time
 }
 
 func (r *run) begin(ctx context.Context) error {
 	var err error
-	if r.postgres, err = r.Servers.Postgres(ctx, stack.PostgresOptions{Major: 15, Settings: map[string]string{"max_connections": "200"}}); err != nil {
+	if r.postgres, err = r.Servers.Postgres(ctx, stack.PostgresOptions{Major: 15, Settings: map[string]string{"max_connections": "300"}}); err != nil {
 		return err
 	}
 	r.redis, err = r.Servers.Redis(ctx, stack.RedisOptions{Settings: map[string]string{

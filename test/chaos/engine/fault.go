@@ -274,16 +274,21 @@ const columnsMax = 3
 // lockTimeout: a statement that waits for the table holds up everybody.
 const lockTimeout = "SET lock_timeout = '500ms'; "
 
-// reshape adds a column, or drops it, while rows are written.
+// reshape adds a column to a table, or drops it, while rows are written.
 func (r *run) reshape(ctx context.Context) error {
+	table := "items"
+	if r.Whole && r.rng.IntN(3) == 0 {
+		table = []string{"members", "groups", "fans"}[r.rng.IntN(3)]
+	}
+	added := r.added[table]
 	var statement string
 	switch {
-	case r.added == columnsMax || r.added > 0 && r.rng.IntN(2) == 0:
-		statement = fmt.Sprintf("ALTER TABLE items DROP COLUMN extra%d", r.added)
-		r.added--
+	case added == columnsMax || added > 0 && r.rng.IntN(2) == 0:
+		statement = fmt.Sprintf("ALTER TABLE %s DROP COLUMN extra%d", table, added)
+		r.added[table]--
 	default:
-		r.added++
-		statement = fmt.Sprintf("ALTER TABLE items ADD COLUMN extra%d int DEFAULT %d", r.added, r.rng.IntN(1000))
+		r.added[table]++
+		statement = fmt.Sprintf("ALTER TABLE %s ADD COLUMN extra%d int DEFAULT %d", table, added+1, r.rng.IntN(1000))
 	}
 	defer func() { r.reshaped = time.Now() }()
 	for {
@@ -295,4 +300,6 @@ func (r *run) reshape(ctx context.Context) error {
 	}
 }
 
-func (r *run) truncate(ctx context.Context) error { return r.traffic.Truncate(ctx) }
+func (r *run) truncate(ctx context.Context) error {
+	return r.traffic.Truncate(ctx, r.Whole && r.rng.IntN(2) == 0)
+}

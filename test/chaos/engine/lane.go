@@ -8,12 +8,13 @@ import (
 	"sync/atomic"
 )
 
-// A lane is one way to keep the rows in Redis, under keys of its own. All lanes
-// see the same load and are judged by the same rules.
+// A lane is one way to keep rows, or results of a query, in Redis, under keys of its
+// own. All lanes see the same load and are judged by the same rules.
 type lane struct {
 	name   string
+	kind   kind   // of its values
 	prefix string // of its keys: "item:" for item:7
-	// entry is what the configuration says of it beside key, table and lease.
+	// entry is what the configuration says of it beside key and lease.
 	entry string
 	// control: a way that is known to be wrong. It must show old rows, or the
 	// run proves nothing; a lane that is no control must show none.
@@ -30,8 +31,9 @@ type lane struct {
 	// hash: its values are hashes, not strings.
 	hash bool
 
-	bit   uint32 // in version.seenBy
-	cells []cell
+	*family        // of its kind
+	bit     uint32 // in version.seenBy
+	cells   []cell
 	tally
 }
 
@@ -60,8 +62,8 @@ type tally struct {
 	hits, stale, backward, excused, phantoms, misses, compared, wrong atomic.Int64
 	behind                                                            histogram
 
-	mu    sync.Mutex
-	first string // fault, with its history
+	mu   sync.Mutex
+	told string // of the first fault, with its history
 }
 
 // Names of the controls.
@@ -70,13 +72,15 @@ const (
 	leaseOnly = "lease, no gate"
 	lsnOnly   = "LSN compare"
 	setDel    = "SET and DEL"
+	ownOnly   = "page, no lookup"
+	loOnly    = "fan-out, not settled"
 )
 
 // basicLanes are one mode and the control that needs nobody but Unstale.
 func basicLanes() []*lane {
 	return []*lane{
-		{name: "invalidate", prefix: "item:", beside: gateOnly, fetch: fetchLeased},
-		{name: gateOnly, prefix: "plain:", control: true, fetch: fetchPlain},
+		{name: "invalidate", prefix: "item:", entry: overItems, beside: gateOnly, fetch: fetchLeased},
+		{name: gateOnly, prefix: "plain:", entry: overItems, control: true, fetch: fetchPlain},
 	}
 }
 
@@ -93,15 +97,27 @@ func keepLanes() (lanes []*lane) {
 // allLanes are every mode and every control.
 func allLanes() []*lane {
 	return append(basicLanes(), []*lane{
-		{name: "refresh", prefix: "refresh:", entry: ", on_change: refresh", beside: gateOnly, fetch: fetchLeased},
-		{name: "update", prefix: "update:", entry: ", on_change: update", keeps: true, beside: gateOnly, fetch: fetchKept},
-		{name: "update, hash", prefix: "hash:", entry: ", on_change: update, format: hash", keeps: true, beside: gateOnly, fetch: fetchHash, hash: true},
-		{name: "warm", prefix: "warm:", entry: ", on_change: warm", keeps: true, beside: setDel, fetch: fetchKept},
+		{name: "refresh", prefix: "refresh:", entry: overItems + ", on_change: refresh", beside: gateOnly, fetch: fetchLeased},
+		{name: "update", prefix: "update:", entry: overItems + ", on_change: update", keeps: true, beside: gateOnly, fetch: fetchKept},
+		{name: "update, hash", prefix: "hash:", entry: overItems + ", on_change: update, format: hash", keeps: true, beside: gateOnly, fetch: fetchHash, hash: true},
+		{name: "warm", prefix: "warm:", entry: overItems + ", on_change: warm", keeps: true, beside: setDel, fetch: fetchKept},
 		{name: setDel, prefix: setPrefix, control: true, keeps: true, clock: consumerClock, fetch: fetchPlain},
 		{name: lsnOnly, prefix: lsnPrefix, control: true, keeps: true, clock: consumerClock, fetch: fetchLSN},
 		{name: leaseOnly, prefix: leasePrefix, control: true, clock: consumerClock, fetch: fetchLeased},
+
+		{name: "page", kind: memberPage, prefix: "page:", entry: over(pageQuery), beside: ownOnly, fetch: fetchLeased},
+		{name: "page, refresh", kind: memberPage, prefix: "loaded:", entry: over(pageQuery) + ", on_change: refresh", beside: ownOnly, fetch: fetchLeased},
+		{name: "list, refresh", kind: memberList, prefix: "list:", entry: over(listQuery) + ", rows: many, on_change: refresh", fetch: fetchLeased},
+		{name: "setting, sweeps", kind: settingPage, prefix: "setting:", entry: over(settingQuery) + ", allow_sweep: true", beside: ownOnly, fetch: fetchLeased},
+		{name: "fan-out", kind: fanPage, prefix: "fan:", entry: over(fanQuery), beside: loOnly, fetch: fetchLeased},
+		{name: ownOnly, kind: memberPage, prefix: "own:", entry: "depends_on: {members: id}", control: true, fetch: fetchLeased},
+		{name: loOnly, kind: fanPage, prefix: "early:", entry: over(fanQuery), control: true, clock: appliedClock, fetch: fetchLeased},
 	}...)
 }
+
+const overItems = "table: items"
+
+func over(query string) string { return "query: '" + query + "'" }
 
 // Entries is what belongs under `entries:` in the configuration for a Traffic
 // without controls of its own.
@@ -113,12 +129,12 @@ var KeepEntries = entries(append(basicLanes(), keepLanes()...))
 func entries(lanes []*lane) string {
 	var b strings.Builder
 	for _, l := range lanes {
-		if l.clock == barrierClock {
+		if l.clock != consumerClock {
 			name := strings.TrimSuffix(l.prefix, ":")
-			b.WriteString("  " + name + ": {key: '" + l.prefix + "{id}', table: items, lease: 500ms" + l.entry + "}\n")
+			b.WriteString("  " + name + ": {key: '" + l.prefix + "{id}', " + l.entry + ", lease: 500ms}\n")
 		}
 	}
 	return b.String()
 }
 
-func (l *lane) key(row int) string { return l.prefix + strconv.Itoa(row) }
+func (l *lane) key(row int) string { return l.prefix + strconv.Itoa(l.number(row)) }

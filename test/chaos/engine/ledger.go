@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -12,24 +14,35 @@ import (
 	"time"
 )
 
-// A ledger is the commit log of one row, kept by its writers. Versions are dense
-// and grow in the order of commits: a writer takes the next one while it holds
-// the row's lock, which PostgreSQL releases only when the commit is visible. A
-// version that was rolled back is never used again, so whoever shows it shows
-// what was never committed.
+// A ledger is the commit log of one row, or of one result of a query, kept by its
+// writers. Versions are dense and grow in the order of commits: a writer takes the next
+// one while it holds the locks of all that it is made of, which PostgreSQL releases only
+// when the commit is visible. A version that was rolled back is never used again, so
+// whoever shows it shows what was never committed.
 type ledger struct {
 	mu       sync.Mutex
 	versions []version // index is the number; 0 stands for nothing
 	// newest is the last committed version; gone is the last one begun, and not
 	// undone, at which there is no row, 0 if none.
 	newest, gone atomic.Int64
+	// texts has, where a value does not tell its version by itself, the last version
+	// with each text, by its hash.
+	texts map[uint64]int64
+}
+
+// hashOf is of a text: no two different ones meet, as good as surely.
+func hashOf(text string) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, text)
+	return h.Sum64()
 }
 
 // A version of a row.
 type version struct {
 	outcome outcome
-	gone    bool   // the row is not there
+	gone    bool   // there is no row
 	big     string // stamp of column big
+	before  int64  // in a ledger of texts: the last one that looks the same, 0 if there is none
 	seenBy  uint32 // lanes that showed it before its outcome was known
 	begun   time.Duration
 	ended   time.Duration // COMMIT or ROLLBACK had returned
@@ -45,7 +58,7 @@ const (
 	undone
 )
 
-// begin takes the next version. The caller holds the row's lock.
+// begin takes the next version. The caller holds its locks.
 func (l *ledger) begin(now time.Duration) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,6 +74,19 @@ func (l *ledger) describe(n int64, gone bool, big string) {
 	if gone {
 		l.gone.Store(max(l.gone.Load(), n))
 	}
+}
+
+// describeText says what version n of a result looks like.
+func (l *ledger) describeText(n int64, text string) {
+	l.describe(n, text == absent, "")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.texts == nil {
+		l.texts = map[uint64]int64{}
+	}
+	hash := hashOf(text)
+	l.versions[n].before = l.texts[hash]
+	l.texts[hash] = n
 }
 
 // commit notes that COMMIT of version n has returned.
@@ -94,15 +120,46 @@ func (l *ledger) settle(n int64, clock int, now time.Duration) {
 	l.versions[n].settled[clock] = now
 }
 
+// read says which version a cached text is of: of several that look the same the
+// last.
+func (l *ledger) read(text []byte) value {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.texts != nil:
+		n := l.lookingLike(l.texts[hashOf(string(text))])
+		return value{version: n, gone: l.versions[n].gone}
+	case string(text) == absent:
+		return value{gone: true, version: l.gone.Load()}
+	}
+	return parse(text)
+}
+
+// lookingLike is n, or else the last version before that looks the same and was not
+// undone.
+func (l *ledger) lookingLike(n int64) int64 {
+	for n > 0 && l.versions[n].outcome == undone {
+		n = l.versions[n].before
+	}
+	return n
+}
+
 // phantom reports whether v is a value that no committed version has. A version
 // whose outcome is open is noted as seen by lane, a bit. Which deletion a missing
 // row is of cannot be seen: it passes for the last.
 func (l *ledger) phantom(v value, lane uint32) bool {
-	if v.gone {
+	if v.gone || v.version == 0 {
 		return v.version == 0
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.texts != nil {
+		// What looks like an earlier version may be that one.
+		if n := &l.versions[v.version]; n.outcome == open && l.lookingLike(n.before) == 0 {
+			n.seenBy |= lane
+		}
+		return l.lookingLike(v.version) == 0
+	}
 	if v.version <= 0 || v.version >= int64(len(l.versions)) {
 		return true
 	}
@@ -113,12 +170,22 @@ func (l *ledger) phantom(v value, lane uint32) bool {
 	return n.outcome == undone || n.gone || n.big != v.big
 }
 
-// goneSince is the least that a missing row can be of, if whoever shows it does not
-// fall behind version n: that, or the first deletion above. It is n where there is
-// none.
-func (l *ledger) goneSince(n int64) int64 {
+// since is the least version that v can be of, if whoever shows it does not fall
+// behind version n: of a missing row that, or the first deletion above; of a result the
+// first that looks the same. It is n where there is none.
+func (l *ledger) since(v value, n int64) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	switch {
+	case l.texts != nil:
+		least := n
+		for same := l.lookingLike(v.version); same >= n && same > 0; same = l.lookingLike(l.versions[same].before) {
+			least = same
+		}
+		return least
+	case !v.gone:
+		return v.version
+	}
 	for above := n; above < int64(len(l.versions)); above++ {
 		if l.versions[above].gone {
 			return above

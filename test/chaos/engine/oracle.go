@@ -9,10 +9,13 @@ import (
 )
 
 // Clocks say up to where a lane has followed the database: the barrier for what
-// Unstale keeps, the control's own consumer for the others.
+// Unstale keeps, for the controls their own consumer or what they take for a barrier.
 const (
 	barrierClock = iota
 	consumerClock
+	// appliedClock runs ahead of the barrier: a change is applied, and what it needs
+	// may be outstanding.
+	appliedClock
 	clocks
 )
 
@@ -39,13 +42,19 @@ type oracle struct {
 	inspect func(l *lane, row int) string
 }
 
-func newOracle(rows int, lanes []*lane) *oracle {
+func newOracle(families [kinds]*family, lanes []*lane) *oracle {
+	rows := 0
+	for _, f := range families {
+		if f != nil {
+			rows += f.count
+		}
+	}
 	o := &oracle{start: time.Now(), ledgers: make([]ledger, rows), lanes: lanes}
 	for clock := range o.floors {
 		o.floors[clock] = make([]atomic.Int64, rows)
 	}
 	for i, l := range lanes {
-		l.bit, l.cells = 1<<i, make([]cell, rows)
+		l.family, l.bit, l.cells = families[l.kind], 1<<i, make([]cell, rows)
 	}
 	for row := range o.ledgers {
 		o.ledgers[row].begin(0) // 0
@@ -74,10 +83,7 @@ func (o *oracle) look(l *lane, row int) look {
 // before.
 func (o *oracle) judge(l *lane, row int, before look, text []byte) {
 	book, cell := &o.ledgers[row], &l.cells[row]
-	v := value{gone: true, version: book.gone.Load()}
-	if string(text) != absent {
-		v = parse(text)
-	}
+	v := book.read(text)
 	if o.era.Load() != before.era {
 		return
 	}
@@ -98,11 +104,8 @@ func (o *oracle) judge(l *lane, row int, before look, text []byte) {
 		}
 	}
 	l.behind.add(book.behind(v.version, before.at))
-	switch {
-	case !v.gone:
-		raise(&cell.seen, v.version)
-	case !l.keeps || !o.evicting.Load():
-		raise(&cell.seen, book.goneSince(before.seen))
+	if !v.gone || !l.keeps || !o.evicting.Load() {
+		raise(&cell.seen, book.since(v, before.seen))
 	}
 }
 
@@ -115,15 +118,15 @@ func (o *oracle) found(l *lane, row int, count *atomic.Int64, kind, format strin
 	}
 	what := fmt.Sprintf("%s of %s: %s", kind, l.key(row), fmt.Sprintf(format, arguments...))
 	l.mu.Lock()
-	first := l.first == ""
+	first := l.told == ""
 	if first {
-		l.first = what
+		l.told = what
 	}
 	l.mu.Unlock()
 	if first {
 		history := o.history(l, row)
 		l.mu.Lock()
-		l.first = what + "\n" + history
+		l.told = what + "\n" + history
 		l.mu.Unlock()
 	}
 }
@@ -220,11 +223,7 @@ func (o *oracle) gone(row int, n int64) bool {
 // probed judges what was cached behind the barrier that followed the commit of
 // version n.
 func (o *oracle) probed(l *lane, row int, n, era int64, text []byte) {
-	v := value{gone: true, version: o.ledgers[row].gone.Load()}
-	if string(text) != absent {
-		v = parse(text)
-	}
-	if v.version < n && o.era.Load() == era {
+	if v := o.ledgers[row].read(text); v.version < n && o.era.Load() == era {
 		o.found(l, row, &l.misses, "barrier miss", "version %d, behind the barrier that followed version %d", v.version, n)
 	}
 }

@@ -16,7 +16,7 @@ type story struct {
 
 func newStory() *story {
 	l := &lane{name: "lane", prefix: "item:", keeps: true}
-	o := newOracle(1, []*lane{l})
+	o := newOracle(families(1, false), []*lane{l})
 	o.ledgers[0].commit(1, 0)
 	return &story{o, l}
 }
@@ -204,6 +204,86 @@ func TestTheOracleSeesWhatItShould(t *testing.T) {
 	}
 }
 
+// becomes has the result be text from its next version on.
+func (s *story) becomes(text string) int64 {
+	n := s.ledgers[0].begin(s.now())
+	s.ledgers[0].describeText(n, text)
+	s.ledgers[0].commit(n, s.now())
+	return n
+}
+
+// A result does not tell its version: what it looks like does. One that looks as it did
+// before is taken for the last version of which that is true, where it could be too old,
+// and for the first, where it could make others look too old.
+func TestTheOracleKnowsAResultByItsText(t *testing.T) {
+	for name, c := range map[string]struct {
+		tell func(*story)
+		want found
+	}{
+		"an old one behind the barrier": {
+			func(s *story) { s.becomes("b"); s.settles(); s.hit("a"); s.hit("b") },
+			found{Hits: 2, Stale: 1},
+		},
+		"it goes back in time": {
+			func(s *story) { s.becomes("b"); s.hit("b"); s.hit("a") },
+			found{Hits: 2, Backward: 1},
+		},
+		"it never was like that": {
+			func(s *story) { s.hit("b") },
+			found{Hits: 1, Phantoms: 1},
+		},
+		"it never was like that, as it turns out": {
+			func(s *story) {
+				n := s.ledgers[0].begin(s.now())
+				s.ledgers[0].describeText(n, "b")
+				s.hit("b")
+				s.undone(0, n)
+				s.hit("b")
+			},
+			found{Hits: 2, Phantoms: 2},
+		},
+		"it looks again as it did: nobody can say that it is old": {
+			func(s *story) { s.becomes("b"); s.becomes("a"); s.settles(); s.hit("a") },
+			found{Hits: 1},
+		},
+		"and it may have been the first time": {
+			func(s *story) { s.becomes("b"); s.becomes("a"); s.hit("a"); s.hit("b") },
+			found{Hits: 2},
+		},
+		"and not, once something newer was seen": {
+			func(s *story) { s.becomes("b"); s.becomes("a"); s.hit("b"); s.hit("a"); s.hit("b") },
+			found{Hits: 3, Backward: 1},
+		},
+		"it would look again as it did, and that is rolled back": {
+			func(s *story) {
+				s.becomes("b")
+				n := s.ledgers[0].begin(s.now())
+				s.ledgers[0].describeText(n, "a")
+				s.hit("a")
+				s.undone(0, n)
+				s.settles()
+				s.hit("a")
+			},
+			found{Hits: 2, Stale: 1},
+		},
+		"there is none any more": {
+			func(s *story) { s.becomes(absent); s.settles(); s.hit(absent); s.hit("a") },
+			found{Hits: 2, Stale: 1, Backward: 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStory()
+			s.ledgers[0].describeText(1, "a")
+			c.tell(s)
+			l := s.lane
+			got := found{l.hits.Load(), l.stale.Load(), l.backward.Load(), l.phantoms.Load(), l.misses.Load(), l.excused.Load()}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
 // How long a hit had been out of date is counted from the commit that made it so,
 // not from the last one.
 func TestAHitIsAsOldAsWhatReplacedIt(t *testing.T) {
@@ -235,9 +315,9 @@ func TestAHistoryTellsTheWholeStory(t *testing.T) {
 		"stale hit of item:0: version 1, although 2 had settled before the read began",
 		"begins version 2", "COMMIT of version 2 has returned", "hit, version 2, 2 times", "redis-flush", "version 2 has settled", "hit, version 1", "now: Redis has version 1",
 	} {
-		next := strings.Index(s.lane.first[at:], want)
+		next := strings.Index(s.lane.told[at:], want)
 		if next < 0 {
-			t.Fatalf("no %q behind byte %d of\n%s", want, at, s.lane.first)
+			t.Fatalf("no %q behind byte %d of\n%s", want, at, s.lane.told)
 		}
 		at += next
 	}

@@ -38,7 +38,7 @@ func (t *Traffic) read(ctx context.Context, l *lane, random *rand.Rand, missing 
 		wait = t.options.ReadPause
 		rows, looks, keys = rows[:0], looks[:0], keys[:0]
 		for range readAtOnce {
-			if row := t.pick(random); !slices.Contains(rows, row) {
+			if row := l.pick(random); !slices.Contains(rows, row) {
 				rows, looks, keys = append(rows, row), append(looks, t.oracle.look(l, row)), append(keys, l.key(row))
 			}
 		}
@@ -103,10 +103,6 @@ func (t *Traffic) think(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(20 * time.Millisecond)))
 }
 
-// loadItem reads a row, and how far the log is written: that is asked behind the
-// snapshot in which the row is read, so it is no less than what the row shows.
-const loadItem = `SELECT coalesce((SELECT row_to_json(i)::text FROM items i WHERE id = $1), 'null'), (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint`
-
 // fetch reads one row through the cache, unless it has to wait for another reader
 // longer than patience. What it did not load itself is a hit.
 func (t *Traffic) fetch(ctx context.Context, l *lane, s *session, row int, think, patience time.Duration) error {
@@ -117,11 +113,12 @@ func (t *Traffic) fetch(ctx context.Context, l *lane, s *session, row int, think
 	text, err := l.fetch(t, waiting, l.key(row), func(context.Context) (text []byte, lsn int64, err error) {
 		loaded = true
 		l.loads.Add(1)
-		err = s.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			return conn.QueryRow(ctx, loadItem, row).Scan(&text, &lsn)
+		err = s.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			text, lsn, err = l.load(ctx, conn, row)
+			return err
 		})
 		if err == nil {
-			l.cells[row].events.add(t.oracle.now(), "reader", "loads "+summary(text))
+			l.cells[row].events.add(t.oracle.now(), "reader", "loads "+t.oracle.summary(row, text))
 			if think > 0 && !pause(ctx.Done(), think) {
 				err = ctx.Err()
 			}
@@ -225,9 +222,8 @@ func fetchLSN(t *Traffic, ctx context.Context, key string, load load) ([]byte, e
 func (t *Traffic) expire(ctx context.Context, random *rand.Rand) {
 	keys := make([]string, len(t.lanes))
 	for pause(ctx.Done(), expireEvery) {
-		row := t.pick(random)
 		for i, l := range t.lanes {
-			keys[i] = l.key(row)
+			keys[i] = l.key(l.pick(random))
 		}
 		_ = t.rdb.Unlink(ctx, keys...).Err() // Redis may be away
 	}
@@ -286,19 +282,19 @@ func (t *Traffic) hunt(ctx context.Context) {
 func (t *Traffic) owner(key string) (*lane, int, bool) {
 	for _, l := range t.lanes {
 		if number, ok := strings.CutPrefix(key, l.prefix); ok {
-			row, err := strconv.Atoi(number)
-			return l, row, err == nil && row < t.options.Rows
+			n, err := strconv.Atoi(number)
+			return l, l.first + n, err == nil && n < l.count
 		}
 	}
 	return nil, 0, false
 }
 
-// summary says which version a text is of.
-func summary(text []byte) string {
+// summary says which version of a row a text is of.
+func (o *oracle) summary(row int, text []byte) string {
 	if string(text) == absent {
 		return "no row"
 	}
-	return fmt.Sprintf("version %d", parse(text).version)
+	return fmt.Sprintf("version %d", o.ledgers[row].read(text).version)
 }
 
 // inspect says what there is of a key right now.
@@ -312,7 +308,7 @@ func (t *Traffic) inspect(l *lane, row int) string {
 		case err != nil:
 			return fmt.Sprintf("%s unknown (%v)", what, err)
 		}
-		return what + " " + summary(text)
+		return what + " " + t.oracle.summary(row, text)
 	}
 	var text []byte
 	texts, err := l.cached(ctx, t.rdb, []string{l.key(row)})
@@ -329,9 +325,9 @@ func (t *Traffic) inspect(l *lane, row int) string {
 	}
 	s := &session{url: t.options.Database}
 	defer s.close()
-	var lsn int64
-	err = s.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, loadItem, row).Scan(&text, &lsn)
+	err = s.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		text, _, err = l.load(ctx, conn, row)
+		return err
 	})
 	return said + describe(", PostgreSQL has", text, err)
 }

@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,8 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/unstale/unstale"
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
 )
 
 // Lease is the lease of the entries and of the readers: short, since who is killed
@@ -51,7 +54,7 @@ type TrafficOptions struct {
 	Seed     uint64
 
 	Rows    int // 64
-	Writers int // 4
+	Writers int // 4, of rows
 	Readers int // 2, for each lane
 	// Pause is between two transactions of one writer. Default 4 ms.
 	Pause time.Duration
@@ -62,9 +65,9 @@ type TrafficOptions struct {
 	// Follow, if not nil, takes the place of the barrier: it returns when the cache
 	// reflects what was committed before it was called.
 	Follow func(context.Context) error
-	// Whole adds every mode and every control, and what makes their races wide:
-	// a synchronous standby, and readers that come at the moment of a drop. Redis
-	// must then have notify-keyspace-events Eg.
+	// Whole adds every mode, results of queries and those who change them, every
+	// control, and what makes their races wide: a synchronous standby, and readers that
+	// come at the moment of a drop. Redis must then have notify-keyspace-events Eg.
 	Whole bool
 }
 
@@ -74,17 +77,18 @@ type Traffic struct {
 	rdb      *redis.Client
 	client   *unstale.Client
 	oracle   *oracle
+	families [kinds]*family
 	lanes    []*lane
 	consumer *consumer // nil unless Whole
 	standby  *standby  // nil unless Whole
 	random   *rand.Rand
 
-	commits, changes atomic.Int64
-	tags             atomic.Int64 // of transactions
-	writers          sync.WaitGroup
-	others           sync.WaitGroup
-	endWriters       chan struct{}
-	endOthers        context.CancelFunc
+	commits    atomic.Int64
+	tags       atomic.Int64 // of transactions
+	writers    sync.WaitGroup
+	others     sync.WaitGroup
+	endWriters chan struct{}
+	endOthers  context.CancelFunc
 	// background runs from NewTraffic to Close: what follows the log.
 	background    sync.WaitGroup
 	ctx           context.Context
@@ -133,6 +137,9 @@ func NewTraffic(ctx context.Context, options TrafficOptions) (*Traffic, error) {
 	}
 	if options.Whole {
 		t.lanes = allLanes()
+		if err := createRelated(ctx, conn); err != nil {
+			return nil, fmt.Errorf("make the tables that queries read: %w", err)
+		}
 		if t.consumer, err = newConsumer(ctx, conn, options.Database, t.rdb, options.Rows); err != nil {
 			return nil, err
 		}
@@ -140,16 +147,39 @@ func NewTraffic(ctx context.Context, options TrafficOptions) (*Traffic, error) {
 		t.background.Go(func() { t.consumer.run(t.ctx) })
 		t.background.Go(func() { t.standby.run(t.ctx) })
 	}
-	t.oracle = newOracle(options.Rows, t.lanes)
+	t.families = families(options.Rows, options.Whole)
+	t.oracle = newOracle(t.families, t.lanes)
 	t.oracle.inspect = t.inspect
-	for row := range t.oracle.ledgers {
-		book := &t.oracle.ledgers[row]
-		if row%bigEvery == 0 {
-			book.describe(1, false, stamp(row, 1))
+	return t, t.describeAll(ctx, conn)
+}
+
+// describeAll notes what everything looks like at first.
+func (t *Traffic) describeAll(ctx context.Context, conn *pgx.Conn) error {
+	for k, f := range t.families {
+		if f == nil {
+			continue
 		}
-		book.commit(1, 0)
+		texts, err := f.texts(ctx, conn, numbered(0, f.count))
+		if err != nil {
+			return err
+		}
+		for n, text := range texts {
+			book := &t.oracle.ledgers[f.first+n]
+			switch {
+			case kind(k) != itemRow:
+				book.describeText(1, text)
+			case n%bigEvery == 0:
+				book.describe(1, false, stamp(n, 1))
+			}
+			book.commit(1, 0)
+		}
 	}
-	return t, nil
+	return nil
+}
+
+// familyOf finds the family of a ledger.
+func (t *Traffic) familyOf(row int) *family {
+	return t.families[slices.IndexFunc(t.families[:], func(f *family) bool { return f.has(row) })]
 }
 
 // stamp is what the text in column big begins with.
@@ -164,7 +194,7 @@ func (t *Traffic) Start() {
 	source := func() *rand.Rand { return rand.New(rand.NewPCG(t.options.Seed, t.random.Uint64())) }
 	for i := range t.options.Writers {
 		random := source()
-		t.writers.Go(func() { t.write(end, random, i) })
+		t.writers.Go(func() { t.write(end, random, i, t.invent) })
 	}
 	for _, l := range t.lanes {
 		missing := make(chan int, missesMax)
@@ -180,7 +210,12 @@ func (t *Traffic) Start() {
 	t.others.Go(func() { t.settle(ctx, barrierClock, t.barrier) })
 	if t.options.Whole {
 		weather, expiry := source(), source()
+		for i := range relatedWriters {
+			random := source()
+			t.writers.Go(func() { t.write(end, random, i, t.relate) })
+		}
 		t.others.Go(func() { t.settle(ctx, consumerClock, t.awaitConsumer) })
+		t.others.Go(func() { t.settle(ctx, appliedClock, t.awaitApplied) })
 		t.others.Go(func() { t.standby.weather(ctx, weather) })
 		t.others.Go(func() { t.expire(ctx, expiry) })
 		t.others.Go(func() { t.hunt(ctx) })
@@ -288,7 +323,7 @@ const settleEvery = 5 * time.Millisecond
 func (t *Traffic) settle(ctx context.Context, clock int, wait func(context.Context, *session) error) {
 	s := &session{url: t.options.Database}
 	defer s.close()
-	versions := make([]int64, t.options.Rows)
+	versions := make([]int64, len(t.oracle.ledgers))
 	for pause(ctx.Done(), settleEvery) {
 		era := t.oracle.era.Load()
 		t.oracle.newest(versions)
@@ -312,16 +347,42 @@ func (t *Traffic) barrier(ctx context.Context, s *session) error {
 
 // awaitConsumer waits until the controls' consumer has.
 func (t *Traffic) awaitConsumer(ctx context.Context, s *session) error {
-	position, err := t.position(ctx, s)
-	if err != nil {
-		return err
-	}
-	// Its last field is how far the log is safe.
-	lsn, err := strconv.ParseUint(position[strings.LastIndexByte(position, '/')+1:], 10, 64)
+	_, lsn, err := t.flushed(ctx, s)
 	if err != nil {
 		return err
 	}
 	return t.consumer.await(ctx, lsn)
+}
+
+// awaitApplied waits until Unstale has applied everything, whether it is settled or
+// not.
+func (t *Traffic) awaitApplied(ctx context.Context, s *session) error {
+	stream, lsn, err := t.flushed(ctx, s)
+	if err != nil {
+		return err
+	}
+	key := guard.WatermarkKey(0, stream+":"+t.options.Slot)
+	for pause(ctx.Done(), time.Millisecond) {
+		text, err := t.rdb.HGet(ctx, key, "lo").Bytes()
+		if err != nil {
+			continue // Redis may be away
+		}
+		if lo, err := change.DecodePosition(text); err != nil || lo.LSN >= lsn {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// flushed is what stream the log is, and how far it is safe.
+func (t *Traffic) flushed(ctx context.Context, s *session) (stream string, lsn uint64, err error) {
+	position, err := t.position(ctx, s)
+	if err != nil {
+		return "", 0, err
+	}
+	fields := strings.Split(position, "/") // system, database, timeline, position
+	lsn, err = strconv.ParseUint(fields[3], 10, 64)
+	return fields[0] + ":" + fields[1], lsn, err
 }
 
 func (t *Traffic) position(ctx context.Context, s *session) (position string, err error) {

@@ -13,9 +13,9 @@ import (
 
 // A Verdict is what the load has shown so far.
 type Verdict struct {
-	Commits, Changes int64
-	Lanes            []Lane
-	ReadErrors       int64
+	Commits    int64
+	Lanes      []Lane
+	ReadErrors int64
 }
 
 // A Lane is what one way to keep a cache has shown.
@@ -25,7 +25,7 @@ type Lane struct {
 	Beside                                            string // the control that does as much
 	Keeps                                             bool
 	Asked, There                                      int64 // keys that readers asked for, and those that were there
-	Loads                                             int64
+	Loads, Changes                                    int64 // Changes: of what the lane caches
 	Probes, Kept                                      int64 // changed rows behind the barrier, and those that were cached
 	Hits                                              int64 // judged
 	Stale, Backward, Phantoms, Misses, Wrong, Excused int64
@@ -46,11 +46,11 @@ func (l Lane) Faults() int64 { return l.Stale + l.Backward + l.Phantoms + l.Miss
 func share(n, of int64) float64 { return float64(n) / float64(max(of, 1)) }
 
 func (t *Traffic) verdict() Verdict {
-	v := Verdict{Commits: t.commits.Load(), Changes: t.changes.Load(), ReadErrors: t.readErrors.Load()}
+	v := Verdict{Commits: t.commits.Load(), ReadErrors: t.readErrors.Load()}
 	for _, l := range t.lanes {
 		lane := Lane{
 			Name: l.name, Control: l.control, Beside: l.beside, Keeps: l.keeps,
-			Asked: l.asked.Load(), There: l.there.Load(), Loads: l.loads.Load(),
+			Asked: l.asked.Load(), There: l.there.Load(), Loads: l.loads.Load(), Changes: l.changes.Load(),
 			Probes: l.probes.Load(), Kept: l.kept.Load(), Hits: l.hits.Load(),
 			Stale: l.stale.Load(), Backward: l.backward.Load(), Phantoms: l.phantoms.Load(),
 			Misses: l.misses.Load(), Wrong: l.wrong.Load(), Excused: l.excused.Load(), Compared: l.compared.Load(),
@@ -59,7 +59,7 @@ func (t *Traffic) verdict() Verdict {
 			lane.Behind = append(lane.Behind, l.behind.counts[i].Load())
 		}
 		l.mu.Lock()
-		lane.First = l.first
+		lane.First = l.told
 		l.mu.Unlock()
 		v.Lanes = append(v.Lanes, lane)
 	}
@@ -79,58 +79,51 @@ func (t *Traffic) Quiet(ctx context.Context) (Verdict, error) {
 	// What readers put there from now on is right, if the leases are.
 	for _, l := range t.lanes {
 		if err == nil {
-			err = t.awaitHits(ctx, l, int64(t.options.Rows))
+			err = t.awaitHits(ctx, l, int64(l.count))
 		}
 	}
 	t.stopOthers()
 	if err != nil {
 		return t.verdict(), err
 	}
-	rows, err := t.rows(ctx, s)
 	for _, l := range t.lanes {
 		if err == nil {
-			err = t.compare(ctx, l, rows)
+			err = t.compare(ctx, s, l)
 		}
 	}
 	return t.verdict(), err
 }
 
-// rows reads every row as it should be cached.
-func (t *Traffic) rows(ctx context.Context, s *session) (rows []string, err error) {
-	err = s.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		found, err := conn.Query(ctx, `SELECT coalesce(row_to_json(i)::text, 'null')
-			FROM generate_series(0, $1) n LEFT JOIN items i ON i.id = n ORDER BY n`, t.options.Rows-1)
-		if err != nil {
-			return err
-		}
-		rows, err = pgx.CollectRows(found, pgx.RowTo[string])
+// compare counts the cached values of a lane that are not what there is.
+func (t *Traffic) compare(ctx context.Context, s *session, l *lane) error {
+	var rows []string
+	err := s.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		rows, err = l.family.texts(ctx, conn, numbered(0, l.count))
 		return err
 	})
-	return rows, err
-}
-
-// compare counts the cached values of a lane that differ from their rows.
-func (t *Traffic) compare(ctx context.Context, l *lane, rows []string) error {
+	if err != nil {
+		return err
+	}
 	keys := make([]string, len(rows))
-	for row := range rows {
-		keys[row] = l.key(row)
+	for n := range rows {
+		keys[n] = l.key(l.first + n)
 	}
 	texts, err := l.cached(ctx, t.rdb, keys)
 	if err != nil {
 		return err
 	}
-	for row, text := range texts {
+	for n, text := range texts {
 		if text == nil {
 			continue
 		}
 		l.compared.Add(1)
-		want := []byte(rows[row])
+		want := []byte(rows[n])
 		if l.hash {
 			want = textOf(fieldsOf(want))
 		}
 		// A control writes JSON as it can: the version must do.
-		if right := bytes.Equal(text, want) || l.control && parse(text) == parse(want); !right {
-			t.oracle.found(l, row, &l.wrong, "unconverged key", "%.120s after quiet, the row is %.120s", text, rows[row])
+		if right := bytes.Equal(text, want) || l.control && l.kind == itemRow && parse(text) == parse(want); !right {
+			t.oracle.found(l, l.first+n, &l.wrong, "unconverged key", "%.120s after quiet, and there is %.120s", text, want)
 		}
 	}
 	return nil
@@ -208,12 +201,12 @@ func (v Verdict) Hits() (n int64) {
 
 func (v Verdict) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d commits of %d rows; %d hits judged; %d reads failed\n", v.Commits, v.Changes, v.Hits(), v.ReadErrors)
+	fmt.Fprintf(&b, "%d commits; %d hits judged; %d reads failed\n", v.Commits, v.Hits(), v.ReadErrors)
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "hits\tstale\tbackward\texcused\tphantom\tbarrier miss\tunconverged\thit rate\tkept\tloads/change\t  lane\t")
 	for _, l := range v.Lanes {
 		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%d\t%d/%d\t%.1f%%\t%.1f%%\t%.2f\t  %s\t\n", l.Hits, l.Stale, l.Backward, l.Excused, l.Phantoms, l.Misses, l.Wrong, l.Compared,
-			100*l.HitRate(), 100*l.KeptShare(), share(l.Loads, v.Changes), l.title())
+			100*l.HitRate(), 100*l.KeptShare(), share(l.Loads, l.Changes), l.title())
 	}
 	table.Flush()
 	fmt.Fprintln(&b, "hits by how long they had been out of date:")

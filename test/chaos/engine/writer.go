@@ -13,12 +13,12 @@ import (
 // write makes one transaction after the other. Half of the writers look after each
 // whether the cache has followed: the even ones have waited behind the barrier, one
 // of the others has dropped the keys itself.
-func (t *Traffic) write(end <-chan struct{}, random *rand.Rand, number int) {
+func (t *Traffic) write(end <-chan struct{}, random *rand.Rand, number int, invent func(*rand.Rand) *work) {
 	s := &session{url: t.options.Database}
 	defer s.close()
 	for wait := t.options.Pause; pause(end, wait); {
 		wait = t.options.Pause
-		w := t.invent(random)
+		w := invent(random)
 		done, err := t.commit(s, w)
 		switch {
 		case err != nil:
@@ -35,9 +35,12 @@ func (t *Traffic) write(end <-chan struct{}, random *rand.Rand, number int) {
 
 // A work is one transaction.
 type work struct {
-	rows     []int   // that it changes, ascending: so none waits for another in a circle
-	versions []int64 // of rows, once they are locked
-	steps    []step
+	locks []int // that it takes, ascending: so none waits for another in a circle
+	// run carries it out, under the locks. Before anything can be seen it begins the
+	// versions of what it changes, and describes them.
+	run      func(ctx context.Context, tx pgx.Tx, tag int64) error
+	rows     []int         // the ledgers of what it changes
+	versions []int64       // of rows
 	linger   time.Duration // before the end
 	rollback bool
 }
@@ -53,6 +56,7 @@ type step struct {
 // insertions and moves to another key, some of it held open, some rolled back.
 func (t *Traffic) invent(random *rand.Rand) *work {
 	w := &work{}
+	var steps []step
 	if random.IntN(4) == 0 {
 		w.linger = time.Duration(random.Int64N(int64(lingerMax)))
 	}
@@ -64,42 +68,50 @@ func (t *Traffic) invent(random *rand.Rand) *work {
 	case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16:
 		count = 2
 	}
+	var rows []int
 	for range count {
-		row := t.pick(random)
-		if slices.Contains(w.rows, row) {
+		row := t.families[itemRow].pick(random)
+		if slices.Contains(rows, row) {
 			continue
 		}
-		w.rows = append(w.rows, row)
+		rows = append(rows, row)
 		switch random.IntN(32) {
 		case 0, 1, 2:
-			w.steps = append(w.steps, remove(row))
+			steps = append(steps, remove(row))
 		case 3:
-			if to := t.pick(random); !slices.Contains(w.rows, to) {
-				w.rows = append(w.rows, to)
-				w.steps = append(w.steps, move(row, to))
+			if to := t.families[itemRow].pick(random); !slices.Contains(rows, to) {
+				rows = append(rows, to)
+				steps = append(steps, move(row, to))
 				continue
 			}
 			fallthrough
 		default:
-			w.steps = append(w.steps, put(row, random.IntN(4) == 0, random.IntN(4) == 0))
+			steps = append(steps, put(row, random.IntN(4) == 0, random.IntN(4) == 0))
 		}
 	}
-	slices.Sort(w.rows)
+	t.inSteps(w, rows, steps)
 	return w
+}
+
+// inSteps makes w a transaction that changes rows step by step.
+func (t *Traffic) inSteps(w *work, rows []int, steps []step) {
+	slices.Sort(rows)
+	w.locks = rows
+	w.run = func(ctx context.Context, tx pgx.Tx, _ int64) error {
+		t.begin(w, rows)
+		for _, step := range steps {
+			if err := t.take(ctx, tx, w, step); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // lingerMax is how long a transaction is held open, at most.
 const lingerMax = 10 * time.Millisecond
 
-// pick chooses a row: a few of them often, each of them now and then.
-func (t *Traffic) pick(random *rand.Rand) int {
-	if random.IntN(2) == 0 {
-		return random.IntN(min(hotRows, t.options.Rows))
-	}
-	return random.IntN(t.options.Rows)
-}
-
-// hotRows is how many rows share half of all reads and writes.
+// hotRows is how many values of a family share half of all reads and writes.
 const hotRows = 8
 
 // put inserts or updates a row; big: column big as well; draft: it writes the row
@@ -157,17 +169,11 @@ func (t *Traffic) commit(s *session, w *work) (done bool, err error) {
 			return err
 		}
 		defer func() { _ = tx.Rollback(ctx) }() // nothing after a commit
-		if err := lock(ctx, tx, w.rows, tag); err != nil {
+		if err := lock(ctx, tx, w.locks, tag); err != nil {
 			return err
 		}
-		now := t.oracle.now()
-		for _, row := range w.rows {
-			w.versions = append(w.versions, t.oracle.ledgers[row].begin(now))
-		}
-		for _, step := range w.steps {
-			if err := t.take(ctx, tx, w, step); err != nil {
-				return err
-			}
+		if err := w.run(ctx, tx, tag); err != nil {
+			return err
 		}
 		if w.linger > 0 {
 			pause(t.ctx.Done(), w.linger)
@@ -180,7 +186,7 @@ func (t *Traffic) commit(s *session, w *work) (done bool, err error) {
 	})
 	done = sent && err == nil
 	if sent && err != nil {
-		if done, err = t.resolve(s, w.rows, tag); err != nil {
+		if done, err = t.resolve(s, w.locks, tag); err != nil {
 			return false, err // it is over: nobody will ask
 		}
 	}
@@ -197,22 +203,33 @@ func (t *Traffic) commit(s *session, w *work) (done bool, err error) {
 	}
 	if done {
 		t.commits.Add(1)
-		t.changes.Add(int64(len(w.rows)))
+		for _, row := range w.rows {
+			t.familyOf(row).changes.Add(1)
+		}
 	}
 	return done, err
 }
 
-// lock locks rows until the end of the transaction, which PostgreSQL brings about
+// begin begins the next version of rows, under their locks.
+func (t *Traffic) begin(w *work, rows []int) {
+	now := t.oracle.now()
+	w.rows = rows
+	for _, row := range rows {
+		w.versions = append(w.versions, t.oracle.ledgers[row].begin(now))
+	}
+}
+
+// lock takes locks until the end of the transaction, which PostgreSQL brings about
 // only when its commit is visible, and leaves the tag of the transaction.
-func lock(ctx context.Context, tx pgx.Tx, rows []int, tag int64) error {
+func lock(ctx context.Context, tx pgx.Tx, locks []int, tag int64) error {
 	if _, err := tx.Exec(ctx, "INSERT INTO outcomes VALUES ($1)", tag); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, lockRows, rows)
+	_, err := tx.Exec(ctx, takeLocks, locks)
 	return err
 }
 
-const lockRows = "SELECT pg_advisory_xact_lock(i) FROM unnest($1::int[]) i"
+const takeLocks = "SELECT pg_advisory_xact_lock(i) FROM unnest($1::int[]) i"
 
 // take takes one step and notes what it leaves behind.
 func (t *Traffic) take(ctx context.Context, tx pgx.Tx, w *work, step step) error {
@@ -232,11 +249,11 @@ func (t *Traffic) take(ctx context.Context, tx pgx.Tx, w *work, step step) error
 }
 
 // resolve finds out what became of a COMMIT that was not answered: the tag is
-// there, or it is not, once the transaction has let go of its rows.
-func (t *Traffic) resolve(s *session, rows []int, tag int64) (done bool, err error) {
+// there, or it is not, once the transaction has let go of its locks.
+func (t *Traffic) resolve(s *session, locks []int, tag int64) (done bool, err error) {
 	for {
 		err := s.do(t.ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			if _, err := conn.Exec(ctx, lockRows, rows); err != nil {
+			if _, err := conn.Exec(ctx, takeLocks, locks); err != nil {
 				return err
 			}
 			return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM outcomes WHERE tag = $1)", tag).Scan(&done)
@@ -272,15 +289,15 @@ func (t *Traffic) probeBehind(s *session, w *work, era int64, clock int, wait fu
 		if l.clock != clock {
 			continue
 		}
-		for i, cached := range t.lookAt(ctx, l, w, era) {
-			if t.oracle.gone(w.rows[i], w.versions[i]) {
-				continue
+		t.lookAt(ctx, l, w, era, func(row int, version int64, cached bool) {
+			if t.oracle.gone(row, version) {
+				return
 			}
 			l.probes.Add(1)
 			if cached {
 				l.kept.Add(1)
 			}
-		}
+		})
 	}
 }
 
@@ -296,48 +313,68 @@ func (t *Traffic) invalidate(s *session, w *work) {
 		if l.control || !l.keeps || t.oracle.evicting.Load() || err != nil {
 			continue
 		}
-		keys := make([]string, len(w.rows))
-		for i, row := range w.rows {
-			keys[i] = l.key(row)
-		}
+		_, keys := l.of(w)
 		if err = t.client.Invalidate(ctx, position, keys...); err == nil {
-			t.lookAt(ctx, l, w, era)
+			t.lookAt(ctx, l, w, era, func(int, int64, bool) {})
 		}
 	}
 }
 
-// lookAt looks at the keys of w in a lane that shows nothing older any more. It
-// returns which of them were cached.
-func (t *Traffic) lookAt(ctx context.Context, l *lane, w *work, era int64) (cached []bool) {
-	cached = make([]bool, len(w.rows))
-	keys := make([]string, len(w.rows))
+// of returns what of w is in a lane: places in w.rows, and keys.
+func (l *lane) of(w *work) (at []int, keys []string) {
 	for i, row := range w.rows {
-		keys[i] = l.key(row)
+		if l.has(row) {
+			at, keys = append(at, i), append(keys, l.key(row))
+		}
+	}
+	return at, keys
+}
+
+// lookAt looks at the keys of w in a lane that shows nothing older any more, and tells
+// each of them.
+func (t *Traffic) lookAt(ctx context.Context, l *lane, w *work, era int64, each func(row int, version int64, cached bool)) {
+	at, keys := l.of(w)
+	if len(keys) == 0 {
+		return
 	}
 	texts, err := l.cached(ctx, t.rdb, keys)
-	for i, row := range w.rows {
-		if err == nil && texts[i] != nil {
-			cached[i] = true
-			t.oracle.probed(l, row, w.versions[i], era, texts[i])
+	for n, i := range at {
+		cached := err == nil && texts[n] != nil
+		if cached {
+			t.oracle.probed(l, w.rows[i], w.versions[i], era, texts[n])
 		}
+		each(w.rows[i], w.versions[i], cached)
 	}
-	return cached
 }
 
-// Truncate empties the table, as one more writer: every row is locked first.
-func (t *Traffic) Truncate(ctx context.Context) error {
+// Truncate empties a table, as one more writer: that of the rows, or that of the
+// members.
+func (t *Traffic) Truncate(ctx context.Context, members bool) error {
 	s := &session{url: t.options.Database}
 	defer s.close()
 	w := &work{}
-	for row := range t.options.Rows {
-		w.rows = append(w.rows, row)
-		w.steps = append(w.steps, step{-1, row, func(ctx context.Context, tx pgx.Tx, _ int64) (string, error) {
-			if row > 0 {
-				return "", nil // the first has emptied it
+	if members {
+		w.locks = allPlaces()
+		w.run = func(ctx context.Context, tx pgx.Tx, tag int64) error {
+			r := &related{Traffic: t, tx: tx, tag: tag}
+			if err := r.empty(ctx); err != nil {
+				return err
 			}
-			_, err := tx.Exec(ctx, "TRUNCATE items")
-			return "", err
-		}})
+			return r.describe(ctx, w)
+		}
+	} else {
+		rows := numbered(0, t.options.Rows)
+		var steps []step
+		for _, row := range rows {
+			steps = append(steps, step{-1, row, func(ctx context.Context, tx pgx.Tx, _ int64) (string, error) {
+				if row > 0 {
+					return "", nil // the first has emptied it
+				}
+				_, err := tx.Exec(ctx, "TRUNCATE items")
+				return "", err
+			}})
+		}
+		t.inSteps(w, rows, steps)
 	}
 	_, err := t.commit(s, w)
 	return err

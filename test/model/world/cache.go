@@ -118,6 +118,7 @@ const (
 	forget
 	set
 	restore // a row of the initial snapshot
+	unlink  // a drop beside the stream: a command of its own in front of the script
 )
 
 // What a batch notes about sweeps.
@@ -132,6 +133,7 @@ type packet struct {
 	version                 uint8
 	until                   int8 // ticks
 	mark                    uint8
+	unlinked                uint8 // 1: of an unlink only the script is still to come
 }
 
 // What a batch is to the sweep.
@@ -557,6 +559,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 			n := *s
 			spend(&n.failovers, w.bounds.Failovers)
 			run := n.redis.run + 1
+			w.disconnect(&n)
 			n.unnoticed = 1
 			n.redis, n.saved, n.hasSaved = n.saved, master{}, 0
 			n.redis.run = run
@@ -577,6 +580,19 @@ func (w *Cache) faults(s *State, step func(*State)) {
 			w.say(&n, "database: the slot is dropped and made anew, behind commit %d", n.flushed)
 		}
 		step(&n)
+	}
+}
+
+// disconnect: what is still to come of a batch will not come on this connection. It is
+// sent again as a whole.
+func (w *Cache) disconnect(n *State) {
+	if w.off(UnlinkedAgain) {
+		return
+	}
+	for i := range n.sessions {
+		for j := range n.sessions[i].window {
+			n.sessions[i].window[j].unlinked = 0
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func (w *Cache) fanOn(n *State) (line string) {
 				p.note = pending
 			}
 		case n.fan.finds > 0:
-			p.does, line = drop, "sends its last key"
+			p.does, line = unlink, "sends its last key"
 		default:
 			line = "has no key to send"
 		}
@@ -50,6 +50,23 @@ func (w *Cache) fanOn(n *State) (line string) {
 		at.push(p)
 	}
 	return line
+}
+
+// unlink: what stands in front of the script of a batch beside the stream arrives, and
+// something may come between the two.
+func (w *Cache) unlink(s *State, i int, who string, step func(*State)) {
+	for j, p := range s.sessions[i].window[:s.sessions[i].sent] {
+		if p.does != unlink || p.unlinked > 0 {
+			continue
+		}
+		n := *s
+		n.redis.cells[cellData], n.redis.cells[cellSide] = 0, 0
+		n.sessions[i].window[j].unlinked = 1
+		if w.listen != nil {
+			w.say(&n, "%s: drops the key, and the script of that batch is still to come", who)
+		}
+		step(&n)
+	}
 }
 
 // settled is how far nothing is outstanding, if that is all but for the fan-out.

@@ -53,6 +53,7 @@ func (w *Cache) session(s *State, i int, step func(*State)) {
 				w.answer(s, i, who, true, step)
 			}
 		}
+		w.unlink(s, i, who, step)
 		if i == 0 && at.sent == 0 && w.lost(s) {
 			n := *s
 			w.renew(&n)
@@ -417,6 +418,9 @@ func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
 	p := at.window[j]
 	number := at.n + 1 + uint8(j)
 	wasCached := n.redis.cells[cellData] != 0
+	if p.does == unlink && p.unlinked == 0 {
+		n.redis.cells[cellData], n.redis.cells[cellSide] = 0, 0
+	}
 	id := callID{'a', at.owner, at.epoch, number, p.lo, p.settled, p.does, p.note, p.version, uint8(p.until)}
 	reply := w.lab.run(id, n.redis.cells[:], full, func() (guard.Script, []string, []string) {
 		return w.batch(at, number, p)

@@ -99,6 +99,8 @@ var CacheCases = []CacheCase{
 	{Ablation{Name: "fan-out-noted", Says: "the watermark does not say that a fan-out goes on", Without: FanOutIsNoted}, fanning},
 	{Ablation{Name: "fan-out-holds-settled", Says: "settled moves beside a fan-out", Without: FanOutHoldsSettled}, fanning},
 	{Ablation{Name: "fan-out-ends-behind", Says: "the end of a fan-out is noted before its last keys", Without: FanOutEndsBehind}, fanning},
+	{Ablation{Name: "unlinked-again", Says: "of a batch that is sent again the keys that a fan-out has found are not", Without: UnlinkedAgain},
+		Bounds{Name: "a fan-out, and a replica that takes over", Changes: "f", Readers: 1, Window: 1, Failovers: 1}},
 	{Ablation{Name: "fan-out-settles-later", Says: "a change whose keys a fan-out has found is settled at its end", Without: LookupsSettleLater}, fanning},
 	{Ablation{Name: "seen-once", Says: "a record that the connector sends again is SET again", Without: SeenOnce}, consuming},
 	{Ablation{Name: "loader-over-topics", Says: "the service's own loads leave no shield over Kafka either", Without: LoaderWaits},

@@ -57,6 +57,8 @@ const (
 	FanOutIsNoted
 	FanOutHoldsSettled
 	FanOutEndsBehind
+	// UnlinkedAgain: a batch beside the stream that is sent again drops its keys again.
+	UnlinkedAgain
 	// SeenOnce: what came over Kafka before only drops.
 	SeenOnce
 	// TargetIsOfTheLog: what may have been delivered before goes by the log, not
