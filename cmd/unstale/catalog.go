@@ -88,6 +88,10 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	keys, err := database.KeyColumns(ctx, c.conn, names, wanted)
 	// What views and functions do is read before all that is derived with them.
 	var definitions string
+	var unique map[database.Name][]database.UniqueKey
+	if indexed := indexedTables(c.entries); err == nil && len(indexed) > 0 {
+		unique, err = database.UniqueKeys(ctx, c.conn, indexed)
+	}
 	if err == nil && slices.ContainsFunc(c.entries, derivedFrom) {
 		definitions, err = database.Definitions(ctx, c.conn)
 	}
@@ -116,6 +120,7 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 			// A view or a function may show something else of the same columns.
 			tables = append(tables, definitions)
 		}
+		tables = append(tables, indexesOf(e, unique)...)
 		print := fingerprint(e, strings.Join(tables, " "), strings.Join(publishedBy, " "), settling)
 		print.Letters, print.Columns = keyOf(e, keys[database.Name{Schema: e.Schema, Table: e.Table}])
 		today[e.Name] = print
@@ -151,6 +156,34 @@ func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard
 	}
 	sum := sha256.Sum256(text)
 	return guard.Fingerprint{Key: e.Key.String(), Hash: hex.EncodeToString(sum[:8])}
+}
+
+// indexedTables are those of the indexes of entries, each once.
+func indexedTables(entries []plan.Entry) []database.Name {
+	var names []database.Name
+	for _, x := range plan.New(entries).Indexes() {
+		if name := (database.Name{Schema: x.Schema, Table: x.Table}); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// indexesOf tell what the indexes of an entry hold from what they held otherwise. Where
+// rows may have been alike in between, one of them may have taken out the member of
+// another.
+func indexesOf(e *plan.Entry, unique map[database.Name][]database.UniqueKey) []string {
+	var texts []string
+	for _, x := range plan.New([]plan.Entry{*e}).Indexes() {
+		text := x.Definition
+		for _, key := range unique[database.Name{Schema: x.Schema, Table: x.Table}] {
+			if x.UniqueBy([][]string{key.Columns}) {
+				text = fmt.Sprintf("%s %d", text, key.Index)
+			}
+		}
+		texts = append(texts, text)
+	}
+	return texts
 }
 
 // keyOf says what the key's values are made of, and of which columns.

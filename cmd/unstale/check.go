@@ -204,7 +204,7 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 	if err != nil {
 		fs.add("database", err.Error(), "")
 	}
-	for _, p := range unindexed(x, ways) {
+	for _, p := range slices.Concat(unindexed(x, ways), lingering(x)) {
 		fs.addProblem(p)
 	}
 }
@@ -397,7 +397,7 @@ func (fs *findings) redis(ctx context.Context, c *config.Config) {
 		return
 	}
 	defer client.Close()
-	problems, err := redissink.Diagnose(ctx, client)
+	problems, err := redissink.Diagnose(ctx, client, hasIndexes(c))
 	if err != nil {
 		fs.add("redis", err.Error(), "")
 	}

@@ -216,6 +216,12 @@ func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 		default:
 			fmt.Fprintf(w, "    look up by %s%s\n", r.By, through(r.Lookup))
 			r.print(w)
+			switch x := r.Lookup.Index; {
+			case x != nil:
+				fmt.Fprintf(w, "      in an index: %s by %s\n", strings.Join(x.Key, ", "), strings.Join(x.Join, ", "))
+			case r.Lookup.Unindexed != "":
+				fmt.Fprintf(w, "      in the database: %s\n", r.Lookup.Unindexed)
+			}
 			if withSQL {
 				fmt.Fprintf(w, "      %s\n", strings.ReplaceAll(r.Lookup.SQL, "\n", "\n      "))
 			}

@@ -59,6 +59,8 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 		err := found[i].derive(queries, entry, templates[i].Columns())
 		if wrong, ok := errors.AsType[*query.Error](err); ok {
 			problems = append(problems, c.ProblemAt(entry.Path("query"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
+		} else if wrong, ok := errors.AsType[*notIndexed](err); ok {
+			problems = append(problems, c.Problem(entry.Path("lookup"), "is index, and "+wrong.why, "write lookup: database, or leave it out"))
 		} else if err != nil {
 			return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
 		} else {
@@ -103,8 +105,15 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	if d.types, err = queries.Parameters(d.query); err != nil {
 		return err
 	}
-	if d.dependencies, err = d.query.Derive(queries, d.types, key); err != nil {
+	derive := d.query.Derive
+	if entry.Lookup == config.LookupIndex {
+		derive = d.query.DeriveIndexed
+	}
+	if d.dependencies, err = derive(queries, d.types, key); err != nil {
 		return err
+	}
+	if why := d.unindexed(); entry.Lookup == config.LookupIndex && why != "" {
+		return &notIndexed{why}
 	}
 	if err = queries.TakesDerived(d.dependencies); err != nil {
 		return err
@@ -124,6 +133,29 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	}
 	return nil
 }
+
+// unindexed is why no index answers any lookup; empty: one does.
+func (d *derived) unindexed() string {
+	why := "no change needs a lookup: each leads to its keys by itself"
+	asks := false
+	for _, of := range d.dependencies {
+		for _, path := range of.Paths {
+			switch lookup := path.Lookup; {
+			case lookup == nil:
+			case lookup.Index != nil:
+				return ""
+			case !asks:
+				asks, why = true, fmt.Sprintf("none can answer what a change of %s.%s looks up: %s", of.Schema, of.Table, lookup.Unindexed)
+			}
+		}
+	}
+	return why
+}
+
+// notIndexed is why an entry cannot have what it asks for.
+type notIndexed struct{ why string }
+
+func (e *notIndexed) Error() string { return e.why }
 
 // list finds how to list the keys of an entry whose results the service loads. wrong is
 // what is wrong with its warm_keys.
@@ -245,6 +277,15 @@ func lookups(planner *plan.Planner) []string {
 	return statements
 }
 
+// members are the statements that find the members of a planner's indexes.
+func members(planner *plan.Planner) []string {
+	var statements []string
+	for _, x := range planner.Indexes() {
+		statements = append(statements, x.SQL)
+	}
+	return statements
+}
+
 // ways says how the database would run each lookup of the entries.
 func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Lookup]database.Way, error) {
 	ways := map[*plan.Lookup]database.Way{}
@@ -312,6 +353,27 @@ func unindexed(x *examination, ways map[*plan.Lookup]database.Way) []database.Pr
 				}
 			}
 		}
+	}
+	return problems
+}
+
+// lingering advises on tables of indexes whose updates do not show where a row was
+// before, each once.
+func lingering(x *examination) []database.Problem {
+	var problems []database.Problem
+	var said []database.Name
+	for _, of := range plan.New(x.entries).Indexes() {
+		name := database.Name{Schema: of.Schema, Table: of.Table}
+		at := slices.IndexFunc(x.tables, func(t database.Table) bool { return t.Relation.Name == name })
+		if !of.Unique || slices.Contains(said, name) || x.tables[at].Replica.Holds(slices.Concat(of.Join, of.Key)) {
+			continue
+		}
+		said = append(said, name)
+		problems = append(problems, database.Problem{
+			Severity: database.Advice, Subject: "table " + name.String(),
+			Text: fmt.Sprintf("an update does not show the old %s: a row that moves stays in the index of entry %s where it was, for up to a day, and its key is dropped with the others there", strings.Join(of.Join, ", "), x.entries[of.Entry].Name),
+			Mend: []string{fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name.SQL())},
+		})
 	}
 	return problems
 }

@@ -128,7 +128,7 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 		return nil // stopped before there was anything to finish
 	}
 	if err == nil {
-		err = refuseRedis(ctx, client)
+		err = refuseRedis(ctx, client, c)
 	}
 	if err == nil {
 		err = refuseUnknown(ctx, c, client, examined, logger)
@@ -153,10 +153,10 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	if err != nil {
 		return err
 	}
-	sink := redissink.New(client, redissink.Options{Entries: examined.entries, SweepRate: c.Sweep.KeysPerSecond})
+	sink := redissink.New(client, redissink.Options{Entries: examined.entries, Indexes: planner.Indexes(), SweepRate: c.Sweep.KeysPerSecond})
 	loader := database.NewLoader(databaseConfig, examined.loads(), database.LoaderOptions{Connections: c.Load.Connections})
 	defer loader.Close()
-	finder := database.NewFinder(databaseConfig, lookups(planner))
+	finder := database.NewFinder(databaseConfig, lookups(planner), members(planner))
 	defer finder.Close()
 	var loop *apply.Loop
 	queue := fill.NewQueue(examined.entries, loader, redissink.NewLeases(client), fill.Options{
@@ -168,7 +168,7 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 		Logger:        logger,
 	})
 	metrics.WatchLoads(queue.Pending)
-	loop = apply.New(source, planner, primary{gate, loader, finder}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue, Finder: finder})
+	loop = apply.New(source, planner, primary{gate, loader, finder}, catalog, sink, apply.Options{Logger: logger, Observer: metrics, Loader: queue, Finder: finder, Indexes: sink})
 	status.is(func() apply.Status { return heldStatus(loop.Status(), source) })
 
 	beside, endBeside := context.WithCancel(ctx)

@@ -34,6 +34,8 @@ type Metrics struct {
 	swept     prometheus.Counter
 	loaded    *prometheus.CounterVec
 	letters   *prometheus.CounterVec
+	lookups   *prometheus.CounterVec
+	built     *prometheus.CounterVec
 
 	pending   atomic.Pointer[func() int] // asks how many keys are to be loaded
 	pipeline  atomic.Pointer[func() Pipeline]
@@ -82,9 +84,13 @@ func NewMetrics() *Metrics {
 			Name: "unstale_loads_total", Help: "Keys that the service was to load, by entry and what became of them: stored; cached or busy, a reader has or is loading it; absent, it has no row; refused, it changed meanwhile; failed; full, Redis is; forgotten, there were too many, or another instance has the stream now."}, []string{"entry", "result"}),
 		letters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "unstale_deadletters_total", Help: "Changes that could not be applied and are kept for a person, by the topic of their record, or by their table where the database's log is read."}, []string{"topic", "table"}),
+		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unstale_lookups_total", Help: "Questions that changes have put to lookups, by entry and by what has answered: index or database."}, []string{"entry", "by"}),
+		built: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unstale_index_sets_built_total", Help: "Sets of indexes that were built, by entry."}, []string{"entry"}),
 	}
 	m.registry.MustRegister(m.changes, m.effects, m.dropped, m.set, m.doubted, m.batchKeys, m.gateWait, m.snapshots, m.latency,
-		m.retries, m.gaps, m.sweeps, m.scanned, m.swept, m.loaded, m.letters)
+		m.retries, m.gaps, m.sweeps, m.scanned, m.swept, m.loaded, m.letters, m.lookups, m.built)
 	for _, kind := range []string{"key", "sweep"} {
 		m.effects.WithLabelValues(kind)
 	}
@@ -174,6 +180,15 @@ func (m *Metrics) Written(w apply.Written) {
 		m.latency.Observe(latency.Seconds())
 	}
 }
+
+// LookedUp implements apply.Observer.
+func (m *Metrics) LookedUp(entry string, index, database int) {
+	m.lookups.WithLabelValues(entry, "index").Add(float64(index))
+	m.lookups.WithLabelValues(entry, "database").Add(float64(database))
+}
+
+// Built implements apply.Observer.
+func (m *Metrics) Built(entry string) { m.built.WithLabelValues(entry).Inc() }
 
 // Gated implements apply.Observer.
 func (m *Metrics) Gated(waited time.Duration, snapshots int) {

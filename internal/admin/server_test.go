@@ -84,6 +84,8 @@ func TestMetricsHaveTheDocumentedNames(t *testing.T) {
 	metrics.Gap("slot_ahead")
 	metrics.Sweep("product", "truncated")
 	metrics.Swept(1000, 7)
+	metrics.LookedUp("page", 2, 1)
+	metrics.Built("page")
 	get := serve(t, metrics, func() apply.Status { return apply.Status{LagBytes: 42, Lag: 1500 * time.Millisecond} })
 	_, text := get("/metrics")
 	for _, want := range []string{
@@ -103,6 +105,9 @@ func TestMetricsHaveTheDocumentedNames(t *testing.T) {
 		`unstale_sweeps_total{cause="truncated",entry="product"} 1`,
 		"unstale_sweep_scanned_keys_total 1000",
 		"unstale_sweep_dropped_keys_total 7",
+		`unstale_lookups_total{by="index",entry="page"} 2`,
+		`unstale_lookups_total{by="database",entry="page"} 1`,
+		`unstale_index_sets_built_total{entry="page"} 1`,
 		"unstale_lag_bytes 42",
 		"unstale_lag_seconds 1.5",
 		"unstale_ready 0",

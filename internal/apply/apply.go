@@ -125,6 +125,11 @@ type Observer interface {
 	Sweep(entry, cause string)
 	// Swept: one pass of a sweep has looked at and dropped so many keys.
 	Swept(scanned, dropped int)
+	// LookedUp: so many questions of an entry were answered by an index, and so many put
+	// to the database.
+	LookedUp(entry string, index, database int)
+	// Built: a set of an index of an entry is complete.
+	Built(entry string)
 }
 
 // Written is what a batch has done.
@@ -145,6 +150,7 @@ type Options struct {
 	Observer Observer // required
 	Loader   Loader   // required if the service loads keys of any entry
 	Finder   Finder   // required if the planner has lookups
+	Indexes  Indexes  // required if the planner has indexes
 	// ShutdownTimeout bounds how long a stopped loop goes on to write what it
 	// has read. What is left is delivered again at the next start. Default 10 s.
 	ShutdownTimeout time.Duration

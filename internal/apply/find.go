@@ -18,6 +18,8 @@ type Finder interface {
 	// insert is a position of the log behind every commit that it has seen. It
 	// returns change.ErrUnanswerable where another try would end the same.
 	Find(ctx context.Context, lookup int, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error)
+	// Members does so for every member of the set of an index that values name.
+	Members(ctx context.Context, index int, values []string, each func(member [][]byte) error) (insert uint64, err error)
 }
 
 const (
@@ -39,8 +41,9 @@ const (
 //
 // It runs when the group is visible, so a lookup may see what was committed behind
 // the change that asked. A row that led to a key then and no longer does has a change
-// of its own, behind this one, that drops the key; settled waits for it.
-func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Batch) (group, error) {
+// of its own, behind this one, that drops the key; settled waits for it. shown is a
+// position of the log behind all that could be seen by who does not see the group.
+func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Batch, shown uint64) (group, error) {
 	g := group{batches: batches}
 	if !slices.ContainsFunc(batches, func(b *plan.Batch) bool { return len(b.Questions) > 0 }) {
 		return g, nil
@@ -57,10 +60,16 @@ func (s *session) find(ctx context.Context, outages *outages, batches []*plan.Ba
 	}
 	found := s.finding(batches[0].Stream)
 	var early []*plan.Batch // what was found before a fan-out went by itself
-	var seen uint64
+	seen, scans, err := s.answer(ctx, asked, found, shown)
+	if err != nil {
+		return g, err
+	}
 	for lookup := range s.planner.Lookups() {
+		statements := scans[lookup]
 		for questions := range slices.Chunk(asked[lookup], questionsMax) {
-			statement := s.statement(lookup, questions)
+			statements = append(statements, s.statement(lookup, questions))
+		}
+		for _, statement := range statements {
 			ended := make(chan struct{})
 			found.large = make(chan *fanOut, 1)
 			its := found // which is another one when this has become a fan-out
@@ -171,14 +180,14 @@ func (f *finding) rest() []*plan.Batch {
 	return append(f.full, f.batch)
 }
 
-// A statement asks many questions of one lookup.
+// A statement asks many questions of one lookup, of the database, or one of a set.
 type statement struct {
-	lookup    int
-	arguments [][]*string
-	loadsMax  int // of the keys that it finds, so many are loaded again
-	keys      int // found so far
-	insert    uint64
-	err       error
+	lookup   int
+	find     func(ctx context.Context, each func(values [][]byte) error) (insert uint64, err error)
+	loadsMax int // of the keys that it finds, so many are loaded again
+	keys     int // found so far
+	insert   uint64
+	err      error
 }
 
 // statement copies the arguments: their batch is used again while a fan-out runs.
@@ -196,8 +205,19 @@ func (s *session) statement(lookup int, questions []plan.Question) *statement {
 	// For each question as many as its entry allows: what a change of a category with a
 	// million products drops beyond that, readers load. How many there are is not known
 	// before all have come, and by then the first are dropped already.
-	loadsMax := len(questions) * s.planner.Entries()[s.planner.Lookups()[lookup].Entry].RefreshMax
-	return &statement{lookup: lookup, arguments: arguments, loadsMax: loadsMax}
+	asks := len(questions)
+	return &statement{lookup: lookup, loadsMax: asks * s.loadsMax(lookup), find: func(ctx context.Context, each func(values [][]byte) error) (uint64, error) {
+		insert, err := s.options.Finder.Find(ctx, lookup, arguments, each)
+		if err == nil {
+			s.lookedUp(lookup, 0, asks)
+		}
+		return insert, err
+	}}
+}
+
+// loadsMax is how many of the keys that a question of a lookup leads to are loaded again.
+func (s *session) loadsMax(lookup int) int {
+	return s.planner.Entries()[s.planner.Lookups()[lookup].Entry].RefreshMax
 }
 
 // run asks until there is an answer. One that has become a fan-out hands on the rest of
@@ -206,7 +226,7 @@ func (q *statement) run(ctx context.Context, outages *outages, f *finding) {
 	s := f.session
 	var refused error
 	err := outages.persist(ctx, serverDatabase, func(ctx context.Context) (err error) {
-		q.insert, err = s.options.Finder.Find(ctx, q.lookup, q.arguments, func(values [][]byte) error {
+		q.insert, err = q.find(ctx, func(values [][]byte) error {
 			q.keys++
 			if q.keys == fanOutKeys {
 				if err := s.fanOut(ctx, q, f); err != nil {

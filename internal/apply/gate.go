@@ -68,7 +68,7 @@ func (s *session) gateAll(ctx context.Context, outages *outages) error {
 			}
 		}
 		s.observer.Gated(time.Since(began), snapshots)
-		found, err := s.find(looking, outages, group)
+		found, err := s.find(looking, outages, group, snapshot.InsertLSN)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil

@@ -467,6 +467,7 @@ type sink struct {
 	unanswered []written
 	attempts   []time.Time // of writes
 	sweeping   func(pass int)
+	apply      func(b *plan.Batch) // does what a batch does to indexes, if not nil
 }
 
 // passTime is how long one pass of a sweep takes.
@@ -543,6 +544,11 @@ func (s *sink) Write(ctx context.Context, batches []*plan.Batch) (int, error) {
 		n = 0
 	}
 	s.unanswered = slices.Clone(given[n:])
+	for _, b := range batches[:n] {
+		if s.apply != nil {
+			s.apply(b)
+		}
+	}
 	for _, w := range given[:n] {
 		w.at = time.Now()
 		mark := &s.mark
@@ -574,11 +580,14 @@ func (s *sink) Probe(context.Context) error {
 func (s *sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error) {
 	var texts []string
 	for _, t := range templates {
+		text := t.String()
 		if t.Part != nil {
-			texts = append(texts, t.Part.String())
-		} else {
-			texts = append(texts, t.String())
+			text = t.Part.String()
 		}
+		if len(t.Indexes) > 0 {
+			text += fmt.Sprintf("+%v", t.Indexes)
+		}
+		texts = append(texts, text)
 	}
 	s.mu.Lock()
 	s.swept = append(s.swept, sweep{time.Now(), strings.Join(texts, " ")})
@@ -696,6 +705,9 @@ type finder struct {
 	mu    sync.Mutex
 	find  func(ctx context.Context, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error)
 	asked []string // the arguments of each statement
+
+	members func(ctx context.Context, values []string, each func([][]byte) error) (insert uint64, err error)
+	built   []string // the values of each set that was asked for
 }
 
 func (f *finder) Find(ctx context.Context, lookup int, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error) {
@@ -714,6 +726,15 @@ func (f *finder) Find(ctx context.Context, lookup int, arguments [][]*string, ea
 	find := f.find
 	f.mu.Unlock()
 	return find(ctx, arguments, each)
+}
+
+// Members finds those that the test has set, for any set.
+func (f *finder) Members(ctx context.Context, index int, values []string, each func(member [][]byte) error) (insert uint64, err error) {
+	f.mu.Lock()
+	f.built = append(f.built, strings.Join(values, " "))
+	members := f.members
+	f.mu.Unlock()
+	return members(ctx, values, each)
 }
 
 func (f *finder) set(find func(ctx context.Context, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error)) {
@@ -737,6 +758,22 @@ type observer struct {
 	passes    int
 	changes   int
 	latencies []time.Duration
+	// lookups are how many questions indexes have answered, and how many the database.
+	lookups [2]int
+	built   int
+}
+
+func (o *observer) LookedUp(entry string, index, database int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lookups[0] += index
+	o.lookups[1] += database
+}
+
+func (o *observer) Built(entry string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.built++
 }
 
 func (o *observer) Written(w apply.Written) {

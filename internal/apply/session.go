@@ -90,6 +90,8 @@ type session struct {
 	fanOuts chan struct{}
 	fanning sync.WaitGroup
 	broken  func(error)
+	// sets are to be built.
+	sets sets
 	// saidForeign is the gate's own.
 	saidForeign bool
 
@@ -147,6 +149,7 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		marks:      make(chan mark),
 		sweeps:     sweeps{due: make(chan struct{}, 1)},
 		fanOuts:    make(chan struct{}, fanOutsMax),
+		sets:       sets{wanted: make(chan plan.IndexSet, setsMax), underway: map[string]bool{}, moved: make(chan struct{}, 1)},
 	}
 	for range cap(s.free) {
 		s.free <- plan.NewBatch()
@@ -193,6 +196,10 @@ func (l *Loop) session(ctx context.Context, outages *outages) error {
 		return s.writeAll(stagesCtx, outages, first)
 	})
 	stages.Go(func() error { return s.sweepAll(besideCtx, outages) })
+	stages.Go(func() error {
+		s.buildAll(besideCtx)
+		return nil
+	})
 	stages.Go(func() error { return s.watchCatalog(besideCtx, outages) })
 	stages.Go(func() error { return s.watchLag(besideCtx, outages) })
 	if err := stages.Wait(); err != nil {

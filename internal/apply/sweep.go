@@ -128,6 +128,12 @@ func (s *sweeps) pending() []string {
 	return keysOf(s.that(func(*generation) bool { return true }))
 }
 
+// wholly returns the templates of which all keys are still to be swept. What a part is
+// swept for is known, and hides nothing else.
+func (s *sweeps) wholly() []string {
+	return keysOf(slices.DeleteFunc(s.that(func(*generation) bool { return true }), func(sweep guard.Sweep) bool { return sweep.Part != "" }))
+}
+
 // pendingOf returns those that a stream has asked for, and what was swept
 // together with them.
 func (s *sweeps) pendingOf(stream int) []guard.Sweep {
@@ -235,6 +241,18 @@ func (s *session) sweepAll(ctx context.Context, outages *outages) error {
 	}
 }
 
+// indexesOf are the indexes of the entries with this template. What made the keys
+// doubtful may have made them so.
+func (s *session) indexesOf(template string) []int {
+	var numbers []int
+	for number, x := range s.planner.Indexes() {
+		if s.planner.Entries()[x.Entry].Key.String() == template {
+			numbers = append(numbers, number)
+		}
+	}
+	return numbers
+}
+
 // sweep goes over the keyspace twice. The first pass ends every lease that was
 // given before the sweep's cause was visible; a reader that was quicker may have
 // filled behind it, and the second drops that. No clock is asked.
@@ -254,6 +272,9 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 		// Without any, and where a value has made of it what is no template, all keys go.
 		if part, err := guard.ParseTemplate(sweep.Part); err == nil {
 			keys.Part = part
+		}
+		if sweep.Part == "" {
+			keys.Indexes = s.indexesOf(text)
 		}
 		templates = append(templates, keys)
 	}

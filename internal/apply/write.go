@@ -179,6 +179,7 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 	if sweeping {
 		s.sweeps.wake()
 	}
+	s.sets.wake()
 	return nil
 }
 

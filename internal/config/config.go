@@ -113,6 +113,7 @@ type Entry struct {
 	DependsOn []Dependency
 	// AllowSweep: changes that concern every key may drop them all.
 	AllowSweep bool
+	Lookup     Lookup
 	OnChange   OnChange
 	Lease      time.Duration
 
@@ -152,6 +153,16 @@ const (
 	Warm OnChange = "warm"
 	// Refresh drops the key, and the service loads it again.
 	Refresh OnChange = "refresh"
+)
+
+// Lookup says who answers which keys a change leads to through other tables.
+type Lookup string
+
+const (
+	// LookupDatabase is the primary.
+	LookupDatabase Lookup = "database"
+	// LookupIndex are sets in Redis, as far as they can.
+	LookupIndex Lookup = "index"
 )
 
 // over is what the entry is over: one of kinds.

@@ -141,7 +141,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	if got, want := c.Source.Postgres, (config.Postgres{Slot: "unstale", Publication: "unstale", Failover: true}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	want := []config.Entry{{Name: "product", Key: "product:{id}", Table: "products", OnChange: config.Invalidate, Lease: 3 * time.Second, Format: "json", Rows: "one", TTL: 24 * time.Hour, RefreshMax: 1000}}
+	want := []config.Entry{{Name: "product", Key: "product:{id}", Table: "products", Lookup: config.LookupDatabase, OnChange: config.Invalidate, Lease: 3 * time.Second, Format: "json", Rows: "one", TTL: 24 * time.Hour, RefreshMax: 1000}}
 	if diff := cmp.Diff(want, c.Entries); diff != "" {
 		t.Errorf("entries (-want +got):\n%s", diff)
 	}

@@ -159,6 +159,8 @@ func (c *Config) text(s *setting, e *Entry) (string, bool) {
 		text = at.String()
 	case *OnChange:
 		text = string(*at)
+	case *Lookup:
+		text = string(*at)
 	case tableName:
 		if *at.name != "" {
 			text = sqlName(*at.name)

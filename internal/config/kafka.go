@@ -453,6 +453,11 @@ func (r *reader) agreeKafka() {
 	r.pairOfFiles("source.kafka.tls")
 	r.agreeEndpoint("source.kafka.schema_registry", &k.SchemaRegistry)
 	r.agreeEndpoint("source.kafka.connect", &k.Connect.Endpoint)
+	for i := range r.config.Entries {
+		if e := &r.config.Entries[i]; e.Lookup == LookupIndex {
+			r.addAt(e.Path("lookup"), "is index, which is kept up from one stream, and the changes of a table come in several partitions", "write database, or read PostgreSQL's log itself: source.postgres")
+		}
+	}
 	r.withoutDatabase()
 }
 

@@ -585,6 +585,8 @@ func (r *reader) set(s *setting, text string, e *Entry) *fault {
 		*at = URL(text)
 	case *OnChange:
 		*at = OnChange(text)
+	case *Lookup:
+		*at = Lookup(text)
 	case tableName:
 		schema, name, f := parseTable(text)
 		if f != nil {

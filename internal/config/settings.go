@@ -342,6 +342,15 @@ var entrySettings = []setting{
 		at:      func(_ *Config, e *Entry) any { return &e.Rows },
 	},
 	{
+		path: "entries.*.lookup",
+		doc: "Where a change of one table is told which rows of another it concerns, for the keys. database: the primary is asked. " +
+			"index: sets in Redis answer, which the service builds as they are asked for and keeps up from the log; what they cannot answer the database does, and unstale plan says why. Not with source.kafka.",
+		initial: string(LookupDatabase),
+		enum:    []string{string(LookupDatabase), string(LookupIndex)},
+		of:      []string{"query"},
+		at:      func(_ *Config, e *Entry) any { return &e.Lookup },
+	},
+	{
 		path:    "entries.*.cache_absent",
 		doc:     "Cache that there is no row, as the JSON value null: with rows: one. The application's own readers are to cache the same. Not with on_change: invalidate.",
 		initial: "false",

@@ -450,6 +450,41 @@ func Fingerprints(ctx context.Context, conn *pgx.Conn, names []Name) (map[Name]s
 	return fingerprints, nil
 }
 
+// A UniqueKey are columns that tell any two rows of a table apart that have no NULL in
+// them, at any time: also inside a transaction.
+type UniqueKey struct {
+	Columns []string
+	// Index is the oid of the index that says so: of one that was made anew, another.
+	Index uint32
+}
+
+const uniqueKeysStatement = catalogTables + `
+SELECT asked.number, i.indexrelid,
+       ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.place <= i.indnkeyatts ORDER BY k.place)
+FROM asked JOIN pg_index i ON i.indrelid = asked.oid
+WHERE i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY 1, 2`
+
+// UniqueKeys returns those of the named tables.
+func UniqueKeys(ctx context.Context, conn *pgx.Conn, tables []Name) (map[Name][]UniqueKey, error) {
+	rows, err := conn.Query(ctx, uniqueKeysStatement, schemasOf(tables), tablesOf(tables))
+	if err != nil {
+		return nil, fmt.Errorf("read the unique keys of the tables: %w", err)
+	}
+	keys := map[Name][]UniqueKey{}
+	var number int
+	var key UniqueKey
+	_, err = pgx.ForEachRow(rows, []any{&number, &key.Index, &key.Columns}, func() error {
+		name := tables[number-1]
+		keys[name] = append(keys[name], UniqueKey{slices.Clone(key.Columns), key.Index})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the unique keys of the tables: %w", err)
+	}
+	return keys, nil
+}
+
 // A KeyColumn is a column as long as it is the same.
 type KeyColumn struct {
 	TypeOID uint32

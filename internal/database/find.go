@@ -10,19 +10,21 @@ import (
 )
 
 // A Finder runs lookups on the primary: statements that lead from changed rows to
-// the keys of cached results. It is safe for concurrent use.
+// the keys of cached results, and those that find the members of indexes. It is safe for
+// concurrent use.
 type Finder struct {
-	loader     *Loader
-	statements []string
+	loader           *Loader
+	lookups, members []string
 }
 
-// findConnections is how many lookups may run at once.
-const findConnections = 3
+// findConnections is how many statements may run at once: two that go on beside the
+// stream, one that the stream waits for, and one for an index.
+const findConnections = 4
 
 // NewFinder returns a finder that will connect as config says. Each statement takes
-// text arrays of equal length and returns texts; Find names it by its number.
-func NewFinder(config *pgx.ConnConfig, statements []string) *Finder {
-	return &Finder{loader: NewLoader(config, nil, LoaderOptions{Connections: findConnections}), statements: statements}
+// text arrays of equal length and returns texts; Find and Members name it by its number.
+func NewFinder(config *pgx.ConnConfig, lookups, members []string) *Finder {
+	return &Finder{loader: NewLoader(config, nil, LoaderOptions{Connections: findConnections}), lookups: lookups, members: members}
 }
 
 // Expect sets the server that keys must come from; any other is
@@ -37,7 +39,20 @@ func (f *Finder) Close() { f.loader.Close() }
 // no key. insert is a position of the log behind every commit that the lookup has
 // seen. On a standby it fails. What each has been called for before an error stands:
 // the rows come again with the next try.
-func (f *Finder) Find(ctx context.Context, number int, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error) {
+func (f *Finder) Find(ctx context.Context, lookup int, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error) {
+	return f.find(ctx, f.lookups[lookup], arguments, each)
+}
+
+// Members finds those of one set of an index, named by values, in the same way.
+func (f *Finder) Members(ctx context.Context, index int, values []string, each func(member [][]byte) error) (insert uint64, err error) {
+	arguments := make([][]*string, len(values))
+	for i := range values {
+		arguments[i] = []*string{&values[i]}
+	}
+	return f.find(ctx, f.members[index], arguments, each)
+}
+
+func (f *Finder) find(ctx context.Context, statement string, arguments [][]*string, each func(values [][]byte) error) (insert uint64, err error) {
 	given := make([]any, len(arguments))
 	for i := range arguments {
 		given[i] = arguments[i]
@@ -46,7 +61,7 @@ func (f *Finder) Find(ctx context.Context, number int, arguments [][]*string, ea
 		var position string
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT set_config('statement_timeout', '0', false)")
-		batch.Queue(f.statements[number], given...).Query(func(rows pgx.Rows) error {
+		batch.Queue(statement, given...).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				if values := rows.RawValues(); whole(values) {
 					if err := each(values); err != nil {

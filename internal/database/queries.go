@@ -90,7 +90,7 @@ WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persist
 	}
 	r.Kind, r.Persistence = kind[0], persistence[0]
 	rows, err := q.conn.Query(q.ctx, `
-SELECT a.attname, a.attnotnull, a.atttypid, coalesce(NOT l.collisdeterministic, false),
+SELECT a.attname, a.attnotnull, a.attgenerated <> '', a.atttypid, coalesce(NOT l.collisdeterministic, false),
        CASE WHEN l.collprovider <> 'd' THEN pg_catalog.format('%I.%I', n.nspname, l.collname) ELSE '' END
 FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
@@ -101,7 +101,7 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 	var column query.Column
 	var typ uint32
 	var typs []uint32
-	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &column.NotNull, &typ, &column.Nondeterministic, &column.Collation}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&column.Name, &column.NotNull, &column.Generated, &typ, &column.Nondeterministic, &column.Collation}, func() error {
 		r.Columns, typs = append(r.Columns, column), append(typs, typ)
 		return nil
 	}); err != nil {
@@ -113,6 +113,16 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 	}
 	for i, of := range types {
 		r.Columns[i].Type.Name, r.Columns[i].Type.Base, r.Columns[i].Type.Element = of.Name, of.Base, of.Element
+	}
+	if r.Kind == 'r' || r.Kind == 'p' {
+		name := Name{r.Schema, r.Name}
+		unique, err := UniqueKeys(q.ctx, q.conn, []Name{name})
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range unique[name] {
+			r.Unique = append(r.Unique, key.Columns)
+		}
 	}
 	switch r.Kind {
 	case 'r', 'p':
@@ -304,7 +314,7 @@ func (q *Queries) Hides(schema, name string) (hides bool, err error) {
 // Takes has PostgreSQL prepare a lookup. Its error is a *query.Error where that does not
 // take it.
 func (q *Queries) Takes(l *plan.Lookup) error {
-	return q.takes(l, func(refused *pgconn.PgError) *query.Error {
+	return q.takes(l.SQL, func(refused *pgconn.PgError) *query.Error {
 		return &query.Error{Offset: -1, Text: "it cannot be run for many rows at once: " + refused.Message, Mend: refused.Hint}
 	})
 }
@@ -317,21 +327,27 @@ func (q *Queries) TakesDerived(dependencies []plan.Dependency) error {
 			if path.Lookup == nil {
 				continue
 			}
-			if err := q.takes(path.Lookup, func(refused *pgconn.PgError) *query.Error {
-				return &query.Error{
-					Offset: d.Place, Mend: "please report the query",
-					Text: fmt.Sprintf("internal: PostgreSQL does not take the lookup of a change of %s.%s: %s", d.Schema, d.Table, refused.Message),
+			statements := []string{path.Lookup.SQL}
+			if path.Lookup.Index != nil {
+				statements = append(statements, path.Lookup.Index.SQL)
+			}
+			for _, statement := range statements {
+				if err := q.takes(statement, func(refused *pgconn.PgError) *query.Error {
+					return &query.Error{
+						Offset: d.Place, Mend: "please report the query",
+						Text: fmt.Sprintf("internal: PostgreSQL does not take the lookup of a change of %s.%s: %s", d.Schema, d.Table, refused.Message),
+					}
+				}); err != nil {
+					return err
 				}
-			}); err != nil {
-				return err
 			}
 		}
 	}
 	return nil
 }
 
-func (q *Queries) takes(l *plan.Lookup, refusal func(*pgconn.PgError) *query.Error) error {
-	_, err := q.conn.PgConn().Prepare(q.ctx, "", l.SQL, nil)
+func (q *Queries) takes(statement string, refusal func(*pgconn.PgError) *query.Error) error {
+	_, err := q.conn.PgConn().Prepare(q.ctx, "", statement, nil)
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return refusal(refused)
 	}

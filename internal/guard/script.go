@@ -44,6 +44,18 @@ var forgetSource string
 //go:embed lua/settle.lua
 var settleSource string
 
+//go:embed lua/members.lua
+var membersSource string
+
+//go:embed lua/build.lua
+var buildSource string
+
+//go:embed lua/gather.lua
+var gatherSource string
+
+//go:embed lua/complete.lua
+var completeSource string
+
 // The scripts of the protocol. Each file in lua/ states its keys, arguments and
 // replies.
 var (
@@ -59,6 +71,10 @@ var (
 	Invalidate  = newScript("invalidate", invalidateSource)
 	Forget      = newScript("forget", forgetSource)
 	Settle      = newScript("settle", settleSource)
+	Members     = newScript("members", membersSource)
+	Build       = newScript("build", buildSource)
+	Gather      = newScript("gather", gatherSource)
+	Complete    = newScript("complete", completeSource)
 )
 
 // Commands are those that the scripts run, with arguments as they may have. Redis
@@ -68,6 +84,14 @@ func Commands(key string) [][]string {
 	return [][]string{
 		{"TIME"}, {"GET", key}, {"MGET", key}, {"SET", key, "value"}, {"DEL", key}, {"UNLINK", key}, {"EXISTS", key}, {"PEXPIRE", key, "1"},
 		{"HGET", key, "field"}, {"HMGET", key, "field"}, {"HGETALL", key}, {"HSET", key, "field", "value"}, {"HINCRBY", key, "field", "1"},
+	}
+}
+
+// IndexCommands are those that they, and whoever answers from sets, run beside Commands
+// where there are indexes.
+func IndexCommands(key string) [][]string {
+	return [][]string{
+		{"SADD", key, "member"}, {"SREM", key, "member"}, {"SISMEMBER", key, "member"}, {"SCARD", key}, {"SMEMBERS", key}, {"SSCAN", key, "0"},
 	}
 }
 

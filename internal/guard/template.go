@@ -124,26 +124,27 @@ func (t *Template) AppendLiteral(dst []byte, i int) []byte {
 
 // AppendValue appends the encoded value of one placeholder.
 func (t *Template) AppendValue(dst, value []byte) []byte {
-	several := len(t.columns) > 1
-	for i := range value {
-		if encoded(value[i], several) {
-			return t.appendEncoded(append(dst, value[:i]...), value[i:])
-		}
-	}
-	return append(dst, value...)
+	return appendEncoded(dst, value, len(t.columns) > 1)
 }
 
-func (t *Template) appendEncoded(dst, value []byte) []byte {
-	const hex = "0123456789ABCDEF"
-	several := len(t.columns) > 1
-	for _, c := range value {
-		if encoded(c, several) {
-			dst = append(dst, '%', hex[c>>4], hex[c&15])
-		} else {
-			dst = append(dst, c)
+// appendEncoded appends a value; several: it is one of several in a name.
+func appendEncoded(dst, value []byte, several bool) []byte {
+	for i := range value {
+		if !encoded(value[i], several) {
+			continue
 		}
+		const hex = "0123456789ABCDEF"
+		dst = append(dst, value[:i]...)
+		for _, c := range value[i:] {
+			if encoded(c, several) {
+				dst = append(dst, '%', hex[c>>4], hex[c&15])
+			} else {
+				dst = append(dst, c)
+			}
+		}
+		return dst
 	}
-	return dst
+	return append(dst, value...)
 }
 
 func encoded(c byte, several bool) bool {

@@ -182,6 +182,9 @@ type ApplyHeader struct {
 	// those of keys. Reloads are the last of Forgets: those that are to be loaded
 	// again if they are cached.
 	Drops, Forgets, Strings, Restores, Hashes, Reloads int
+	// Removes and Adds are the numbers of members of indexes, Voids that of sets to
+	// unlink.
+	Removes, Adds, Voids int
 }
 
 // Note is the part of a watermark that seldom changes.
@@ -215,7 +218,8 @@ func (h *ApplyHeader) AppendArguments(arguments []string) []string {
 		h.Owner, strconv.FormatInt(h.Epoch, 10), strconv.FormatInt(h.N, 10),
 		string(h.Lo.Append(nil)), string(h.Settled.Append(nil)),
 		origin, plan, sweeps, cluster, strconv.FormatInt(h.Until, 10),
-		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Restores), strconv.Itoa(h.Hashes), seen, strconv.Itoa(h.Reloads))
+		strconv.Itoa(h.Drops), strconv.Itoa(h.Forgets), strconv.Itoa(h.Strings), strconv.Itoa(h.Restores), strconv.Itoa(h.Hashes), seen, strconv.Itoa(h.Reloads),
+		strconv.Itoa(h.Removes), strconv.Itoa(h.Adds), strconv.Itoa(h.Voids))
 }
 
 // Applied is the reply of Apply.

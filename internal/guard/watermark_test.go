@@ -93,9 +93,9 @@ func TestAWatermarkIsReadAsItWasWritten(t *testing.T) {
 // Without a note the script must see empty texts, which leave the fields as
 // they are; with a note that has no sweeps it must not.
 func TestANoteWithoutSweepsOverwritesThem(t *testing.T) {
-	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Restores: 5, Hashes: 4, Reloads: 6}
+	header := guard.ApplyHeader{Owner: "o", Epoch: 1, N: 2, Lo: change.Position{LSN: 7}, Until: 12, Drops: 1, Forgets: 2, Strings: 3, Restores: 5, Hashes: 4, Reloads: 6, Removes: 7, Adds: 8, Voids: 9}
 	lo := string(header.Lo.Append(nil))
-	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "5", "4", "", "6"}
+	want := []string{"o", "1", "2", lo, string(change.Position{}.Append(nil)), "", "", "", "0", "12", "1", "2", "3", "5", "4", "", "6", "7", "8", "9"}
 	if diff := cmp.Diff(want, header.AppendArguments(nil)); diff != "" {
 		t.Errorf("without a note (-want +got):\n%s", diff)
 	}

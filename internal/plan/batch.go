@@ -1,7 +1,7 @@
 package plan
 
 import (
-	"hash/maphash"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -68,10 +68,10 @@ type Batch struct {
 	// textBytes is what those have.
 	textBytes int
 
-	keys   []byte // the keys, one behind the other
+	keys   distinct
 	values []byte // the values of the sets, and of those that later ones replaced
-	items  []item
-	sets   int // items that SET
+	items  []item // one for each key
+	sets   int    // items that SET
 	// restores counts those that restore, also such that others have replaced.
 	restores int
 	// doubted are the items that were to SET and now forget.
@@ -83,14 +83,15 @@ type Batch struct {
 	// none; openSets: it SETs.
 	open     uint32
 	openSets bool
-	// index finds a key by its hash: open addressing, the number of a key + 1.
-	index []int32
-	seed  maphash.Seed
+
+	// edited are the members of indexes, each behind its set, and adds what becomes of
+	// each: else it is taken out.
+	edited distinct
+	adds   []bool
 }
 
 // item is the effect on one key.
 type item struct {
-	keyEnd               int // in keys; it begins where the one before ends
 	valueStart, valueEnd int // in values
 	entry                int
 	lsn                  uint64 // of the change
@@ -150,6 +151,9 @@ type Keys struct {
 	// Shielded: the shields that readers have left stay, since changes SET these
 	// keys.
 	Shielded bool
+	// Indexes are those that know keys of the template, of Planner.Indexes: their sets go
+	// too.
+	Indexes []int
 }
 
 // Matches reports whether key could be one of them.
@@ -179,7 +183,7 @@ func (c Cause) String() string {
 
 // NewBatch returns an empty batch.
 func NewBatch() *Batch {
-	return &Batch{seed: maphash.MakeSeed(), index: make([]int32, 4*BatchKeysMax)}
+	return &Batch{keys: newDistinct(BatchKeysMax)}
 }
 
 // Reset empties the batch.
@@ -188,12 +192,14 @@ func (b *Batch) Reset() {
 	b.Stream, b.End, b.Settled, b.Note, b.Until, b.Pressed, b.LookedUp = 0, change.Position{}, change.Position{}, nil, time.Time{}, false, 0
 	b.XIDs, b.CommittedAt, b.Sweeps, b.Incomplete, b.Questions = b.XIDs[:0], b.CommittedAt[:0], b.Sweeps[:0], b.Incomplete[:0], b.Questions[:0]
 	b.Changes, b.Effects, b.SweptTo = 0, 0, 0
-	b.keys, b.items, b.sets, b.oldest = b.keys[:0], b.items[:0], 0, 0
+	b.items, b.sets, b.oldest = b.items[:0], 0, 0
 	b.doubted, b.restores, b.open, b.openSets = 0, 0, 0, false
 	if b.values = b.values[:0]; cap(b.values) > 2*BatchBytesMax {
 		b.values = nil // one long row must not hold its memory for good
 	}
-	clear(b.index)
+	b.keys.reset()
+	b.edited.reset()
+	b.adds = b.adds[:0]
 	clear(b.asked)
 	clear(b.texts)
 	b.texts, b.textBytes = b.texts[:0], 0
@@ -208,11 +214,13 @@ func (b *Batch) Full() bool {
 	if b.openSets {
 		times = OpenFactor
 	}
-	return len(b.items)+len(b.Questions) >= times*BatchKeysMax || b.Bytes() >= times*BatchBytesMax || b.Changes >= times*BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
+	return len(b.items)+len(b.Questions)+len(b.adds) >= times*BatchKeysMax || b.Bytes() >= times*BatchBytesMax || b.Changes >= times*BatchChangesMax || len(b.CommittedAt) >= BatchChangesMax
 }
 
-// Bytes is what the batch holds of keys, values and questions.
-func (b *Batch) Bytes() int { return len(b.keys) + len(b.values) + b.textBytes }
+// Bytes is what the batch holds of keys, values, questions and members.
+func (b *Batch) Bytes() int {
+	return len(b.keys.text) + len(b.values) + b.textBytes + len(b.edited.text)
+}
 
 // Len returns the number of distinct keys.
 func (b *Batch) Len() int { return len(b.items) }
@@ -231,13 +239,7 @@ func (b *Batch) Oldest() uint64 { return b.oldest }
 func (b *Batch) OldestCommit() int64 { return b.committed }
 
 // Key returns key i, which is valid until Reset.
-func (b *Batch) Key(i int) []byte {
-	start := 0
-	if i > 0 {
-		start = b.items[i-1].keyEnd
-	}
-	return b.keys[start:b.items[i].keyEnd]
-}
+func (b *Batch) Key(i int) []byte { return b.keys.at(i) }
 
 // Effect returns what happens to key i.
 func (b *Batch) Effect(i int) Effect { return b.items[i].effect }
@@ -282,7 +284,8 @@ func (b *Batch) Doubt() {
 	}
 }
 
-// Press makes the batch one that a full Redis takes: it writes no value.
+// Press makes the batch one that a full Redis takes: it writes no value, and unlinks
+// the sets of indexes that it was to add to.
 func (b *Batch) Press() {
 	b.Pressed = true
 	b.Disown()
@@ -299,8 +302,10 @@ func (b *Batch) Disown() {
 	b.restores = 0
 }
 
-// Writes reports whether the batch may write a value.
-func (b *Batch) Writes() bool { return b.sets > 0 || b.restores > 0 }
+// Writes reports whether the batch may write a value, or members of indexes.
+func (b *Batch) Writes() bool {
+	return b.sets > 0 || b.restores > 0 || !b.Pressed && slices.Contains(b.adds, true)
+}
 
 // Refuse makes the set of key i a drop, or notes that Redis did.
 func (b *Batch) Refuse(i int) {
@@ -384,24 +389,24 @@ func (b *Batch) incomplete(entry int, reason string) {
 // SET.
 func (b *Batch) Add(key []byte, effect Effect, entry int, value []byte, lsn uint64) {
 	b.begin()
-	b.keys = append(b.keys, key...)
+	b.keys.text = append(b.keys.text, key...)
 	it := item{effect: effect, entry: entry, lsn: lsn, valueStart: len(b.values)}
 	b.values = append(b.values, value...)
 	b.end(it)
 }
 
-// begin starts a key: what is appended to b.keys until end or abandon.
+// begin starts a key: what is appended to b.keys.text until end or abandon.
 func (b *Batch) begin() { b.Effects++ }
 
 func (b *Batch) abandon() {
 	b.Effects--
-	b.keys = b.keys[:b.used()]
+	b.keys.abandon()
 }
 
 // end closes the key with its effect, which replaces that of an earlier change
 // to the same key. The value is what stands behind valueStart in b.values.
 func (b *Batch) end(it item) {
-	it.keyEnd, it.valueEnd = len(b.keys), len(b.values)
+	it.valueEnd = len(b.values)
 	if it.effect == Restore {
 		b.restores++
 	}
@@ -415,54 +420,15 @@ func (b *Batch) end(it item) {
 		b.sets++
 		b.openSets = b.openSets || it.xid == b.open && b.open != 0
 	}
-	start := b.used()
-	key := b.keys[start:]
-	at, found := b.find(key)
+	i, found := b.keys.end()
 	if !found {
 		b.items = append(b.items, it)
-		b.index[at] = int32(len(b.items))
-		if len(b.items) > len(b.index)/2 {
-			b.grow()
-		}
 		return
 	}
-	before := &b.items[b.index[at]-1]
-	if before.effect.sets() {
+	if b.items[i].effect.sets() {
 		b.sets--
 	}
-	it.keyEnd = before.keyEnd
-	*before = it
-	b.keys = b.keys[:start]
-}
-
-// find returns the place of key in the index, or that where it belongs.
-func (b *Batch) find(key []byte) (at int, found bool) {
-	for at := int(maphash.Bytes(b.seed, key) % uint64(len(b.index))); ; at = (at + 1) % len(b.index) {
-		n := int(b.index[at]) - 1
-		if n < 0 {
-			return at, false
-		}
-		if string(b.Key(n)) == string(key) {
-			return at, true
-		}
-	}
-}
-
-// grow makes the index larger: a change of a table with very many entries
-// brings more keys than a batch should have.
-func (b *Batch) grow() {
-	b.index = make([]int32, 2*len(b.index))
-	for i := range b.items {
-		at, _ := b.find(b.Key(i))
-		b.index[at] = int32(i + 1)
-	}
-}
-
-func (b *Batch) used() int {
-	if len(b.items) == 0 {
-		return 0
-	}
-	return b.items[len(b.items)-1].keyEnd
+	b.items[i] = it
 }
 
 // moveTo notes where c stands.

@@ -39,6 +39,8 @@ type Text struct {
 type EntryLookup struct {
 	Entry int // index into Planner.Entries
 	*Lookup
+	// Indexed is the index that answers it, of Planner.Indexes; -1: the database does.
+	Indexed int
 }
 
 // Lookups returns those of all entries. Batches name one by its index.
@@ -56,9 +58,9 @@ func (p *Planner) Found(b *Batch, lookup int, values [][]byte, loads bool) {
 			b.abandon()
 			return // nobody caches under such a key
 		}
-		b.keys = e.Key.AppendValue(e.Key.AppendLiteral(b.keys, i), value)
+		b.keys.text = e.Key.AppendValue(e.Key.AppendLiteral(b.keys.text, i), value)
 	}
-	b.keys = e.Key.AppendLiteral(b.keys, len(values))
+	b.keys.text = e.Key.AppendLiteral(b.keys.text, len(values))
 	b.end(item{entry: number, effect: Drop, loads: loads && e.Loads()})
 }
 
@@ -104,6 +106,8 @@ func (s columnSet) add(at int) columnSet {
 	s[at/64] |= 1 << (at % 64)
 	return s
 }
+
+func (s columnSet) has(at int) bool { return at/64 < len(s) && s[at/64]&(1<<(at%64)) != 0 }
 
 func (s columnSet) meets(t columnSet) bool {
 	for i := range min(len(s), len(t)) {
@@ -413,17 +417,17 @@ func (k *pathProgram) sweep(c *change.Change, row, other *change.Row, why string
 		if !ok {
 			return
 		}
-		b.keys = k.template.AppendValue(append(b.keys, k.around[i]...), value)
+		b.keys.text = k.template.AppendValue(append(b.keys.text, k.around[i]...), value)
 	}
-	b.keys = append(b.keys, k.around[len(k.values)]...)
-	b.sweepPart(k.number, b.keys[b.used():], why)
+	b.keys.text = append(b.keys.text, k.around[len(k.values)]...)
+	b.sweepPart(k.number, b.keys.text[b.keys.used():], why)
 }
 
 // ask adds the question that the row puts to the lookup, unless the batch has it
 // already.
 func (k *pathProgram) ask(c *change.Change, row, other *change.Row, b *Batch) {
 	var hash maphash.Hash
-	hash.SetSeed(b.seed)
+	hash.SetSeed(b.keys.seed)
 	for i, at := range k.arguments {
 		value := argument(row, other, at)
 		switch {

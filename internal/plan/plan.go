@@ -95,8 +95,9 @@ type Planner struct {
 	// with.
 	known  atomic.Pointer[Shapes]
 	shapes *Shapes
-	// lookups are those of all dependencies.
+	// lookups are those of all dependencies, indexes what answers some of them.
 	lookups []EntryLookup
+	indexes []EntryIndex
 }
 
 type tableName struct{ schema, table string }
@@ -106,6 +107,7 @@ type relation struct {
 	*change.Relation // as the log described it; nil if no entry is over it
 	keys             []keyProgram
 	dependencies     []dependencyProgram
+	indexes          []indexProgram
 	// moved is made anew for each update.
 	moved columnSet
 	nulls *nulls
@@ -154,7 +156,7 @@ func New(entries []Entry) *Planner {
 		for _, d := range entries[i].Dependencies {
 			for _, path := range d.Paths {
 				if path.Lookup != nil {
-					p.lookups = append(p.lookups, EntryLookup{i, path.Lookup})
+					p.lookups = append(p.lookups, EntryLookup{i, path.Lookup, p.addIndex(i, path.Lookup.Index)})
 				}
 			}
 		}
@@ -219,6 +221,11 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		}
 		compiled.keys = append(compiled.keys, program)
 	}
+	for i := range p.indexes {
+		if p.indexes[i].Schema == r.Schema && p.indexes[i].Table == r.Name {
+			compiled.indexes = append(compiled.indexes, p.compileIndex(r, i, want))
+		}
+	}
 	slices.Sort(wanted)
 	for _, program := range compiled.keys {
 		for i, at := range program.values {
@@ -231,6 +238,9 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		compiled.dependencies[i].bind(r, wanted)
 	}
 	compiled.nulls.bind(r, wanted)
+	for i := range compiled.indexes {
+		compiled.indexes[i].bind(r, wanted)
+	}
 	if len(compiled.keys)+len(compiled.dependencies) > 0 {
 		// A copy: the source sets Wanted when this returns.
 		described := *r
@@ -373,6 +383,9 @@ func (p *Planner) plan(c *change.Change, b *Batch) {
 	for i := range compiled.dependencies {
 		compiled.dependencies[i].plan(c, changed, b)
 	}
+	for i := range compiled.indexes {
+		compiled.indexes[i].plan(c, b)
+	}
 }
 
 // planAll sweeps every entry, if c says that any of them may be concerned.
@@ -477,15 +490,15 @@ func (k *keyProgram) dropping() Effect {
 func (k *keyProgram) key(c *change.Change, row, other *change.Row, b *Batch) (ok bool) {
 	b.begin()
 	for i := range k.values {
-		b.keys = k.template.AppendLiteral(b.keys, i)
+		b.keys.text = k.template.AppendLiteral(b.keys.text, i)
 		value, known := k.shown(c, i, row, other, b)
 		if !known {
 			b.abandon()
 			return false
 		}
-		b.keys = k.template.AppendValue(b.keys, value)
+		b.keys.text = k.template.AppendValue(b.keys.text, value)
 	}
-	b.keys = k.template.AppendLiteral(b.keys, len(k.values))
+	b.keys.text = k.template.AppendLiteral(b.keys.text, len(k.values))
 	return true
 }
 

@@ -30,6 +30,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 //	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [filtering=(..)] [filter=..] [partitioned=yes] [primary=(..)]
 //	                                                   key and lookup as often as need be; in key
 //	                                                   a * is a placeholder that is not known
+//	    [index=(TABLE, (JOIN, ..), (KEY, ..)[, unique])]   answers the lookup before it
 //	table TABLE (COLUMN, ..) [identity=KIND] [oid=N]   ! marks a column of the
 //	                                                   replica identity, :N its type
 //	change TABLE OP [before=(..)] [after=(..)] [reason=".."]
@@ -180,6 +181,15 @@ func (s *story) flush() {
 		}
 		fmt.Fprintf(&s.output, "look up %s by %s\n", s.entries[lookup.Entry].Key, strings.Join(arguments, ", "))
 	}
+	for i := range s.batch.Edits() {
+		edit := s.batch.Edit(i)
+		said := "take out"
+		if edit.Adds {
+			said = "add"
+		}
+		values, _ := guard.MemberValues(nil, edit.Member)
+		fmt.Fprintf(&s.output, "%s %s: %q of %s\n", s.planner.Indexes()[edit.Index].Table, said, values, edit.Set)
+	}
 	for _, sweep := range s.batch.Sweeps {
 		swept := sweep.Part
 		if swept == "" {
@@ -243,6 +253,14 @@ func (s *story) depends(words []string) {
 				lookup.Arguments = append(lookup.Arguments, plan.Argument{Column: column})
 			}
 			d.Paths = append(d.Paths, plan.Path{Lookup: lookup})
+		case "index":
+			words := list(value)
+			x := &plan.Index{Join: list(words[1]), Key: list(words[2]), Unique: len(words) > 3}
+			x.Schema, x.Table = name(words[0])
+			for i := range x.Join {
+				x.By = append(x.By, i)
+			}
+			d.Paths[len(d.Paths)-1].Lookup.Index = x
 		case "sweep":
 			d.Why = plain(value)
 		case "columns":

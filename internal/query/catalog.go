@@ -31,6 +31,9 @@ type Relation struct {
 	// Partition: it is one, whose changes the log tells as those of the partitioned
 	// table.
 	Partition bool
+	// Unique are the sets of columns that tell any two rows of a table apart, at any time,
+	// that have no NULL in them.
+	Unique [][]string
 	// Unlogged is the name of a partition whose changes are not in the log; empty:
 	// there is none.
 	Unlogged string
@@ -50,6 +53,8 @@ func (r *Relation) Column(name string) *Column {
 type Column struct {
 	Name    string
 	NotNull bool
+	// Generated: the log need not have its values.
+	Generated bool
 	Type
 }
 

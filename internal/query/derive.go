@@ -13,10 +13,16 @@ import (
 // parameters in the order of the key's placeholders, which is that of every path. Its
 // error is an *Error where the query is to blame.
 func (q *Query) Derive(catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
-	return q.derive(0, catalog, types, key)
+	return q.derive(0, false, catalog, types, key)
 }
 
-func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
+// DeriveIndexed does so, and says of each lookup which index can answer it, or why none
+// can.
+func (q *Query) DeriveIndexed(catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
+	return q.derive(0, true, catalog, types, key)
+}
+
+func (q *Query) derive(without Rule, indexed bool, catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
 	b := &binder{query: q, catalog: catalog, types: types, without: without}
 	if _, err := b.bindSelect(q.tree, nil); err != nil {
 		return nil, err
@@ -29,12 +35,16 @@ func (q *Query) derive(without Rule, catalog Catalog, types []Type, key []string
 	paths, why := make([][]plan.Path, len(b.tables)), make([]string, len(b.tables))
 	for i, it := range b.tables {
 		reaches[i] = reachOf(it, without)
+		reaches[i].indexed = indexed
 		paths[i], why[i] = reaches[i].solve(&all)
 	}
 	if without&Settled == 0 {
 		for _, i := range unsettled(reaches) {
 			paths[i], why[i] = reaches[i].alone(all), "the rows that tell the parameters may all have moved on before a lookup runs"
 		}
+	}
+	for i := range reaches {
+		reaches[i].keepIndexes(paths[i], func(it *item) []plan.Path { return paths[slices.Index(b.tables, it)] })
 	}
 	var dependencies []plan.Dependency
 	for i, it := range b.tables {

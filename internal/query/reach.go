@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/unstale/unstale/internal/plan"
 )
 
 // A reach is what is known of the results in which a row of one occurrence of a
@@ -29,8 +31,11 @@ type reach struct {
 	waiting []waiting
 	offered []*conjunct // that might count later
 	without Rule
-	// asks are the tables that its lookups read.
-	asks map[*item]bool
+	// asks are the tables that its lookups read. indexed: each is to have an index, if
+	// one can answer it; indexable are the tables of those.
+	asks      map[*item]bool
+	indexed   bool
+	indexable map[*plan.Lookup]*item
 }
 
 // waiting is the far side of an outer join: it counts once a condition shows that
@@ -43,7 +48,7 @@ type waiting struct {
 }
 
 func reachOf(of *item, without Rule) *reach {
-	r := &reach{of: of, without: without, inside: map[any]bool{}, there: map[*item]bool{of: true}, asks: map[*item]bool{}}
+	r := &reach{of: of, without: without, inside: map[any]bool{}, there: map[*item]bool{of: true}, asks: map[*item]bool{}, indexable: map[*plan.Lookup]*item{}}
 	for node := any(of); node != nil; {
 		r.inside[node] = true
 		switch n := node.(type) {

@@ -40,7 +40,7 @@ var Rules = []struct {
 	{WaitingSides, "waiting sides of outer joins"}, {NullPredicates, "predicates on NULL"}, {InheritedTables, "inherited tables"}, {Families, "families of types"}, {Settled, "lookups that run later"}, {ReadElsewhere, "columns read elsewhere"},
 }
 
-// DeriveWithout is [Query.Derive] without a rule, which makes it miss changes.
+// DeriveWithout is [Query.DeriveIndexed] without a rule, which makes it miss changes.
 func (q *Query) DeriveWithout(rule Rule, catalog Catalog, types []Type, key []string) ([]plan.Dependency, error) {
-	return q.derive(rule, catalog, types, key)
+	return q.derive(rule, true, catalog, types, key)
 }

@@ -98,7 +98,7 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 		if len(of) != len(q.Parameters) {
 			t.Fatalf("%d types for %v", len(of), q.Parameters)
 		}
-		dependencies, err = q.Derive(catalog, of, q.Parameters)
+		dependencies, err = q.DeriveIndexed(catalog, of, q.Parameters)
 	}
 	var b strings.Builder
 	if wrong, ok := errors.AsType[*query.Error](err); ok {
@@ -139,6 +139,20 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 				continue
 			}
 			fmt.Fprintf(&b, "  lookup:\n    %s\n", strings.ReplaceAll(p.Lookup.SQL, "\n", "\n    "))
+			if x := p.Lookup.Index; x == nil {
+				fmt.Fprintf(&b, "  no index: %s\n", p.Lookup.Unindexed)
+			} else {
+				of := ""
+				if x.Unique {
+					of = ", unique"
+				}
+				var by []string
+				for _, argument := range x.By {
+					by = append(by, p.Lookup.Arguments[argument].Column)
+				}
+				fmt.Fprintf(&b, "  index by %s: %s.%s, %s to %s%s\n    %s\n", strings.Join(by, ", "), x.Schema, x.Table,
+					strings.Join(x.Join, ", "), strings.Join(x.Key, ", "), of, strings.ReplaceAll(x.SQL, "\n", "\n    "))
+			}
 		}
 	}
 	return b.String()
@@ -200,6 +214,13 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 					r.Keys = append(r.Keys, key)
 				}
 				def := element.GetColumnDef()
+				if key := element.GetConstraint(); key.GetContype() == pg.ConstrType_CONSTR_PRIMARY {
+					var columns []string
+					for _, name := range key.Keys {
+						columns = append(columns, name.GetString_().GetSval())
+					}
+					r.Unique = append(r.Unique, columns)
+				}
 				if def == nil {
 					continue
 				}
@@ -216,8 +237,11 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 				}
 				for _, constraint := range def.Constraints {
 					switch constraint.GetConstraint().Contype {
-					case pg.ConstrType_CONSTR_NOTNULL, pg.ConstrType_CONSTR_PRIMARY:
+					case pg.ConstrType_CONSTR_NOTNULL:
 						column.NotNull = true
+					case pg.ConstrType_CONSTR_PRIMARY:
+						column.NotNull = true
+						r.Unique = append(r.Unique, []string{column.Name})
 					}
 					if constraint.GetConstraint().Contype == pg.ConstrType_CONSTR_PRIMARY {
 						r.Keys = append(r.Keys, []string{def.Colname})

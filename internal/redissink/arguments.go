@@ -18,6 +18,8 @@ type arguments struct {
 	ends    []int    // ends[i] is where string i ends in text
 	strings []string // what the interfaces point to
 	values  []any
+	// prefixes begin the names of the sets of each index.
+	prefixes []string
 
 	// The items of the batch at hand, by what happens to them.
 	drop, forget, reload, set, restore, setHash []int
@@ -43,11 +45,16 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 	a.strings = append(a.strings, "EVALSHA", script.SHA, "1", watermark)
 	head := len(a.strings)
 	a.strings = header.AppendArguments(a.strings)
+	header.Removes = a.addEdits(b, false)
+	if header.Adds = a.addEdits(b, true); b.Pressed {
+		header.Adds, header.Voids = 0, header.Adds
+	}
 	if !b.Beside {
+		edited := len(a.ends)
 		a.addKeys(b, a.drop)
 		a.addSideKeys(b, a.drop)
-		header.Drops = len(a.ends)
-		header.AppendArguments(a.strings[:head]) // in place: now the number is known
+		header.Drops = len(a.ends) - edited
+		header.AppendArguments(a.strings[:head]) // in place: now the numbers are known
 	}
 	a.addKeys(b, a.forget)
 	a.addKeys(b, a.reload)
@@ -136,6 +143,25 @@ func (a *arguments) hasSideKey(key []byte) bool {
 	text, ok := guard.AppendSideKey(a.text, view(key))
 	a.text = text[:n]
 	return ok
+}
+
+// addEdits adds set and member of what is added to indexes, or taken out, and returns how
+// many there are. To a full Redis nothing is added: the sets alone are named, and go.
+func (a *arguments) addEdits(b *plan.Batch, adds bool) (n int) {
+	for i := range b.Edits() {
+		edit := b.Edit(i)
+		if edit.Adds != adds {
+			continue
+		}
+		n++
+		a.text = append(append(a.text, a.prefixes[edit.Index]...), edit.Set...)
+		a.end()
+		if !adds || !b.Pressed {
+			a.text = append(a.text, edit.Member...)
+			a.end()
+		}
+	}
+	return n
 }
 
 func (a *arguments) addKeys(b *plan.Batch, items []int) {

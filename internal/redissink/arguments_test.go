@@ -70,12 +70,12 @@ func TestEachEffectHasItsPlace(t *testing.T) {
 	var a arguments
 	command := a.apply("mark", guard.ApplyHeader{}, b, entries)
 	var got []string
-	for _, argument := range command[4+headerFields-7:] {
+	for _, argument := range command[4+headerFields-10:] {
 		got = append(got, *argument.(*string))
 	}
 	ttl := func(key string) string { return fmt.Sprint(guard.SpreadTTL(key, time.Second).Milliseconds()) }
 	want := []string{
-		"3", "3", "2", "2", "1", "", "1",
+		"3", "3", "2", "2", "1", "", "1", "0", "0", "0",
 		"d", "a}b", "{d}:l",
 		"f", "f2", "l", "{f}:l", "{f2}:l", "{l}:l",
 		"s1", "s2", "{s1}:l", "{s2}:l", ttl("s1"), "-" + ttl("s2"), "\x00\x00\x00\x00\x00\x00\x00\x05", "\x00\x00\x00\x00\x00\x00\x00\x03", "{2}", "{1}",

@@ -27,8 +27,9 @@ import (
 // two seconds behind, a replica that may take over usually far less.
 const durableAfter = 3 * time.Second
 
-// A Sink is one Redis master. It is not safe for concurrent use but for Sweep,
-// RunID and Claim, which may run beside the others.
+// A Sink is one Redis master. It is not safe for concurrent use but for Sweep, RunID
+// and Claim, and for what is done with the sets of indexes (see Ask), which may run
+// beside the others.
 type Sink struct {
 	client  *redis.Client
 	options Options
@@ -37,6 +38,7 @@ type Sink struct {
 	streams []stream
 	clock   clock
 	claim   atomic.Pointer[guard.Claim] // what Claim returns
+	indexes atomic.Pointer[indexes]
 
 	arguments arguments
 	sent      []int64 // by stream: of the batches of a round trip
@@ -89,8 +91,9 @@ func (c *clock) set(master int64, sent, received time.Time) error {
 
 // Options of a Sink. Zero values mean the defaults.
 type Options struct {
-	// Entries are those of the planner: batches name them.
+	// Entries are those of the planner, as Indexes: batches name them.
 	Entries []plan.Entry
+	Indexes []plan.EntryIndex
 	// SweepRate is how many keys a second a sweep looks at. Default 100,000.
 	SweepRate int
 }
@@ -142,6 +145,8 @@ func (s *Sink) Own(ctx context.Context, names []string) ([][]guard.Watermark, er
 	claim := guard.Claim{Owner: s.owner}
 	if len(names) > 0 {
 		claim.Stream = names[0] // one owner has them all
+		s.indexes.Store(s.indexesOf(names[0]))
+		s.arguments.prefixes = s.indexes.Load().prefixes
 	}
 	s.claim.Store(&claim)
 	return marks, nil
@@ -157,7 +162,7 @@ func (s *Sink) Claim() guard.Claim {
 }
 
 func (s *Sink) load(ctx context.Context) error {
-	for _, script := range []guard.Script{guard.Own, guard.Apply, guard.ApplyValues, guard.Forget} {
+	for _, script := range []guard.Script{guard.Own, guard.Apply, guard.ApplyValues, guard.Forget, guard.Members, guard.Build, guard.Gather, guard.Complete} {
 		if err := s.client.ScriptLoad(ctx, script.Source).Err(); err != nil {
 			return fmt.Errorf("load script %s: %w", script.Name, err)
 		}

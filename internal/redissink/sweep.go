@@ -3,6 +3,7 @@ package redissink
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 const scanKeys = 1000
 
 // Sweep goes once over the keyspace and drops the data keys and side keys of
-// the templates. It is safe beside everything else: it only drops. A key that
+// the templates, and the sets of their indexes. It is safe beside everything else: it only drops. A key that
 // is there from beginning to end is seen (SCAN's guarantee).
 func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error) {
 	var cursor uint64
@@ -89,7 +90,12 @@ func (s *Sink) drop(ctx context.Context, b *plan.Batch) error {
 
 func (s *Sink) dropMatching(ctx context.Context, keys []string, templates []plan.Keys) (dropped int, err error) {
 	pipe := s.client.Pipeline()
+	sets := s.indexPrefixes(templates)
 	for _, key := range keys {
+		if slices.ContainsFunc(sets, func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
+			pipe.Unlink(ctx, key)
+			continue
+		}
 		// What has the form of a side key can be a data key all the same:
 		// {7}:l is one of {{{user}}}:{kind}.
 		data := key

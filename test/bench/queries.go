@@ -357,7 +357,7 @@ func (b *bench) lookups(ctx context.Context, table, keys string) error {
 	var costs []drained
 	for i, slot := range slots {
 		b.say(fmt.Sprintf("looking up, run %d of %d", i+1, b.sizes.Runs))
-		finder := &recorder{Finder: database.NewFinder(config, texts)}
+		finder := &recorder{Finder: database.NewFinder(config, texts, nil)}
 		watcher := newWatcher(changes)
 		runtime.GC()
 		before, err := b.cpuNow()

@@ -124,10 +124,14 @@ func (w *watcher) perBatch() float64 {
 }
 
 func (w *watcher) Gated(time.Duration, int) {}
-func (w *watcher) Held(string)              {}
-func (w *watcher) Gap(string)               {}
-func (w *watcher) Sweep(string, string)     {}
-func (w *watcher) Swept(int, int)           {}
+
+func (w *watcher) LookedUp(string, int, int) {}
+
+func (w *watcher) Built(string)         {}
+func (w *watcher) Held(string)          {}
+func (w *watcher) Gap(string)           {}
+func (w *watcher) Sweep(string, string) {}
+func (w *watcher) Swept(int, int)       {}
 
 // await waits until everything is written.
 func (w *watcher) await(ctx context.Context, r *running) error {

@@ -58,7 +58,7 @@ func TestTheCatalogOfQueries(t *testing.T) {
 				{Name: "tags", Type: query.Type{Name: "text[]", Element: "text"}},
 				{Name: "two", Type: query.Type{Name: "shop.pair"}},
 				{Name: "price", Type: query.Type{Name: "numeric", Base: "numeric"}},
-			}}
+			}, Unique: [][]string{{"id"}}}
 			if diff := cmp.Diff(want, relation("", "Order")); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
@@ -73,6 +73,12 @@ func TestTheCatalogOfQueries(t *testing.T) {
 			}
 			if got := relation("", "events_1"); !got.Partition || got.Kind != 'r' {
 				t.Errorf("a partition: %v", got)
+			}
+			execute(t, conn, `CREATE TABLE shop.keyed (a int, b int, c int UNIQUE DEFERRABLE, d int NOT NULL)`,
+				`CREATE UNIQUE INDEX ON shop.keyed (b, a) INCLUDE (d)`, `CREATE UNIQUE INDEX ON shop.keyed (a) WHERE b > 0`,
+				`CREATE UNIQUE INDEX ON shop.keyed (abs(a))`, `CREATE INDEX ON shop.keyed (d)`)
+			if diff := cmp.Diff([][]string{{"b", "a"}}, relation("", "keyed").Unique); diff != "" {
+				t.Errorf("unique keys: -want +got:\n%s", diff)
 			}
 			execute(t, conn, `CREATE TABLE shop.logs (id int) PARTITION BY RANGE (id)`, `CREATE UNLOGGED TABLE shop.logs_1 PARTITION OF shop.logs DEFAULT`)
 			if got := relation("", "logs"); got.Unlogged != "logs_1" {

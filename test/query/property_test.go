@@ -192,9 +192,15 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 			return err
 		}
 		states := [][][]string{before}
+		var held []members // by the indexes, before each transaction
 		var transactions [][]string
 		var changes [][]row
 		for range span {
+			holds, err := hold(ctx, conn, subjects)
+			if err != nil {
+				return err
+			}
+			held = append(held, holds)
 			transaction := w.transaction()
 			if _, err := conn.Exec(ctx, block(transaction)); err != nil {
 				return err
@@ -215,15 +221,35 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 		type attempt struct {
 			rule  query.Rule
 			drops []*drops // of each transaction
+			// index answers the lookups that it can. late: it was asked before the first
+			// transaction was written, so all keys go when all transactions are visible.
+			// lacking: it is not complete.
+			index, late, lacking bool
 		}
 		attempts := make([][]attempt, len(subjects))
 		for i, s := range subjects {
-			all := []attempt{{0, nil}}
-			all[0].drops = s.drops(s.dependencies, changes, &asked)
+			ask := func(_ int, of *plan.Lookup, rows []map[string]*string, into *drops) { asked.ask(s, of, rows, into) }
+			all := []attempt{{drops: s.drops(s.dependencies, changes, ask)}}
 			for rule, dependencies := range s.without {
 				if !report.caught(rule) {
-					all = append(all, attempt{rule, s.drops(dependencies, changes, &asked)})
+					all = append(all, attempt{rule: rule, drops: s.drops(dependencies, changes, ask)})
 				}
+			}
+			for _, by := range []attempt{{index: true}, {index: true, late: true}, {index: true, lacking: true}} {
+				if !s.indexed() || by.lacking && report.lacking > 3 {
+					continue
+				}
+				by.drops = s.drops(s.dependencies, changes, func(transaction int, of *plan.Lookup, rows []map[string]*string, into *drops) {
+					if by.late {
+						transaction = 0
+					}
+					if of.Index == nil {
+						asked.ask(s, of, rows, into)
+					} else {
+						held[transaction].answer(s, of, rows, into, by.lacking)
+					}
+				})
+				all = append(all, by)
 			}
 			attempts[i] = all
 		}
@@ -234,12 +260,15 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 			for _, changed := range changes {
 				if s.touched(changed) {
 					report.pairs++
+					if s.indexed() {
+						report.indexed++
+					}
 				}
 			}
 			for _, attempt := range attempts[i] {
 				missed := -1
 				for key := range s.keys {
-					dropped := false
+					dropped := attempt.late && slices.ContainsFunc(attempt.drops, func(d *drops) bool { return d.has(key) })
 					for k := span - 1; k >= 0 && missed < 0; k-- {
 						dropped = dropped || attempt.drops[k].has(key)
 						// A value that was read before transaction k, and is no longer right.
@@ -247,6 +276,10 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 							missed = key
 							if attempt.rule != 0 {
 								report.rules[attempt.rule]++
+								break
+							}
+							if attempt.lacking {
+								report.lacking++
 								break
 							}
 							var b strings.Builder
@@ -263,12 +296,12 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 							for k := range states {
 								fmt.Fprintf(&b, "result %d: %s\n", k, states[k][i][key])
 							}
-							fmt.Fprintf(&b, "missed from %d\n%s", k, told(s.dependencies))
+							fmt.Fprintf(&b, "missed from %d, index %v, late %v\n%s", k, attempt.index, attempt.late, told(s.dependencies))
 							report.misses = append(report.misses, miss{len(s.generated.sql), b.String()})
 						}
 					}
 				}
-				if attempt.rule == 0 && span == 1 && !slices.ContainsFunc(changes[0], func(c row) bool { return c.truncated }) {
+				if attempt.rule == 0 && !attempt.index && span == 1 && !slices.ContainsFunc(changes[0], func(c row) bool { return c.truncated }) {
 					for key := range s.keys {
 						if attempt.drops[0].has(key) {
 							report.dropped(s, states[0][i][key] != states[1][i][key])
@@ -366,7 +399,7 @@ func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, 
 		}
 		return nil, err
 	}
-	s.dependencies, err = q.Derive(catalog, s.types, q.Parameters)
+	s.dependencies, err = q.DeriveIndexed(catalog, s.types, q.Parameters)
 	if wrong, ok := errors.AsType[*query.Error](err); ok {
 		report.planned(s, "refused")
 		report.refused[wrong.Text] = g.sql
@@ -612,9 +645,10 @@ func (d *drops) has(key int) bool { return d.all || d.some[key] }
 
 // drops says for each transaction what its changes drop, once the lookups have run.
 // It is what the planner does, as plainly as it can be said.
-func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, asked *lookups) []*drops {
+// ask answers a lookup for rows that a transaction has changed.
+func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, ask func(transaction int, of *plan.Lookup, rows []map[string]*string, into *drops)) []*drops {
 	var result []*drops
-	for _, changes := range transactions {
+	for number, changes := range transactions {
 		d := &drops{some: map[int]bool{}}
 		result = append(result, d)
 		for i := range dependencies {
@@ -653,7 +687,7 @@ func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, as
 			}
 			for p, path := range of.Paths {
 				if len(asks[p]) > 0 {
-					asked.ask(s, path.Lookup, asks[p], d)
+					ask(number, path.Lookup, asks[p], d)
 				}
 			}
 		}

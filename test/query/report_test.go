@@ -15,6 +15,9 @@ import (
 // A report is what a run has found.
 type report struct {
 	pairs   int
+	indexed int // of them, those of queries of which an index can answer lookups
+	// lacking is how often the test has noticed an index that is not complete.
+	lacking int
 	classes map[string]*class
 	misses  []miss
 	rules   map[query.Rule]int // how often the test has noticed that one was left out
@@ -86,6 +89,8 @@ func (r *report) dropped(s *subject, changed bool) {
 
 func (r *report) add(one *report) {
 	r.pairs += one.pairs
+	r.indexed += one.indexed
+	r.lacking += one.lacking
 	r.listed += one.listed
 	r.listedKeys += one.listedKeys
 	for name, c := range one.classes {
@@ -129,6 +134,7 @@ func (r *report) String() string {
 	for _, rule := range query.Rules {
 		fmt.Fprintf(&b, "without %s: %d misses noticed\n", rule.Name, r.rules[rule.Rule])
 	}
+	fmt.Fprintf(&b, "%d pairs with lookups that an index answers; one that lacks members: %d misses noticed\n", r.indexed, r.lacking)
 	for text, sql := range r.refused {
 		fmt.Fprintf(&b, "refused: %s\n    %s\n", text, sql)
 	}
@@ -172,6 +178,9 @@ func (r *report) judge(t *testing.T) {
 		if r.rules[rule.Rule] == 0 && r.pairs >= pairsMin {
 			t.Errorf("a planner without the rule for %s has missed nothing that this test would notice", rule.Name)
 		}
+	}
+	if r.lacking == 0 && r.pairs >= pairsMin {
+		t.Error("an index that lacks members has missed nothing that this test would notice")
 	}
 	slices.SortFunc(r.idle, func(a, b miss) int { return cmp.Compare(a.length, b.length) })
 	for i, m := range r.idle {

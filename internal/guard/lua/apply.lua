@@ -8,7 +8,10 @@
 --       10 until (ms of this master's TIME), 11 the numbers of names to drop,
 --       12 keys to forget, 13 strings to set, 14 strings to restore, 15 hashes to
 --       set, 16 seen (empty = as it is), 17 how many of those to forget, the
---       last, are to be loaded again if they are cached; then
+--       last, are to be loaded again if they are cached, 18 members to take out of
+--       sets of indexes, 19 members to add, 20 sets to unlink; then
+--       of members to take out, and then of those to add: set and member by turns;
+--       sets to unlink;
 --       names to drop, data keys and side keys alike;
 --       keys to forget, then their side keys;
 --       of strings: keys, side keys, ttls, orders, values;
@@ -39,7 +42,11 @@ if tonumber(w[3]) < n - 1 then return {'LOST'} end
 local cluster = ARGV[9] == '1'
 local drops, forgets, strings, restores, hashes = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local reloads = tonumber(ARGV[17])
-local forgetAt = 17 + drops
+local removes, adds, voids = tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
+local addAt = 20 + 2 * removes
+local voidAt = addAt + 2 * adds
+local dropAt = voidAt + voids
+local forgetAt = dropAt + drops
 local stringAt = forgetAt + 2 * forgets
 local restoreAt = stringAt + 5 * strings
 local hashAt = restoreAt + 4 * restores
@@ -88,13 +95,24 @@ end
 
 if cluster then
   -- A key whose slot has moved away fails here, before the first write.
-  for i = 18, stringAt + 2 * strings do redis.call('EXISTS', ARGV[i]) end
+  for i = dropAt + 1, stringAt + 2 * strings do redis.call('EXISTS', ARGV[i]) end
   for i = restoreAt + 1, restoreAt + 2 * restores do redis.call('EXISTS', ARGV[i]) end
   for i = hashAt + 1, hashAt + 2 * hashes do redis.call('EXISTS', ARGV[i]) end
 end
 
 local reply = {'OK', 0}
-unlink(18, forgetAt)
+-- A set that cannot be kept up must not stay.
+local function edit(command, set, member)
+  local answer = redis.pcall(command, set, member)
+  if type(answer) == 'table' and answer.err then redis.call('UNLINK', set) end
+end
+for i = 21, addAt, 2 do edit('SREM', ARGV[i], ARGV[i + 1]) end
+for i = addAt + 1, voidAt, 2 do
+  -- One that is not there stays so: nothing would say what it lacks.
+  if redis.call('EXISTS', ARGV[i]) == 1 then edit('SADD', ARGV[i], ARGV[i + 1]) end
+end
+unlink(voidAt + 1, dropAt)
+unlink(dropAt + 1, forgetAt)
 unlink(forgetAt + 1, forgetAt + forgets - reloads)
 for i = 1, reloads do
   -- UNLINK says whether it was cached.

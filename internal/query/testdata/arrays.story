@@ -11,6 +11,7 @@ products products (active id name tags) where active = 't'; active only for acti
     SELECT DISTINCT e1.value::text
     FROM unnest($1::text[]::text[], $2::text[]::bool[]) AS changed("tags", "active"), unnest(changed."tags"::text[]) AS e1(value)
     WHERE (changed.active)
+  no index: it reads no table
 
 ---
 # So it is where the array contains the value, which an index of it finds.
@@ -22,6 +23,7 @@ products products (active id name tags) where active = 't'; active only for acti
     SELECT DISTINCT e1.value::text
     FROM unnest($1::text[]::text[], $2::text[]::bool[]) AS changed("tags", "active"), unnest(changed."tags"::text[]) AS e1(value)
     WHERE (changed.active)
+  no index: it reads no table
 
 ---
 -- types: int4
@@ -39,6 +41,7 @@ products products (id sizes)
   lookup:
     SELECT DISTINCT e1.value::text
     FROM unnest($1::text[]::text[]) AS changed("sizes"), unnest(changed."sizes"::int2[]) AS e1(value)
+  no index: it reads no table
 
 ---
 # Of two arrays each pair is a key.
@@ -49,6 +52,7 @@ products products (id sizes tags)
   lookup:
     SELECT DISTINCT e1.value::text, e2.value::text
     FROM unnest($1::text[]::text[], $2::text[]::text[]) AS changed("tags", "sizes"), unnest(changed."tags"::text[]) AS e1(value), unnest(changed."sizes"::int2[]) AS e2(value)
+  no index: it reads no table
 
 ---
 # Who is in a conversation is told by a row that others refer to.
@@ -60,10 +64,12 @@ messages m (body conversation_id id)
     SELECT DISTINCT e1.value::text
     FROM unnest($1::text[]::int4[]) AS changed("conversation_id"), "public"."conversations" AS t1, unnest(t1."participants") AS e1(value)
     WHERE (t1.id = changed.conversation_id)
+  no index: not every value of the key is a column of conversations
 conversations c (id participants)
   lookup:
     SELECT DISTINCT e1.value::text
     FROM unnest($1::text[]::text[]) AS changed("participants"), unnest(changed."participants"::uuid[]) AS e1(value)
+  no index: it reads no table
 
 ---
 # A missing side has no array that holds anything.
@@ -75,10 +81,12 @@ messages m (conversation_id id)
     SELECT DISTINCT e1.value::text
     FROM unnest($1::text[]::int4[]) AS changed("conversation_id"), "public"."conversations" AS t1, unnest(t1."participants") AS e1(value)
     WHERE (t1.id = changed.conversation_id)
+  no index: not every value of the key is a column of conversations
 conversations c (id participants)
   lookup:
     SELECT DISTINCT e1.value::text
     FROM unnest($1::text[]::text[]) AS changed("participants"), unnest(changed."participants"::uuid[]) AS e1(value)
+  no index: it reads no table
 
 ---
 # Where any value but one, none, or a greater one is wanted, an array says nothing.

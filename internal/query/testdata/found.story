@@ -29,6 +29,10 @@ visits v (shop_id)
     FROM unnest($1::text[]::int4[]) AS changed("shop_id"), "public"."shops" AS t1
     WHERE (changed.shop_id = t1.id)
       AND (t1.open)
+  index by shop_id: public.shops, id to city, unique
+    SELECT t1."city"::text
+    FROM unnest($1::text[]::int4[]) AS changed("shop_id"), "public"."shops" AS t1
+    WHERE (changed.shop_id = t1.id)
 
 ---
 # Each table tells one parameter. Once both rows have moved on, no lookup finds the
@@ -41,6 +45,7 @@ shops s (city id)
     SELECT DISTINCT changed."city"::text, t1."kind"::text
     FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("city", "id"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
+  no index: not every value of the key is a column of visits
 visits v (id kind shop_id)
   sweep: the rows that tell the parameters may all have moved on before a lookup runs
   only: @kind = kind
@@ -53,6 +58,10 @@ SELECT s.id, v.kind FROM shops s JOIN visits v ON v.shop_id = s.id WHERE v.shop_
 shops s (id)
   lookup:
     SELECT changed."id"::text, t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
+    WHERE (t1.shop_id = changed.id)
+  index by id: public.visits, shop_id to shop_id, id, unique
+    SELECT t1."shop_id"::text, t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
 visits v (id kind shop_id)
@@ -78,6 +87,7 @@ stock k (id weight)
   lookup:
     SELECT DISTINCT (changed.weight::text)::text
     FROM unnest($1::text[]::numeric[]) AS changed("weight")
+  no index: it reads no table
 
 ---
 # Stock without a shop is in no result of an inner join, and in those of an outer one.
@@ -91,12 +101,17 @@ shops s (city id)
     SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1
     WHERE (changed.id = t1.shop_id)
+  index by id: public.stock, shop_id to id, unique
+    SELECT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1
+    WHERE (changed.id = t1.shop_id)
 shops c (id open)
   lookup:
     SELECT DISTINCT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."stock" AS t1, "public"."shops" AS t2
     WHERE (changed.id = t2.city)
       AND (t2.id = t1.shop_id)
+  no index: it goes through 2 tables
 
 ---
 # Nobody asks for what is never read.
@@ -243,6 +258,10 @@ shops s (id open) where open = 't'; open only for open = 't'
     FROM unnest($1::text[]::int4[], $2::text[]::bool[]) AS changed("id", "open"), "public"."visits" AS t1
     WHERE (t1.shop_id = changed.id)
       AND (changed.open)
+  index by id: public.visits, shop_id to id, unique
+    SELECT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."visits" AS t1
+    WHERE (t1.shop_id = changed.id)
 
 ---
 # A row without a number concerns all.

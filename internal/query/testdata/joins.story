@@ -21,6 +21,10 @@ categories c (id name)
     SELECT t1."id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."products" AS t1
     WHERE (changed.id = t1.category_id)
+  index by id: public.products, category_id to id, unique
+    SELECT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."products" AS t1
+    WHERE (changed.id = t1.category_id)
 
 ---
 # A list by a foreign key.
@@ -46,6 +50,10 @@ items i (order_id quantity)
     FROM unnest($1::text[]::int8[]) AS changed("order_id"), "public"."orders" AS t1
     WHERE (changed.order_id = t1.id)
       AND (t1.status = 'open')
+  index by order_id: public.orders, id to customer_id, unique
+    SELECT t1."customer_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("order_id"), "public"."orders" AS t1
+    WHERE (changed.order_id = t1.id)
 
 ---
 # The other side of an outer join.
@@ -61,6 +69,10 @@ orders o (customer_id id status) where status = 'paid'; status only for status =
     FROM unnest($1::text[]::int4[], $2::text[]::public.order_status[]) AS changed("customer_id", "status"), "public"."customers" AS t1
     WHERE (changed.customer_id = t1.id)
       AND (changed.status = 'paid')
+  index by customer_id: public.customers, id to region_id, unique
+    SELECT t1."region_id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("customer_id"), "public"."customers" AS t1
+    WHERE (changed.customer_id = t1.id)
 
 ---
 # By an expression.
@@ -71,6 +83,7 @@ customers customers (email id)
   lookup:
     SELECT DISTINCT (lower(changed.email))::text
     FROM unnest($1::text[]::text[]) AS changed("email")
+  no index: it reads no table
 
 ---
 # Through a view, two steps away.
@@ -87,12 +100,17 @@ products p (category_id id name)
     SELECT DISTINCT t1."order_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("id"), "public"."items" AS t1
     WHERE (changed.id = t1.product_id)
+  index by id: public.items, product_id to order_id
+    SELECT DISTINCT t1."order_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("id"), "public"."items" AS t1
+    WHERE (changed.id = t1.product_id)
 categories c (id name)
   lookup:
     SELECT DISTINCT t1."order_id"::text
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."items" AS t1, "public"."products" AS t2
     WHERE (changed.id = t2.category_id)
       AND (t2.id = t1.product_id)
+  no index: it goes through 2 tables
 
 ---
 # EXISTS and NOT EXISTS.
@@ -109,9 +127,17 @@ reviews r (product_id stars) where NOT stars < 4; stars only for NOT stars < 4
     FROM unnest($1::text[]::int8[], $2::text[]::int4[]) AS changed("product_id", "stars"), "public"."products" AS t1
     WHERE (changed.product_id = t1.id)
       AND (changed.stars >= 4)
+  index by product_id: public.products, id to category_id, unique
+    SELECT t1."category_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
+    WHERE (changed.product_id = t1.id)
 items i (product_id)
   lookup:
     SELECT DISTINCT t1."category_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
+    WHERE (changed.product_id = t1.id)
+  index by product_id: public.products, id to category_id, unique
+    SELECT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (changed.product_id = t1.id)
 
@@ -126,6 +152,10 @@ products p (category_id id name)
 reviews reviews (product_id)
   lookup:
     SELECT DISTINCT t1."category_id"::text
+    FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
+    WHERE (t1.id = changed.product_id)
+  index by product_id: public.products, id to category_id, unique
+    SELECT t1."category_id"::text
     FROM unnest($1::text[]::int8[]) AS changed("product_id"), "public"."products" AS t1
     WHERE (t1.id = changed.product_id)
 reviews reviews (author)
@@ -194,6 +224,10 @@ categories p (id name)
     FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."categories" AS t1
     WHERE (changed.id = t1.parent_id)
       AND (t1.active)
+  index by id: public.categories, parent_id to id, unique
+    SELECT t1."id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("id"), "public"."categories" AS t1
+    WHERE (changed.id = t1.parent_id)
 
 ---
 # No parameter: one key.

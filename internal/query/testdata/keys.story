@@ -13,6 +13,10 @@ products p (name)
     FROM (SELECT "name" COLLATE "pg_catalog"."C" AS "name" FROM unnest($1::text[]::text[]) AS changed("name")) AS changed, "public"."categories" AS t1
     WHERE (changed.name = t1.name)
       AND (changed.name < (t1.name || 'a'))
+  index by name: public.categories, name to shop_id
+    SELECT DISTINCT t1."shop_id"::text
+    FROM (SELECT "name" COLLATE "pg_catalog"."C" AS "name" FROM unnest($1::text[]::text[]) AS changed("name")) AS changed, "public"."categories" AS t1
+    WHERE (changed.name = t1.name)
 
 ---
 # A collation of which texts that differ are equal joins as it did.
@@ -26,6 +30,7 @@ categories c (folded) where folded IS NOT NULL
     SELECT t1."id"::text
     FROM (SELECT "folded" COLLATE "pg_catalog"."folds" AS "folded" FROM unnest($1::text[]::text[]) AS changed("folded")) AS changed, "public"."products" AS t1
     WHERE (changed.folded = t1.label)
+  no index: no column of products that the log has is equal, as texts too, to one of the changed row
 
 ---
 # The text of an inet is not that of the log.
@@ -80,6 +85,7 @@ products products (created_at id)
   lookup:
     SELECT DISTINCT ((changed.created_at AT TIME ZONE 'UTC')::date)::date::text
     FROM unnest($1::text[]::timestamptz[]) AS changed("created_at")
+  no index: it reads no table
 
 ---
 -- types: timestamp
@@ -89,6 +95,7 @@ products products (id stamped)
   lookup:
     SELECT DISTINCT (date_trunc('month', changed.stamped))::timestamp::text
     FROM unnest($1::text[]::timestamp[]) AS changed("stamped")
+  no index: it reads no table
 
 ---
 # Lookups leave out what depends on the session's time zone.
@@ -106,6 +113,10 @@ products p (category_id created_at id) where (created_at IS NOT NULL AND categor
       AND (changed.created_at > t1.opened_at)
       AND (changed.created_at IS NOT NULL)
       AND (t1.opened < '2026-01-01')
+  index by category_id: public.categories, id to shop_id, unique
+    SELECT t1."shop_id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("category_id"), "public"."categories" AS t1
+    WHERE (t1.id = changed.category_id)
 categories c (id opened opened_at shop_id)
   direct: shop_id
 
@@ -149,6 +160,7 @@ products products (id ratio)
   lookup:
     SELECT DISTINCT trim_scale((changed.ratio * 2)::text::numeric)::text
     FROM unnest($1::text[]::numeric[]) AS changed("ratio")
+  no index: it reads no table
 
 ---
 # An OR stays one.
@@ -161,6 +173,10 @@ products p (category_id id rank) where category_id IS NOT NULL
     FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("category_id", "rank"), "public"."categories" AS t1
     WHERE (t1.id = changed.category_id)
       AND (t1.name = 'a' OR changed.rank > 3)
+  index by category_id: public.categories, id to shop_id, unique
+    SELECT t1."shop_id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("category_id"), "public"."categories" AS t1
+    WHERE (t1.id = changed.category_id)
 categories c (id name shop_id)
   direct: shop_id
 
@@ -175,6 +191,10 @@ products p (category_id id note rank) where (NOT note = 'none' AND NOT rank <= 3
     FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("category_id", "rank"), "public"."categories" AS t1
     WHERE (t1.id = changed.category_id)
       AND (changed.rank > 3)
+  index by category_id: public.categories, id to shop_id, unique
+    SELECT t1."shop_id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("category_id"), "public"."categories" AS t1
+    WHERE (t1.id = changed.category_id)
 categories c (id shop_id)
   direct: shop_id
 
@@ -188,6 +208,10 @@ products p (id label) where (NOT label = '' AND label IS NOT NULL)
     FROM unnest($1::text[]::text[]) AS changed("label"), "public"."categories" AS t1
     WHERE (t1.name = changed.label)
       AND (changed.label <> '')
+  index by label: public.categories, name to shop_id
+    SELECT DISTINCT t1."shop_id"::text
+    FROM unnest($1::text[]::text[]) AS changed("label"), "public"."categories" AS t1
+    WHERE (t1.name = changed.label)
 categories c (name shop_id) where name IS NOT NULL
   direct: shop_id
 
@@ -203,12 +227,14 @@ products products (category_id id rank)
     FROM unnest($1::text[]::int8[], $2::text[]::int4[], $3::text[]::int4[]) AS changed("id", "rank", "category_id"), "public"."categories" AS t1
     WHERE ((t1.id + changed.id) = ((changed.rank + changed.category_id) + changed.id))
       AND (((changed.rank + changed.category_id) + changed.id) > t1.id)
+  no index: no column of categories that the log has is equal, as texts too, to one of the changed row
 categories categories (id shop_id)
   lookup:
     SELECT DISTINCT t1."shop_id"::text
     FROM unnest($1::text[]::int4[], $2::text[]::int4[]) AS changed("id", "shop_id"), "public"."categories" AS t1
     WHERE ((t1.id + changed.id) = ((changed.id + changed.shop_id) + changed.id))
       AND (((changed.id + changed.shop_id) + changed.id) > t1.id)
+  no index: no column of categories that the log has is equal, as texts too, to one of the changed row
 categories c (id shop_id)
   direct: shop_id
 

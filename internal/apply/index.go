@@ -1,0 +1,255 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/unstale/unstale/internal/change"
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+// Indexes holds the sets of the planner's indexes, which the batches that a Sink writes
+// keep up. Its methods may be called beside all others of the sink, by the owner of the
+// stream.
+type Indexes interface {
+	// Ask returns what each set has. One that is not complete has nothing.
+	Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, error)
+	// Scan calls each for every member of a set of which Ask has returned mark. It returns
+	// guard.ErrIncomplete if members may have been missing.
+	Scan(ctx context.Context, set plan.IndexSet, mark string, each func(values [][]byte) error) error
+	// BeginSet makes of a set one that is being built, and has no members. From then on
+	// batches keep it up.
+	BeginSet(ctx context.Context, set plan.IndexSet) (plan.Building, error)
+	// FillSet adds members. It returns guard.ErrLost if the set is being built no more.
+	FillSet(ctx context.Context, b plan.Building, members []string) error
+	// CompleteSet lets the set answer from now on, if everything up to b.From is written.
+	// It returns guard.ErrLost if the set is being built no more.
+	CompleteSet(ctx context.Context, b plan.Building) (done bool, err error)
+}
+
+const (
+	// setsAtOnce is how many sets are asked in one round trip.
+	setsAtOnce = 100
+	// setsMax is how many wait to be built. What is wanted beyond that is forgotten: it
+	// will be asked for again.
+	setsMax = 1000
+	// builtMax is how many are built and wait for the stream.
+	builtMax = 100
+	// fillMembers is how many members are added in one round trip.
+	fillMembers = 1000
+)
+
+// answer takes from asked what indexes answer, and adds the keys that they have. scans
+// are, for each lookup, the sets that have too many to be given at once. What no set
+// answers stays with the database, and has its set built.
+//
+// A set is where the stream is, or was a moment ago: behind the database. That is
+// enough. Take a row of the index's table, and the version of it that a key has been
+// made with. If the set has that version, the key is found. If not, a change of the row
+// is not written yet, to that version or from it. It drops the key, whatever the set
+// says, and does so after this; and this is after the change that asks was visible. What
+// a reader fills behind that drop shows that change. Until the stream has brought what
+// such a reader can have seen, which is not beyond shown, settled waits, as it does for
+// lookups on the database.
+//
+// While all of an entry is to be swept its sets may lack rows. The sweep takes them
+// away, so what is there behind it was begun behind its cause.
+func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *finding, shown uint64) (seen uint64, scans map[int][]*statement, err error) {
+	if len(s.planner.Indexes()) == 0 {
+		return 0, nil, nil
+	}
+	var ask []indexQuestion
+	sweeping := s.sweeps.wholly()
+	for number, lookup := range s.planner.Lookups() {
+		if lookup.Indexed < 0 || slices.Contains(sweeping, s.planner.Entries()[lookup.Entry].Key.String()) {
+			continue
+		}
+		for _, q := range asked[number] {
+			if set, ok := s.planner.SetOf(&q); ok {
+				ask = append(ask, indexQuestion{q, set})
+			} // else it leads to no key
+		}
+		delete(asked, number)
+	}
+	scans = map[int][]*statement{}
+	for some := range slices.Chunk(ask, setsAtOnce) {
+		sets := make([]plan.IndexSet, len(some))
+		for i := range some {
+			sets[i] = some[i].set
+		}
+		held, err := s.options.Indexes.Ask(ctx, sets)
+		if err != nil {
+			if ctx.Err() != nil {
+				return 0, nil, ctx.Err()
+			}
+			// Who writes says that Redis is away.
+			s.logger.Debug("indexes do not answer", "err", err)
+			held = make([]plan.Held, len(some))
+		}
+		for i, q := range some {
+			switch {
+			case held[i].Whole:
+				seen = shown
+				for n, values := range held[i].Members {
+					if err := f.add(ctx, q.Lookup, values, n < s.loadsMax(q.Lookup)); err != nil {
+						return 0, nil, err
+					}
+				}
+				s.lookedUp(q.Lookup, 1, 0)
+			case held[i].Mark != "":
+				scans[q.Lookup] = append(scans[q.Lookup], s.scan(q, held[i].Mark, shown))
+			default:
+				asked[q.Lookup] = append(asked[q.Lookup], q.Question)
+				if err == nil {
+					s.sets.want(q.set)
+				}
+			}
+		}
+	}
+	return seen, scans, nil
+}
+
+// An indexQuestion is one that a set may answer.
+type indexQuestion struct {
+	plan.Question
+	set plan.IndexSet
+}
+
+func (s *session) lookedUp(lookup, index, database int) {
+	s.observer.LookedUp(s.planner.Entries()[s.planner.Lookups()[lookup].Entry].Name, index, database)
+}
+
+// scan asks a large set, and where that turns out not to be complete the database.
+func (s *session) scan(q indexQuestion, mark string, shown uint64) *statement {
+	database := s.statement(q.Lookup, []plan.Question{q.Question})
+	return &statement{lookup: q.Lookup, loadsMax: database.loadsMax, find: func(ctx context.Context, each func(values [][]byte) error) (uint64, error) {
+		err := s.options.Indexes.Scan(ctx, q.set, mark, each)
+		switch {
+		case err == nil:
+			s.lookedUp(q.Lookup, 1, 0)
+			return shown, nil
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		}
+		s.sets.want(q.set)
+		return database.find(ctx, each)
+	}}
+}
+
+// sets are those of indexes that somebody has asked for and that are not complete.
+type sets struct {
+	wanted chan plan.IndexSet
+	moved  chan struct{} // the stream has come further
+
+	mu       sync.Mutex
+	underway map[string]bool // those that are wanted or being built
+}
+
+func setName(set plan.IndexSet) string { return fmt.Sprintf("%d:%s", set.Index, set.Name) }
+
+// want has a set built, if there is room and it is not being built already.
+func (s *sets) want(set plan.IndexSet) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name := setName(set); !s.underway[name] {
+		select {
+		case s.wanted <- set:
+			s.underway[name] = true
+		default:
+		}
+	}
+}
+
+func (s *sets) over(set plan.IndexSet) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.underway, setName(set))
+}
+
+// wake lets the builder look how far the stream is.
+func (s *sets) wake() {
+	select {
+	case s.moved <- struct{}{}:
+	default:
+	}
+}
+
+// buildAll builds the sets that are wanted, one after the other. A set is begun first and
+// read then: what the database does not show any more, or not yet, the stream brings. It
+// answers when everything that the database had seen is written, so it is as if the
+// stream had made it. No set is worth ending the session, or a second try: who asks for
+// it asks the database, and wants it again.
+func (s *session) buildAll(ctx context.Context) {
+	var waiting []plan.Building // sets that have all members that the database had
+	for {
+		wanted := s.sets.wanted
+		if len(waiting) == builtMax {
+			wanted = nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case set := <-wanted:
+			b, err := s.build(ctx, set)
+			if err != nil {
+				s.logger.Debug("a set of an index was not built", "set", set.Name, "err", err)
+				s.sets.over(set)
+				continue
+			}
+			waiting = append(waiting, b)
+		case <-s.sets.moved:
+		}
+		waiting = slices.DeleteFunc(waiting, func(b plan.Building) bool { return s.complete(ctx, b) })
+	}
+}
+
+func (s *session) build(ctx context.Context, set plan.IndexSet) (plan.Building, error) {
+	b, err := s.options.Indexes.BeginSet(ctx, set)
+	if err != nil {
+		return b, err
+	}
+	var members []string
+	fill := func() error {
+		err := s.options.Indexes.FillSet(ctx, b, members)
+		members = members[:0]
+		return err
+	}
+	insert, err := s.options.Finder.Members(ctx, set.Index, set.Values, func(values [][]byte) error {
+		var member []byte
+		for _, value := range values {
+			member = guard.AppendMember(member, value)
+		}
+		if members = append(members, string(member)); len(members) < fillMembers {
+			return nil
+		}
+		return fill()
+	})
+	if err == nil && len(members) > 0 {
+		err = fill()
+	}
+	// An insert position can stand behind a page header that no commit reaches.
+	b.From = change.Position{Timeline: s.origin.Timeline, LSN: insert - min(insert, pageHeader)}
+	return b, err
+}
+
+// complete lets a set answer, if it is time; over: it does, or never will.
+func (s *session) complete(ctx context.Context, b plan.Building) (over bool) {
+	if s.Loop.Applied() < b.From.LSN {
+		return false
+	}
+	done, err := s.options.Indexes.CompleteSet(ctx, b)
+	switch {
+	case done:
+		s.observer.Built(s.planner.Entries()[s.planner.Indexes()[b.Set.Index].Entry].Name)
+	case err == nil:
+		return false
+	case !errors.Is(err, guard.ErrLost):
+		s.logger.Debug("a set of an index was not completed", "set", b.Set.Name, "err", err)
+	}
+	s.sets.over(b.Set)
+	return true
+}

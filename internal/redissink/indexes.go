@@ -1,0 +1,204 @@
+package redissink
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+)
+
+const (
+	// wholeMembers is how many members a set may have to be given in one reply.
+	wholeMembers = plan.BatchKeysMax
+	// scanMembers is how many members one SSCAN looks at.
+	scanMembers = 1000
+)
+
+// indexes are those of the planner, for one owner of the stream that keeps them up.
+type indexes struct {
+	watermark, owner string
+	prefixes         []string // of the names of the sets
+}
+
+func (s *Sink) indexesOf(stream string) *indexes {
+	x := &indexes{watermark: guard.WatermarkKey(0, stream), owner: s.owner}
+	for _, of := range s.options.Indexes {
+		x.prefixes = append(x.prefixes, guard.IndexPrefix(0, stream, of.Definition))
+	}
+	return x
+}
+
+// indexPrefixes begin the names of the sets that go with the keys of templates.
+func (s *Sink) indexPrefixes(templates []plan.Keys) []string {
+	x := s.indexes.Load()
+	if x == nil {
+		return nil // nobody has owned the stream yet
+	}
+	var prefixes []string
+	for _, t := range templates {
+		for _, number := range t.Indexes {
+			prefixes = append(prefixes, x.prefixes[number])
+		}
+	}
+	return prefixes
+}
+
+func (x *indexes) key(set plan.IndexSet) string { return x.prefixes[set.Index] + set.Name }
+
+// Ask asks sets of indexes for their members, in one round trip, and returns what each
+// has. It and the methods behind it need an owner of the stream.
+func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, error) {
+	x := s.indexes.Load()
+	held := make([]plan.Held, len(sets))
+	mark := guard.ReadMember(token())
+	for loaded := false; ; loaded = true {
+		pipe := s.client.Pipeline()
+		replies := make([]*redis.Cmd, len(sets))
+		for i, set := range sets {
+			replies[i] = pipe.EvalSha(ctx, guard.Members.SHA, []string{x.key(set)}, wholeMembers, mark)
+		}
+		// The commands hold their own errors, and each is looked at.
+		_, err := pipe.Exec(ctx)
+		if redis.HasErrorPrefix(err, "NOSCRIPT") && !loaded {
+			if err := s.load(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		for i, reply := range replies {
+			if held[i], err = readHeld(reply, mark); err != nil {
+				return nil, fmt.Errorf("ask the set %s: %w", x.key(sets[i]), err)
+			}
+		}
+		return held, nil
+	}
+}
+
+func readHeld(reply *redis.Cmd, mark string) (plan.Held, error) {
+	answer, err := reply.Result()
+	switch answer := answer.(type) {
+	case nil:
+		return plan.Held{}, err
+	case string:
+		if answer == "LARGE" {
+			return plan.Held{Mark: mark}, nil
+		}
+		return plan.Held{}, nil
+	case []any:
+		held := plan.Held{Whole: true}
+		for _, member := range answer {
+			text, _ := member.(string)
+			if values, ok := guard.MemberValues(nil, []byte(text)); ok {
+				held.Members = append(held.Members, values)
+			}
+		}
+		return held, nil
+	}
+	return plan.Held{}, fmt.Errorf("reply of script members: %v", answer)
+}
+
+// Scan calls each for every member of a set of which Ask has returned mark, for some of
+// them twice. It returns guard.ErrIncomplete if the set has become another one since:
+// members may be missing then.
+func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, mark string, each func(values [][]byte) error) error {
+	x := s.indexes.Load()
+	before, err := s.RunID(ctx)
+	if err != nil {
+		return err
+	}
+	var cursor uint64
+	var values [][]byte
+	for {
+		members, next, err := s.client.SScan(ctx, x.key(set), cursor, "", scanMembers).Result()
+		if err != nil {
+			return fmt.Errorf("scan the set %s: %w", x.key(set), err)
+		}
+		for _, member := range members {
+			var ok bool
+			if values, ok = guard.MemberValues(values[:0], []byte(member)); ok {
+				if err := each(values); err != nil {
+					return err
+				}
+			}
+		}
+		if cursor = next; cursor == 0 {
+			break
+		}
+	}
+	// What stands in it from beginning to end is seen (SSCAN's guarantee), if it is one
+	// set, in one process: another one, as that which takes over in a failover, has the
+	// members in another order.
+	same, err := s.client.SRem(ctx, x.key(set), mark).Result()
+	if err != nil {
+		return fmt.Errorf("look whether the set %s is the same: %w", x.key(set), err)
+	}
+	after, err := s.RunID(ctx)
+	if err != nil {
+		return err
+	}
+	if same == 0 || before != after {
+		return guard.ErrIncomplete
+	}
+	return nil
+}
+
+// BeginSet makes of a set one that is being built, whatever it was. It returns
+// guard.ErrLost if the stream has another owner.
+func (s *Sink) BeginSet(ctx context.Context, set plan.IndexSet) (b plan.Building, err error) {
+	x := s.indexes.Load()
+	b = plan.Building{Set: set, Mark: guard.BuildMember(token())}
+	_, err = s.run(ctx, guard.Build, []string{x.watermark, x.key(set)}, x.owner, b.Mark, guard.IndexTTL.Milliseconds())
+	return b, err
+}
+
+// FillSet adds members, each as guard.AppendMember has made it, to a set that is being
+// built. It returns guard.ErrLost if it is that no more.
+func (s *Sink) FillSet(ctx context.Context, b plan.Building, members []string) error {
+	arguments := make([]any, 0, len(members)+1)
+	arguments = append(arguments, b.Mark)
+	for _, member := range members {
+		arguments = append(arguments, member)
+	}
+	_, err := s.run(ctx, guard.Gather, []string{s.indexes.Load().key(b.Set)}, arguments...)
+	return err
+}
+
+// CompleteSet lets a set that is being built answer, if everything up to b.From is
+// written; else it is not done. It returns guard.ErrLost if it is being built no more.
+func (s *Sink) CompleteSet(ctx context.Context, b plan.Building) (done bool, err error) {
+	x := s.indexes.Load()
+	answer, err := s.run(ctx, guard.Complete, []string{x.watermark, x.key(b.Set)}, x.owner, b.Mark, b.From.Append(nil))
+	return answer == guard.OK, err
+}
+
+// token tells one thing from every other.
+func token() string {
+	text := make([]byte, 12)
+	rand.Read(text) // never fails
+	return hex.EncodeToString(text)
+}
+
+// run runs a script of the building of a set.
+func (s *Sink) run(ctx context.Context, script guard.Script, keys []string, arguments ...any) (answer string, err error) {
+	for loaded := false; ; loaded = true {
+		answer, err = s.client.EvalSha(ctx, script.SHA, keys, arguments...).Text()
+		if redis.HasErrorPrefix(err, "NOSCRIPT") && !loaded {
+			if err := s.load(ctx); err != nil {
+				return "", err
+			}
+			continue
+		}
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("script %s: %w", script.Name, err)
+		case answer == guard.Lost:
+			return "", fmt.Errorf("script %s: %w", script.Name, guard.ErrLost)
+		}
+		return answer, nil
+	}
+}
