@@ -283,11 +283,11 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 // derivedFrom reports whether the keys of an entry follow from a query, or from depends_on.
 func derivedFrom(e plan.Entry) bool { return e.Table == "" }
 
-// sameDependencies compares what follows from a query; which tables are partitioned is
-// not part of that.
+// sameDependencies compares what follows from a query; which tables are partitioned, and
+// by what their rows are identified, is not part of that.
 func sameDependencies(a, b []plan.Dependency) bool {
 	return slices.EqualFunc(a, b, func(x, y plan.Dependency) bool {
-		x.Partitioned = y.Partitioned
+		x.Partitioned, x.PrimaryKey = y.Partitioned, y.PrimaryKey
 		return reflect.DeepEqual(x, y)
 	})
 }

@@ -184,12 +184,14 @@ func examineHolding(ctx context.Context, c *config.Config, conn *pgx.Conn, holds
 		}
 		at := slices.IndexFunc(needs.Tables, func(n database.TableNeed) bool { return n.Entry == entry.Name })
 		for j := range described.Dependencies {
-			described.Dependencies[j].Partitioned = x.tables[at+j].Kind == database.KindPartitioned
+			d, table := &described.Dependencies[j], &x.tables[at+j]
+			d.Partitioned, d.PrimaryKey = table.Kind == database.KindPartitioned, table.Replica.PrimaryKey
 		}
 		if entry.Table != "" {
 			over[i] = &x.tables[at]
 			described.Schema, described.Table = over[i].Relation.Name.Schema, over[i].Relation.Name.Table
-			described.Partitioned, described.Shape = over[i].Kind == database.KindPartitioned, x.shapes[at]
+			described.Partitioned, described.PrimaryKey = over[i].Kind == database.KindPartitioned, over[i].Replica.PrimaryKey
+			described.Shape = x.shapes[at]
 		}
 		x.entries = append(x.entries, described)
 	}

@@ -103,7 +103,7 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 		return nil, err
 	}
 	for i, of := range types {
-		r.Columns[i].Type.Name, r.Columns[i].Type.Base = of.Name, of.Base
+		r.Columns[i].Type.Name, r.Columns[i].Type.Base, r.Columns[i].Type.Element = of.Name, of.Base, of.Element
 	}
 	if r.Kind == 'r' || r.Kind == 'p' {
 		name := Name{r.Schema, r.Name}
@@ -158,7 +158,8 @@ SELECT b.asked,
        CASE WHEN e.oid IS NOT NULL THEN ''
             WHEN b.typtype = 'e' THEN 'enum'
             WHEN n.nspname = 'pg_catalog' AND b.typtype IN ('b', 'r', 'm') THEN b.typname
-            ELSE '' END
+            ELSE '' END,
+       CASE WHEN e.typtype = 'b' AND e.typnamespace = 'pg_catalog'::regnamespace THEN e.typname ELSE '' END
 FROM behind b JOIN pg_catalog.pg_namespace n ON n.oid = b.typnamespace
 LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND e.typarray = b.oid
 WHERE b.typtype <> 'd'`
@@ -178,7 +179,7 @@ func (q *Queries) typesOf(oids []uint32) ([]query.Type, error) {
 		}
 		var oid uint32
 		var of query.Type
-		if _, err := pgx.ForEachRow(rows, []any{&oid, &of.Name, &of.Base}, func() error {
+		if _, err := pgx.ForEachRow(rows, []any{&oid, &of.Name, &of.Base, &of.Element}, func() error {
 			q.types[oid] = of
 			return nil
 		}); err != nil {

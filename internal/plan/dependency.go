@@ -13,8 +13,9 @@ import (
 // makes stale. A query has one for each place where it reads a table.
 type Dependency struct {
 	Schema, Table string
-	// Partitioned: see Entry.
+	// Partitioned and PrimaryKey: see Entry.
 	Partitioned bool
+	PrimaryKey  []string
 	// Columns matter: an update that touches none of them does nothing.
 	Columns []string
 	// Where spares the row versions that cannot be part of any result; nil: none

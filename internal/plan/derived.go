@@ -69,6 +69,7 @@ type dependencyProgram struct {
 	number int // of the entry
 	entry  *Entry
 	*Dependency
+	nulls *nulls // of the relation
 	// matters are the columns that do, for tables whose updates show the old row; nil:
 	// it cannot be told.
 	matters columnSet
@@ -117,6 +118,39 @@ func (s columnSet) meets(t columnSet) bool {
 	return false
 }
 
+// nulls tells whether a NULL in an old row is one. Of a partition it may stand for a
+// value that its replica identity did not give, though that of the table is FULL.
+type nulls struct {
+	partitioned bool
+	primaryKey  []string
+	// beyond are indexes into change.Row.Values of columns outside of the primary key.
+	beyond []int
+}
+
+func (n *nulls) of(partitioned bool, primaryKey []string) {
+	if partitioned {
+		n.partitioned, n.primaryKey = true, primaryKey
+	}
+}
+
+func (n *nulls) bind(r *change.Relation, wanted []int) {
+	for i, at := range wanted {
+		if n.primaryKey != nil && !slices.Contains(n.primaryKey, r.Columns[at].Name) {
+			n.beyond = append(n.beyond, i)
+		}
+	}
+}
+
+// unknown reports whether it may stand for something else. A partition that was made
+// without thinking of it has the identity DEFAULT, which gives the primary key: an old
+// row that shows more is whole. What somebody sets on a partition, the catalog tells.
+func (n *nulls) unknown(old *change.Row) bool {
+	return n.partitioned && !slices.ContainsFunc(n.beyond, func(at int) bool {
+		state := valueAt(old, at).State
+		return state == change.Text || state == change.Long
+	})
+}
+
 // moved fills set with the columns that an update has changed, as far as the old row
 // tells. Where NULL may stand for something that is not known it is no such column.
 func moved(set columnSet, c *change.Change, nullsUnknown bool) {
@@ -135,9 +169,9 @@ func moved(set columnSet, c *change.Change, nullsUnknown bool) {
 
 // compileDependency compiles one; want notes the columns that are to be decoded.
 // The indexes are those of the relation until bind.
-func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependency, want func(int)) dependencyProgram {
+func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependency, nulls *nulls, want func(int)) dependencyProgram {
 	e := &p.entries[number]
-	program := dependencyProgram{number: number, entry: e, Dependency: d, identified: true}
+	program := dependencyProgram{number: number, entry: e, Dependency: d, nulls: nulls, identified: true}
 	column := func(name string) int {
 		at := columnOf(r, name)
 		if at >= 0 {
@@ -150,7 +184,7 @@ func (p *Planner) compileDependency(r *change.Relation, number int, d *Dependenc
 		compiled := pathProgram{asks: path.Lookup}
 		compiled.keyProgram = keyProgram{
 			number: number, entry: e, template: e.Key, columns: path.Columns(),
-			identified: r.Identity != change.IdentityFull, nullsUnknown: d.Partitioned,
+			identified: r.Identity != change.IdentityFull, nulls: nulls,
 		}
 		if path.Lookup != nil {
 			compiled.lookup = slices.IndexFunc(p.lookups, func(l EntryLookup) bool { return l.Lookup == path.Lookup })
@@ -269,7 +303,7 @@ func (d *dependencyProgram) plan(c *change.Change, moved columnSet, b *Batch) {
 	case change.Update:
 		d.update(c, moved, b)
 	case change.Delete:
-		d.touch(c, &version{row: &c.Old, nullsUnknown: d.Partitioned}, b)
+		d.touch(c, &version{row: &c.Old, nullsUnknown: d.nulls.unknown(&c.Old)}, b)
 	case change.Truncate:
 		b.Sweep(d.number, Truncated, "", "")
 	case change.Undecodable:
@@ -285,7 +319,7 @@ func (d *dependencyProgram) update(c *change.Change, moved columnSet, b *Batch) 
 		return
 	}
 	after := version{row: &c.New, other: &c.Old}
-	before := version{row: &c.Old, nullsUnknown: d.Partitioned}
+	before := version{row: &c.Old, nullsUnknown: d.nulls.unknown(&c.Old)}
 	if known && !d.beyond.meets(moved) && d.sayTheSame(&before, &after) {
 		return
 	}
@@ -397,7 +431,7 @@ func (k *pathProgram) ask(c *change.Change, row, other *change.Row, b *Batch) {
 	for i, at := range k.arguments {
 		value := argument(row, other, at)
 		switch {
-		case value.State == change.Null && !(k.nullsUnknown && row == &c.Old):
+		case value.State == change.Null && !(row == &c.Old && k.nulls.unknown(row)):
 			hash.WriteByte(0)
 		case value.State == change.Text && len(value.Text) <= KeyBytesMax:
 			hash.WriteByte(1)

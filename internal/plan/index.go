@@ -144,7 +144,7 @@ type indexProgram struct {
 	// fixed are those columns that an update which shows no old row has left as they
 	// were.
 	fixed columnSet
-	// nullsUnknown: see keyProgram.
+	// nullsUnknown: a NULL in an old row may be no NULL.
 	nullsUnknown bool
 }
 

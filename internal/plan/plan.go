@@ -34,8 +34,10 @@ type Entry struct {
 	CacheAbsent  bool   // that there is no row is cached too
 	RefreshMax   int    // keys that are loaded again for a row that asks a lookup
 	// Partitioned: changes to the rows of partitions arrive under this table's
-	// name, each with the replica identity of its partition.
+	// name, each with the replica identity of its partition. PrimaryKey is that of the
+	// table then, and so of each partition; nil: it has none.
 	Partitioned bool
+	PrimaryKey  []string
 	// Lease is how long the service may take to load a key.
 	Lease    time.Duration
 	OnChange OnChange
@@ -106,9 +108,9 @@ type relation struct {
 	keys             []keyProgram
 	dependencies     []dependencyProgram
 	indexes          []indexProgram
-	// moved is made anew for each update. nullsUnknown: see keyProgram.
-	moved        columnSet
-	nullsUnknown bool
+	// moved is made anew for each update.
+	moved columnSet
+	nulls *nulls
 	// reshaped: the table was described otherwise before. Nobody sent a change
 	// for the rows that an ALTER TABLE rewrote, so its entries are swept with
 	// the first change that shows the new shape.
@@ -135,9 +137,7 @@ type keyProgram struct {
 	// ordered: the changes that concern one key are in one stream, also where those
 	// of the table are spread over several.
 	ordered bool
-	// nullsUnknown: a NULL in an old row may stand for a value that the
-	// partition's identity did not give.
-	nullsUnknown bool
+	nulls   *nulls // of the relation
 	// letters are those of the key's values.
 	letters string
 	// value renders what is SET; where it is nil, unrendered says why nothing is.
@@ -179,7 +179,7 @@ func (p *Planner) Know(shapes Shapes) { p.known.Store(&shapes) }
 // columns that the plan reads, ascending. The source calls it once for each
 // relation, before the relation's first change.
 func (p *Planner) Compile(r *change.Relation) (wanted []int) {
-	compiled := relation{}
+	compiled := relation{nulls: &nulls{}}
 	want := func(column int) {
 		if !slices.Contains(wanted, column) {
 			wanted = append(wanted, column)
@@ -189,13 +189,15 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 		e := &p.entries[i]
 		for j := range e.Dependencies {
 			if d := &e.Dependencies[j]; d.Schema == r.Schema && d.Table == r.Name {
-				compiled.dependencies = append(compiled.dependencies, p.compileDependency(r, i, d, want))
+				compiled.dependencies = append(compiled.dependencies, p.compileDependency(r, i, d, compiled.nulls, want))
+				compiled.nulls.of(d.Partitioned, d.PrimaryKey)
 			}
 		}
 		if e.Schema != r.Schema || e.Table != r.Name {
 			continue
 		}
-		program := keyProgram{number: i, entry: e, template: e.Key, columns: e.Key.Columns(), identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nullsUnknown: e.Partitioned}
+		program := keyProgram{number: i, entry: e, template: e.Key, columns: e.Key.Columns(), identified: r.Identity != change.IdentityFull, ordered: ordered(r, e.Key.Columns()), nulls: compiled.nulls}
+		compiled.nulls.of(e.Partitioned, e.PrimaryKey)
 		var alphabets []guard.Alphabet
 		for _, name := range program.columns {
 			at := columnOf(r, name)
@@ -234,8 +236,8 @@ func (p *Planner) Compile(r *change.Relation) (wanted []int) {
 	}
 	for i := range compiled.dependencies {
 		compiled.dependencies[i].bind(r, wanted)
-		compiled.nullsUnknown = compiled.nullsUnknown || compiled.dependencies[i].Partitioned
 	}
+	compiled.nulls.bind(r, wanted)
 	for i := range compiled.indexes {
 		compiled.indexes[i].bind(r, wanted)
 	}
@@ -376,7 +378,7 @@ func (p *Planner) plan(c *change.Change, b *Batch) {
 	var changed columnSet
 	if c.Op == change.Update && c.Old.Kind == change.Whole {
 		changed = compiled.moved
-		moved(changed, c, compiled.nullsUnknown)
+		moved(changed, c, compiled.nulls.unknown(&c.Old))
 	}
 	for i := range compiled.dependencies {
 		compiled.dependencies[i].plan(c, changed, b)
@@ -506,7 +508,7 @@ func (k *keyProgram) shown(c *change.Change, i int, row, other *change.Row, b *B
 	value := argument(row, other, k.values[i])
 	switch value.State {
 	case change.Null: // no key has a NULL in it
-		if k.nullsUnknown && row == &c.Old && !b.sweeps(k.number) {
+		if row == &c.Old && k.nulls.unknown(row) && !b.sweeps(k.number) {
 			b.Sweep(k.number, Unknown, fmt.Sprintf("%s shows NULL for the old %s, as a partition with a lesser replica identity does: %s and its partitions", c.Op, k.columns[i], mend(c)), k.letters)
 		}
 		return nil, false

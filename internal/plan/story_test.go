@@ -27,7 +27,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories in testdata sh
 //
 //	entry NAME TEMPLATE TABLE [on_change=MODE] [columns=(..)] [format=hash]
 //	                                                   of a query, TABLE is -
-//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [filtering=(..)] [filter=..] [partitioned=yes]
+//	depends ENTRY TABLE key=(..)|lookup=(..)|sweep=".." [columns=(..)] [where=..] [filtering=(..)] [filter=..] [partitioned=yes] [primary=(..)]
 //	                                                   key and lookup as often as need be; in key
 //	                                                   a * is a placeholder that is not known
 //	    [index=(TABLE, (JOIN, ..), (KEY, ..)[, unique])]   answers the lookup before it
@@ -274,6 +274,8 @@ func (s *story) depends(words []string) {
 			d.Filters = append(d.Filters, s.predicate(value))
 		case "partitioned":
 			d.Partitioned = value == "yes"
+		case "primary":
+			d.PrimaryKey = list(value)
 		default:
 			s.t.Fatalf("unknown option %q", option)
 		}

@@ -61,6 +61,9 @@ type Type struct {
 	// Base is the name of the built-in type behind it, through domains: int4; enum
 	// for an enum; empty for a row, and for what an extension brings.
 	Base string
+	// Element is the Base of what an array of PostgreSQL's own types holds; empty: it is
+	// no such array.
+	Element string
 	// Nondeterministic: texts that differ may be equal.
 	Nondeterministic bool
 	// Collation is that of a column, with its schema and quoted; empty: the database's.
@@ -89,6 +92,9 @@ func (t Type) family() string {
 	}
 	return ""
 }
+
+// element is the type of what an array holds.
+func (t Type) element() Type { return Type{Base: t.Element, Nondeterministic: t.Nondeterministic} }
 
 // A Function is what matters of a function, an aggregate or a window function.
 type Function struct {

@@ -641,7 +641,8 @@ func (b *binder) conjunct(node *pg.Node, at *scope, place any) ([]*conjunct, err
 		}
 		return []*conjunct{c}, nil
 	}
-	if compare != nil && compare.Kind == pg.A_Expr_Kind_AEXPR_OP && operator(compare) == "=" && compare.Lexpr != nil {
+	if compare != nil && operator(compare) == "=" && compare.Lexpr != nil && (compare.Kind == pg.A_Expr_Kind_AEXPR_OP ||
+		compare.Kind == pg.A_Expr_Kind_AEXPR_NOT_DISTINCT && (isParameter(compare.Lexpr) || isParameter(compare.Rexpr))) {
 		l, r := compare.Lexpr.GetRowExpr(), compare.Rexpr.GetRowExpr()
 		if l != nil && r != nil && len(l.Args) == len(r.Args) && !hasStar(l.Args) && !hasStar(r.Args) {
 			var all []*conjunct
@@ -671,6 +672,14 @@ func (b *binder) conjunct(node *pg.Node, at *scope, place any) ([]*conjunct, err
 		return nil, err
 	}
 	return []*conjunct{{scalar: bound, place: place}}, nil
+}
+
+// isParameter reports whether it is one, which never is NULL: there is no key of NULL.
+func isParameter(node *pg.Node) bool {
+	if cast := node.GetTypeCast(); cast != nil {
+		node = cast.Arg
+	}
+	return node.GetParamRef() != nil
 }
 
 func operator(e *pg.A_Expr) string {
@@ -761,6 +770,8 @@ func (s *scalar) nullIfNull(node *pg.Node, inside func(*item) bool) bool {
 			return e.Lexpr != nil && s.nullIfNull(e.Lexpr, inside) || s.nullIfNull(e.Rexpr, inside)
 		case pg.A_Expr_Kind_AEXPR_IN, pg.A_Expr_Kind_AEXPR_BETWEEN:
 			return s.nullIfNull(e.Lexpr, inside)
+		case pg.A_Expr_Kind_AEXPR_OP_ANY:
+			return s.nullIfNull(e.Rexpr, inside) // an empty array is no NULL
 		}
 	case *pg.Node_BoolExpr:
 		return n.BoolExpr.Boolop == pg.BoolExprType_NOT_EXPR && s.nullIfNull(n.BoolExpr.Args[0], inside)

@@ -73,7 +73,7 @@ func (c *conjunct) tie(a, b *item) (ofA, ofB *column) {
 	if ofA.item == b {
 		ofA, ofB = ofB, ofA
 	}
-	if ofA.item != a || ofB.item != b || !takeable(*ofA) || !ofA.typ().Textual() || ofA.typ().family() != ofB.typ().family() || ofB.item.relation.Column(ofB.name).Generated {
+	if ofA.item != a || ofB.item != b || !ofA.typ().Textual() || ofA.typ().family() != ofB.typ().family() || ofB.item.relation.Column(ofB.name).Generated {
 		return nil, nil
 	}
 	return ofA, ofB

@@ -163,8 +163,13 @@ func (r *reach) list(a *asked, usable []*conjunct) (*list, string) {
 		return nil, why
 	}
 	w := &writer{with: append([]*item{r.of}, with...)}
-	l := &list{from: strings.Join(w.tables(), ", "), tables: len(w.with)}
+	l := &list{tables: len(w.with)}
 	for i, s := range found {
+		if s.elements != nil {
+			l.values = append(l.values, w.element(*s.elements))
+			l.collations = append(l.collations, s.elements.typ().Collation)
+			continue
+		}
 		if s.column.item != nil {
 			l.values = append(l.values, w.column(s.column))
 			l.collations = append(l.collations, s.column.typ().Collation)
@@ -177,6 +182,7 @@ func (r *reach) list(a *asked, usable []*conjunct) (*list, string) {
 		l.values = append(l.values, "("+text+")::text")
 		l.collations = append(l.collations, computed)
 	}
+	l.from = strings.Join(w.tables(), ", ")
 	for _, c := range usable {
 		if !c.joins() || !r.says(c, with) {
 			continue

@@ -11,7 +11,7 @@ import (
 
 const keysSchema = `CREATE TABLE customers (id int4 PRIMARY KEY, region int4, email text);
 CREATE TABLE orders (id int8 PRIMARY KEY, customer_id int4 NOT NULL, status text NOT NULL, note text);
-CREATE TABLE notes (order_id int8 NOT NULL, text text);`
+CREATE TABLE notes (order_id int8 NOT NULL, text text, tags text[]);`
 
 // The keys are those of rows without which there is no result, of as few tables as may
 // be; what may be missing lists none, and where several tables show a row each, they do
@@ -36,6 +36,7 @@ func TestKeysAreListed(t *testing.T) {
 		{"a count that is there without a row", "int4", "SELECT c.email, n.n FROM customers c, LATERAL (SELECT count(*) AS n FROM orders o WHERE o.customer_id = c.id) n WHERE c.id = @id",
 			[]string{`t1."id" FROM "public"."customers" AS t1 WHERE t1."id"`}, ""},
 		{"computed", "text", "SELECT id FROM customers WHERE lower(email) = @email", []string{`(lower(t1.email))::text FROM "public"."customers" AS t1 WHERE (lower(t1.email))::text`}, ""},
+		{"elements of arrays", "text", "SELECT count(*) FROM notes WHERE @tag = ANY (tags)", []string{`e1.value FROM "public"."notes" AS t1, unnest(t1."tags") AS e1(value) WHERE e1.value`}, ""},
 		{"of no equality", "int4", "SELECT id FROM customers WHERE region > @r", nil, "public.customers: nothing ties its rows to @r by an equality"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -20,7 +20,7 @@ func (q *Query) Lookup(columns, key []Type) *plan.Lookup {
 	}
 	w := &writer{}
 	for i, name := range q.Parameters {
-		w.arguments = append(w.arguments, plan.Argument{Column: name, Type: columns[i].Name})
+		w.arguments = append(w.arguments, plan.Argument{Column: name, Type: columns[i].argument()})
 		w.collations = append(w.collations, columns[i].Collation)
 	}
 	keys, names := make([]string, len(key)), make([]string, len(key))
@@ -28,7 +28,13 @@ func (q *Query) Lookup(columns, key []Type) *plan.Lookup {
 		names[i] = fmt.Sprintf("k%d", i+1)
 		keys[i] = asKey("found."+names[i], key[i])
 	}
-	one := q.With(func(i int) string { return rows + "." + quote(q.Parameters[i]) })
+	one := q.With(func(i int) string {
+		value := rows + "." + quote(q.Parameters[i])
+		if columns[i].array() {
+			value = "(" + value + "::" + columns[i].Name + ")"
+		}
+		return value
+	})
 	return &plan.Lookup{
 		SQL:       fmt.Sprintf("SELECT DISTINCT %s\nFROM %s, LATERAL (\n%s\n) AS found(%s)", strings.Join(keys, ", "), w.rows(rows), one, strings.Join(names, ", ")),
 		Arguments: w.arguments, Written: true,

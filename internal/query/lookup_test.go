@@ -28,6 +28,25 @@ SELECT p.id, p.sold FROM changed AS p WHERE p.category = changed_."Id" AND p.sho
 	}
 }
 
+// An array of arrays would be one of their elements: each is given as its text.
+func TestALookupTakesArrays(t *testing.T) {
+	text, tags := query.Type{Name: "text", Base: "text"}, query.Type{Name: "text[]", Element: "text"}
+	q, err := query.Parse("SELECT unnest(@tags)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &plan.Lookup{
+		SQL: `SELECT DISTINCT found.k1::text
+FROM unnest($1::text[]::text[]) AS changed("tags"), LATERAL (
+SELECT unnest((changed."tags"::text[]))
+) AS found(k1)`,
+		Arguments: []plan.Argument{{Column: "tags", Type: "text"}}, Written: true,
+	}
+	if diff := cmp.Diff(want, q.Lookup([]query.Type{tags}, []query.Type{text})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // What was derived for many rows is written for one, as a person would.
 func TestADerivedLookupIsWrittenForOneRow(t *testing.T) {
 	for _, test := range []struct {
@@ -43,6 +62,8 @@ func TestADerivedLookupIsWrittenForOneRow(t *testing.T) {
 		{`SELECT DISTINCT (lower(changed.email))::text, changed."shop"::text FROM unnest($1::text[]::text[], $2::text[]::uuid[]) AS changed("email", "shop") WHERE changed.email <> '$1 changed.email'`, []string{"email", "shop"}, false,
 			"SELECT lower(@email)::text, @shop WHERE @email <> '$1 changed.email'"},
 		{`SELECT DISTINCT (abs(- changed.n))::text FROM unnest($1::text[]::integer[]) AS changed("n")`, []string{"n"}, false, "SELECT abs(- @n)::text"},
+		{`SELECT DISTINCT e1.value::text FROM unnest($1::text[]::text[]) AS changed("tags"), unnest(changed."tags"::text[]) AS e1(value)`, []string{"tags"}, false,
+			"SELECT e1.value FROM unnest(@tags::text[]) e1(value)"},
 		{`SELECT DISTINCT t1."id"::text FROM unnest($1::text[]::integer[]) AS changed("odd name"), "public"."products" AS t1 WHERE t1.category_id = changed."odd name"`, []string{"odd name"}, false, ""},
 	} {
 		l := &plan.Lookup{SQL: test.sql}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
@@ -137,7 +136,9 @@ func (r *reach) sources(a *asked, usable []*conjunct, edges map[*item][]*item) (
 type source struct {
 	column column
 	*scalar
-	of Type // that of the parameter
+	// elements is an array that holds the value.
+	elements *column
+	of       Type // that of the parameter
 }
 
 // source finds that of parameter i: at best a column of the row itself, else of the
@@ -200,7 +201,42 @@ func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int,
 			}
 		}
 	}
-	return best, why
+	if best != nil {
+		return best, why
+	}
+	for _, u := range usable {
+		if at := u.holder(i); at != nil && r.there[at.item] {
+			if at.typ().element().family() == of.family() {
+				return &source{elements: at}, ""
+			}
+			why = fmt.Sprintf(" of texts: %s is %s", at.name, at.typ().Name)
+		}
+	}
+	return nil, why
+}
+
+// holder is the column whose arrays hold the parameter where the condition is true, nil
+// if it says nothing of that.
+func (c *conjunct) holder(i int) *column {
+	e := c.node.GetAExpr()
+	if e == nil || e.Lexpr == nil {
+		return nil
+	}
+	part := func(node *pg.Node) *scalar { return &scalar{node: node, references: c.references} }
+	held, by := []*pg.Node{e.Lexpr}, e.Rexpr
+	switch op := operator(e); {
+	case e.Kind == pg.A_Expr_Kind_AEXPR_OP_ANY && op == "=":
+	case e.Kind == pg.A_Expr_Kind_AEXPR_OP && op == "<@":
+		held = e.Lexpr.GetAArrayExpr().GetElements()
+	case e.Kind == pg.A_Expr_Kind_AEXPR_OP && op == "@>":
+		held, by = e.Rexpr.GetAArrayExpr().GetElements(), e.Lexpr
+	default:
+		return nil
+	}
+	if !slices.ContainsFunc(held, func(node *pg.Node) bool { return part(node).isParameter(i) }) {
+		return nil
+	}
+	return part(by).column()
 }
 
 // knows reports whether all that a scalar reads is there.
@@ -337,9 +373,12 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 	w := &writer{of: r.of, with: with}
 	var keys, where []string
 	for i, s := range found {
-		if s.column.item != nil {
+		switch {
+		case s.elements != nil:
+			keys = append(keys, asKey(w.element(*s.elements), s.of))
+		case s.column.item != nil:
 			keys = append(keys, asKey(w.column(s.column), s.of))
-		} else {
+		default:
 			text, ok := s.write(w.name)
 			if !ok {
 				return nil, fmt.Sprintf("what @%s is equal to cannot be computed elsewhere", a.key[i])
@@ -367,7 +406,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		if !c.joins() && slices.ContainsFunc(c.reads, long) {
 			continue
 		}
-		if !r.says(c, with) || slices.ContainsFunc(c.reads, func(read reference) bool { return read.item == r.of && !takeable(column{read.item, read.name}) }) {
+		if !r.says(c, with) || slices.ContainsFunc(c.reads, func(read reference) bool { return read.item == r.of && (column{read.item, read.name}).typ().array() }) {
 			continue
 		}
 		text, ok := c.write(w.name)
@@ -376,9 +415,6 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		}
 		w.takes(c.scalar)
 		where = append(where, "("+text+")")
-	}
-	if slices.ContainsFunc(w.arguments, func(a plan.Argument) bool { return a.Type == "" }) {
-		return nil, "a column that leads on is an array"
 	}
 	if len(w.arguments) == 0 {
 		return nil, "no column of its rows leads on"
@@ -402,9 +438,13 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 func (r *reach) through(a *asked, edges map[*item][]*item, found []source) ([]*item, string) {
 	with := []*item{}
 	for i, s := range found {
-		wanted := []*item{s.column.item}
-		if s.column.item == nil {
-			wanted = wanted[:0]
+		var wanted []*item
+		switch {
+		case s.elements != nil:
+			wanted = append(wanted, s.elements.item)
+		case s.column.item != nil:
+			wanted = append(wanted, s.column.item)
+		default:
 			for _, read := range s.reads {
 				wanted = append(wanted, read.item)
 			}
@@ -438,7 +478,7 @@ func (r *reach) says(c *conjunct, with []*item) bool {
 // tellsApart reports whether each row that a lookup finds has a key of its own: it
 // reads one table, and the key has one of that.
 func tellsApart(with []*item, found []source) bool {
-	if len(with) != 1 || with[0].relation.Children != nil && !with[0].only {
+	if len(with) != 1 || with[0].relation.Children != nil && !with[0].only || slices.ContainsFunc(found, func(s source) bool { return s.elements != nil }) {
 		return false
 	}
 	return slices.ContainsFunc(with[0].relation.Unique, func(key []string) bool {
@@ -484,10 +524,6 @@ func joined(usable []*conjunct, of *item, with []*item) []string {
 	return columns
 }
 
-// takeable reports whether the column's values can be given to a statement in an
-// array.
-func takeable(c column) bool { return !strings.HasSuffix(c.typ().Name, "[]") }
-
 // edges are the tables that equalities join, both ways.
 func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 	edges := map[*item][]*item{}
@@ -509,7 +545,7 @@ func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 		}
 		for _, a := range c.left.reads {
 			for _, b := range c.right.reads {
-				if a.item == b.item || a.item == r.of && !takeable(column{a.item, a.name}) || b.item == r.of && !takeable(column{b.item, b.name}) {
+				if a.item == b.item || a.item == r.of && (column{a.item, a.name}).typ().array() || b.item == r.of && (column{b.item, b.name}).typ().array() {
 					continue
 				}
 				edges[a.item] = append(edges[a.item], b.item)

@@ -220,7 +220,7 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 				names := def.TypeName.Names
 				typ := c.typ(names[len(names)-1].GetString_().GetSval())
 				if len(def.TypeName.ArrayBounds) > 0 {
-					typ = query.Type{Name: typ.Name + "[]"}
+					typ = query.Type{Name: typ.Name + "[]", Element: typ.Base}
 				}
 				column := query.Column{Name: def.Colname, Type: typ}
 				if def.CollClause != nil {

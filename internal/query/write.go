@@ -15,6 +15,7 @@ type writer struct {
 	arguments []plan.Argument
 	// collations are those of the arguments; empty: the database's.
 	collations []string
+	elements   []string // arrays whose elements are keys
 }
 
 func (w *writer) name(it *item) string {
@@ -31,6 +32,16 @@ func (w *writer) column(c column) string {
 	return w.name(c.item) + "." + quote(c.name)
 }
 
+// element is the column of what an array holds, which the statement takes apart.
+func (w *writer) element(c column) string {
+	array := w.column(c)
+	if c.item == w.of {
+		array += "::" + c.typ().Name
+	}
+	w.elements = append(w.elements, array)
+	return fmt.Sprintf("e%d.value", len(w.elements))
+}
+
 func (w *writer) takes(s *scalar) {
 	for _, read := range s.reads {
 		if read.item == w.of {
@@ -43,13 +54,21 @@ func (w *writer) take(name string) {
 	if slices.ContainsFunc(w.arguments, func(a plan.Argument) bool { return a.Column == name }) {
 		return
 	}
-	argument := plan.Argument{Column: name}
-	if at := (column{w.of, name}); takeable(at) {
-		argument.Type = at.typ().Name
-	}
-	w.arguments = append(w.arguments, argument)
-	w.collations = append(w.collations, column{w.of, name}.typ().Collation)
+	of := column{w.of, name}.typ()
+	w.arguments = append(w.arguments, plan.Argument{Column: name, Type: of.argument()})
+	w.collations = append(w.collations, of.Collation)
 }
+
+// argument is the type as which values are given to a statement: arrays as their texts,
+// for an array of arrays would be one of their elements.
+func (t Type) argument() string {
+	if t.array() {
+		return "text"
+	}
+	return t.Name
+}
+
+func (t Type) array() bool { return strings.HasSuffix(t.Name, "[]") }
 
 // asKey spells the value of a column as the log would.
 func asKey(value string, of Type) string {
@@ -95,6 +114,9 @@ func (w *writer) tables() []string {
 			only = "ONLY "
 		}
 		tables = append(tables, fmt.Sprintf("%s%s.%s AS %s", only, quote(it.relation.Schema), quote(it.relation.Name), w.name(it)))
+	}
+	for i, array := range w.elements {
+		tables = append(tables, fmt.Sprintf("unnest(%s) AS e%d(value)", array, i+1))
 	}
 	return tables
 }

@@ -55,7 +55,7 @@ func TestTheCatalogOfQueries(t *testing.T) {
 				{Name: "status", Type: query.Type{Name: "shop.status", Base: "enum"}},
 				{Name: "code", NotNull: true, Type: query.Type{Name: "bpchar", Base: "bpchar"}},
 				{Name: "total", NotNull: true, Type: query.Type{Name: "bigint", Base: "int8"}},
-				{Name: "tags", Type: query.Type{Name: "text[]"}},
+				{Name: "tags", Type: query.Type{Name: "text[]", Element: "text"}},
 				{Name: "two", Type: query.Type{Name: "shop.pair"}},
 				{Name: "price", Type: query.Type{Name: "numeric", Base: "numeric"}},
 			}, Unique: [][]string{{"id"}, {"code", "total"}, {"total", "status"}}}

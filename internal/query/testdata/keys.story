@@ -237,3 +237,28 @@ categories categories (id shop_id)
   no index: no column of categories that the log has is equal, as texts too, to one of the changed row
 categories c (id shop_id)
   direct: shop_id
+
+---
+# What is not distinct from a parameter is equal to it: no parameter is NULL. Two columns
+# may both be.
+-- types: int4
+SELECT id FROM products WHERE category_id IS NOT DISTINCT FROM @category
+==>
+products products (category_id id)
+  direct: category_id
+
+---
+-- types: int4
+SELECT a.id FROM products a JOIN products b ON a.category_id IS NOT DISTINCT FROM b.id WHERE b.id = @id
+==>
+products a (category_id id)
+  sweep: no equality joins its rows with those of products, which tell @id
+products b (id)
+  direct: id
+
+---
+-- types: int4
+SELECT id FROM products WHERE category_id IS DISTINCT FROM @category
+==>
+products products (category_id id)
+  sweep: nothing ties its rows to @category by an equality

@@ -107,7 +107,7 @@ func allLanes() []*lane {
 
 		{name: "page", kind: memberPage, prefix: "page:", entry: over(pageQuery), beside: ownOnly, fetch: fetchLeased},
 		{name: "page, index", kind: memberPage, prefix: "indexed:", entry: over(pageQuery) + ", lookup: index", beside: ownOnly, fetch: fetchLeased},
-		{name: "page, refresh", kind: memberPage, prefix: "loaded:", entry: over(pageQuery) + ", on_change: refresh", beside: ownOnly, fetch: fetchLeased},
+		{name: "page, refresh", kind: memberPage, prefix: "loaded:", entry: over(pageQuery) + ", on_change: refresh, cache_absent: true", beside: ownOnly, fetch: fetchLeased},
 		{name: "list, refresh", kind: memberList, prefix: "list:", entry: over(listQuery) + ", rows: many, on_change: refresh", fetch: fetchLeased},
 		{name: "setting, sweeps", kind: settingPage, prefix: "setting:", entry: over(settingQuery) + ", allow_sweep: true", beside: ownOnly, fetch: fetchLeased},
 		{name: "fan-out", kind: fanPage, prefix: "fan:", entry: over(fanQuery), beside: loOnly, fetch: fetchLeased},
