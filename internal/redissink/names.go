@@ -244,6 +244,9 @@ func (s *Sink) nameLeft(ctx context.Context, keys []string, templates []plan.Key
 		return nil
 	}
 	left := func(key string) bool {
+		if _, ok := guard.SideKey(key); !ok {
+			return false // it is never leased, and what is there is nobody's
+		}
 		if matches, _ := matching(key, templates); matches {
 			return false
 		}
