@@ -63,15 +63,6 @@ WITH RECURSIVE child AS (
   UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN child c ON c.oid = i.inhparent)
 SELECT c.oid FROM child JOIN pg_catalog.pg_class c ON c.oid = child.oid ORDER BY c.oid`
 
-// keysStatement takes the unique indexes that hold at every moment, of all rows.
-const keysStatement = `
-SELECT array_agg(a.attname::text ORDER BY a.attnum)
-FROM pg_catalog.pg_index i
-CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS of(attnum, n)
-JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = of.attnum
-WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND of.n <= i.indnkeyatts
-GROUP BY i.indexrelid, i.indnkeyatts HAVING count(*) = i.indnkeyatts AND bool_and(a.attnotnull) ORDER BY i.indexrelid`
-
 // relation returns the one whose oid an expression over $1 gives.
 func (q *Queries) relation(oid string, argument any) (*query.Relation, error) {
 	r := &query.Relation{}
@@ -122,15 +113,6 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 		}
 		for _, key := range unique[name] {
 			r.Unique = append(r.Unique, key.Columns)
-		}
-	}
-	switch r.Kind {
-	case 'r', 'p':
-		if rows, err = q.conn.Query(q.ctx, keysStatement, number); err == nil {
-			r.Keys, err = pgx.CollectRows(rows, pgx.RowTo[[]string])
-		}
-		if err != nil {
-			return nil, err
 		}
 	}
 	switch r.Kind {

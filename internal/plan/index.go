@@ -185,11 +185,9 @@ func (x *indexProgram) bind(r *change.Relation, wanted []int) {
 	}
 }
 
-// plan adds what c does to the members. An entry that is swept has its sets unlinked.
+// plan adds what c does to the members, also of an entry that is swept: a sweep by the
+// names of its keys leaves the sets alone.
 func (x *indexProgram) plan(c *change.Change, b *Batch) {
-	if b.sweeps(x.entry) {
-		return
-	}
 	switch c.Op {
 	case change.Insert:
 		x.add(c, b)

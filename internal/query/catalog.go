@@ -20,9 +20,6 @@ type Relation struct {
 	Persistence  byte // pg_class.relpersistence
 	RowSecurity  bool
 	Columns      []Column
-	// Keys are sets of columns, without a NULL, of which no two rows have the same
-	// values; rows of Children may.
-	Keys [][]string
 	// Definition is the SELECT of a view.
 	Definition string
 	// Children are the tables that inherit from it, of every level; none of a

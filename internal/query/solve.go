@@ -441,7 +441,7 @@ func tellsApart(with []*item, found []source) bool {
 	if len(with) != 1 || with[0].relation.Children != nil && !with[0].only {
 		return false
 	}
-	return slices.ContainsFunc(with[0].relation.Keys, func(key []string) bool {
+	return slices.ContainsFunc(with[0].relation.Unique, func(key []string) bool {
 		return !slices.ContainsFunc(key, func(name string) bool {
 			return !slices.ContainsFunc(found, func(s source) bool { return s.column == column{with[0], name} })
 		})

@@ -205,19 +205,12 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 				r.Columns = append(r.Columns, of.Columns...)
 			}
 			for _, element := range n.CreateStmt.TableElts {
-				if of := element.GetConstraint(); of != nil && of.Contype == pg.ConstrType_CONSTR_PRIMARY {
-					var key []string
-					for _, name := range of.Keys {
-						key = append(key, name.GetString_().GetSval())
-						r.Column(key[len(key)-1]).NotNull = true
-					}
-					r.Keys = append(r.Keys, key)
-				}
 				def := element.GetColumnDef()
 				if key := element.GetConstraint(); key.GetContype() == pg.ConstrType_CONSTR_PRIMARY {
 					var columns []string
 					for _, name := range key.Keys {
 						columns = append(columns, name.GetString_().GetSval())
+						r.Column(columns[len(columns)-1]).NotNull = true
 					}
 					r.Unique = append(r.Unique, columns)
 				}
@@ -242,9 +235,6 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 					case pg.ConstrType_CONSTR_PRIMARY:
 						column.NotNull = true
 						r.Unique = append(r.Unique, []string{column.Name})
-					}
-					if constraint.GetConstraint().Contype == pg.ConstrType_CONSTR_PRIMARY {
-						r.Keys = append(r.Keys, []string{def.Colname})
 					}
 				}
 				r.Columns = append(r.Columns, column)

@@ -50,7 +50,7 @@ func TestTheCatalogOfQueries(t *testing.T) {
 				}
 				return r
 			}
-			want := &query.Relation{Schema: "shop", Name: "Order", Kind: 'r', Persistence: 'p', Keys: [][]string{{"id"}, {"code", "total"}}, Columns: []query.Column{
+			want := &query.Relation{Schema: "shop", Name: "Order", Kind: 'r', Persistence: 'p', Columns: []query.Column{
 				{Name: "id", NotNull: true, Type: query.Type{Name: "bigint", Base: "int8"}},
 				{Name: "status", Type: query.Type{Name: "shop.status", Base: "enum"}},
 				{Name: "code", NotNull: true, Type: query.Type{Name: "bpchar", Base: "bpchar"}},
@@ -58,7 +58,7 @@ func TestTheCatalogOfQueries(t *testing.T) {
 				{Name: "tags", Type: query.Type{Name: "text[]"}},
 				{Name: "two", Type: query.Type{Name: "shop.pair"}},
 				{Name: "price", Type: query.Type{Name: "numeric", Base: "numeric"}},
-			}, Unique: [][]string{{"id"}}}
+			}, Unique: [][]string{{"id"}, {"code", "total"}, {"total", "status"}}}
 			if diff := cmp.Diff(want, relation("", "Order")); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}

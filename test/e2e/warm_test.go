@@ -291,10 +291,10 @@ func TestAWarmOverKafkaThatIsKilledGoesOnAndLeavesNothingOld(t *testing.T) {
 		_, err := f.ends(within(t, 10*time.Second))
 		return err == nil
 	})
-	text := f.config("  product: {key: 'product:{id}', table: products, on_change: warm}\n  seldom: {key: 'seldom:{id}', table: products, on_change: update}\n" +
-		"  priced: {key: 'priced:{id}', query: 'SELECT id, price FROM products WHERE id = @id', on_change: refresh}\n")
-	path, _ := writeConfig(t, text)
+	text := f.config("  product: {key: 'product:{id}', table: products, on_change: warm}\n  seldom: {key: 'seldom:{id}', table: products, on_change: update}\n")
 	alone, _ := writeConfig(t, strings.TrimPrefix(text, "database: "+f.url+"\n"))
+	text = strings.Replace(text, "  product:", "  priced: {key: 'priced:{id}', query: 'SELECT id, price FROM products WHERE id = @id', on_change: refresh}\n  product:", 1)
+	path, _ := writeConfig(t, text)
 	for path, want := range map[string]string{path: "no unstale run has worked with this Redis and partition 0 of " + f.slot + ".public.products yet", alone: "give `database` the address of the primary"} {
 		if _, said, exit := unstaleCommand(t, "warm", "-c", path); exit != 1 || !strings.Contains(said, want) {
 			t.Errorf("exit %d, want 1 with %q:\n%s", exit, want, said)

@@ -48,6 +48,10 @@ lines l (order_id sold) where (sold = 't' AND order_id IS NOT NULL); sold only f
     WHERE (changed.order_id = t1.id)
       AND (changed.sold)
       AND (t1.status <> 'sent')
+  index by order_id: public.orders, id to customer_id, unique
+    SELECT t1."customer_id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("order_id"), "public"."orders" AS t1
+    WHERE (changed.order_id = t1.id)
 orders orders (customer_id id status weight) where NOT status = 'sent'; status only for NOT status = 'sent'
   direct: customer_id
 lines m (order_id sold) where (NOT sold = 't' AND order_id IS NOT NULL); sold only for NOT sold = 't'
@@ -57,6 +61,10 @@ lines m (order_id sold) where (NOT sold = 't' AND order_id IS NOT NULL); sold on
     WHERE (changed.order_id = t1.id)
       AND (NOT changed.sold)
       AND (t1.status <> 'sent')
+  index by order_id: public.orders, id to customer_id, unique
+    SELECT t1."customer_id"::text
+    FROM unnest($1::text[]::int4[]) AS changed("order_id"), "public"."orders" AS t1
+    WHERE (changed.order_id = t1.id)
 
 ---
 # Of a whole row each column matters.

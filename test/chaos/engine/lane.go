@@ -106,7 +106,7 @@ func allLanes() []*lane {
 		{name: leaseOnly, prefix: leasePrefix, control: true, clock: consumerClock, fetch: fetchLeased},
 
 		{name: "page", kind: memberPage, prefix: "page:", entry: over(pageQuery), beside: ownOnly, fetch: fetchLeased},
-		{name: "page, refresh", kind: memberPage, prefix: "loaded:", entry: over(pageQuery) + ", on_change: refresh", beside: ownOnly, fetch: fetchLeased},
+		{name: "page, refresh", kind: memberPage, prefix: "loaded:", entry: over(pageQuery) + ", on_change: refresh, cache_absent: true", beside: ownOnly, fetch: fetchLeased},
 		{name: "list, refresh", kind: memberList, prefix: "list:", entry: over(listQuery) + ", rows: many, on_change: refresh", fetch: fetchLeased},
 		{name: "setting, sweeps", kind: settingPage, prefix: "setting:", entry: over(settingQuery) + ", allow_sweep: true", beside: ownOnly, fetch: fetchLeased},
 		{name: "fan-out", kind: fanPage, prefix: "fan:", entry: over(fanQuery), beside: loOnly, fetch: fetchLeased},
