@@ -238,9 +238,9 @@ func (c *Client) fetch(ctx context.Context, key, format string, load loader) (va
 
 	token := make([]byte, 16)
 	rand.Read(token) // never fails
-	keys := []string{key, side}
+	keys, named := []string{key, side}, guard.BeginKeys(key, side)
 	for wait := waitMin; ; wait = min(2*wait, waitMax) {
-		reply, err := c.run(ctx, guard.Begin, keys, token, c.options.Lease.Milliseconds(), guard.Shield.Milliseconds(), format)
+		reply, err := c.run(ctx, guard.Begin, named, token, c.options.Lease.Milliseconds(), guard.Shield.Milliseconds(), format, guard.NamesMax)
 		if err != nil {
 			if ctx.Err() != nil {
 				return value{}, ctx.Err()

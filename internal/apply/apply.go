@@ -103,6 +103,16 @@ type Sink interface {
 	Probe(ctx context.Context) error
 	// Sweep drops every key of the templates, once over the keyspace.
 	Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error)
+	// SweepNamed drops those whose names are complete, in one pass that is enough, and
+	// returns the others.
+	SweepNamed(ctx context.Context, keys []plan.Keys) (left []plan.Keys, scanned, dropped int, err error)
+	// Collect has names be collected before the first pass over the keyspace, Collected
+	// notes behind the last that none is missing, and Seal lets SweepNamed go by that:
+	// where Redis has not restarted between Collect and Collected. Each notes in keys how
+	// far it is. Of tokens each is another one.
+	Collect(ctx context.Context, keys []plan.Keys, token string) error
+	Collected(ctx context.Context, keys []plan.Keys, token string) error
+	Seal(ctx context.Context, keys []plan.Keys) error
 	// RunID changes when a master has restarted: a sweep under way is void then.
 	RunID(ctx context.Context) (string, error)
 	// DurableAfter is how long a confirmed write may still be lost.

@@ -90,7 +90,7 @@ func playWith(t *testing.T, more []plan.Entry, test func(r *rig)) {
 			"user":    {Key: userTemplate, Hash: "1"},
 			"product": {Key: productTemplate, Hash: "1"},
 		}}
-		r.sink = &sink{t: t, durable: 3 * time.Second, runID: "a", names: []string{"1:2:unstale"}}
+		r.sink = &sink{t: t, sealed: map[string]bool{}, durable: 3 * time.Second, runID: "a", names: []string{"1:2:unstale"}}
 		r.sink.mark = guard.Watermark{Lo: at(100), Settled: at(100), Origin: origin.String(), Fingerprints: r.catalog.now}
 		r.loader, r.finder = &loader{}, &finder{}
 		r.options = apply.Options{Observer: r.observer, Loader: r.loader, Finder: r.finder, Logger: slog.New(slog.NewTextHandler(r.logs, nil))}
@@ -457,7 +457,11 @@ type sink struct {
 	owned   int
 	batches []written
 	swept   []sweep
-	err     error // what Write and Probe return
+	// named are the steps with names, and the sweeps by them; sealed are the templates
+	// whose names are complete.
+	named  []string
+	sealed map[string]bool
+	err    error // what Write and Probe return
 	// refuse decides, if not nil, how many batches are taken and what is said.
 	refuse func(batches []*plan.Batch) (int, error)
 	// blocked holds writes back until it is closed, if not nil.
@@ -604,6 +608,56 @@ func (s *sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropp
 	return 1000, 1, errors.Join(err, ctx.Err())
 }
 
+// SweepNamed sweeps what has a seal.
+func (s *sink) SweepNamed(ctx context.Context, keys []plan.Keys) (left []plan.Keys, scanned, dropped int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		if s.sealed[k.String()] {
+			text := k.String()
+			if k.Part != nil {
+				text = k.Part.String()
+			}
+			s.named = append(s.named, "names of "+text)
+		} else {
+			left = append(left, k)
+		}
+	}
+	return left, 10, 1, s.err
+}
+
+func (s *sink) Collect(ctx context.Context, keys []plan.Keys, token string) error {
+	return s.step(ctx, keys, "collect", token)
+}
+
+func (s *sink) Collected(ctx context.Context, keys []plan.Keys, token string) error {
+	return s.step(ctx, keys, "collected", token)
+}
+
+func (s *sink) Seal(ctx context.Context, keys []plan.Keys) error {
+	return s.step(ctx, keys, "seal", "")
+}
+
+func (s *sink) step(_ context.Context, keys []plan.Keys, step, token string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	for i := range keys {
+		// Each step finds the draft of the one before.
+		if before := map[string]string{"collect": "", "collected": "collect", "seal": "collected"}[step]; keys[i].Draft != before {
+			return fmt.Errorf("%s: the draft is %q", step, keys[i].Draft)
+		}
+		keys[i].Draft = step
+		s.named = append(s.named, step+" "+keys[i].String())
+		if step == "seal" {
+			s.sealed[keys[i].String()] = true
+		}
+	}
+	return nil
+}
+
 // wide are sweeps of all keys of templates.
 func wide(templates ...string) []guard.Sweep {
 	sweeps := make([]guard.Sweep, len(templates))
@@ -641,6 +695,14 @@ func (s *sink) sweeps() []sweep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.swept)
+}
+
+func (s *sink) steps() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	steps := strings.Join(s.named, ", ")
+	s.named = nil
+	return steps
 }
 
 func (s *sink) all() []written {

@@ -3,6 +3,7 @@ package apply
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"maps"
 	"slices"
 	"strings"
@@ -25,6 +26,9 @@ type sweeps struct {
 
 type generation struct {
 	sweeps []guard.Sweep // distinct
+	// derived are the templates of those that only a plan has asked for: what else does
+	// may concern keys that have no name.
+	derived map[string]bool
 	// before is where settled stands, of the streams that have asked, until the
 	// generation has ended.
 	before  map[int]change.Position
@@ -32,22 +36,26 @@ type generation struct {
 	awaited bool // the reader waits for it
 }
 
-// request asks for sweeps because of a stream. settled is where
+// request asks for sweeps because of a stream; derived: a plan does. settled is where
 // its settled stands if nothing but this is outstanding: it may be ahead of where
 // an earlier sweep holds it now, or it would never move while sweeps follow each
 // other.
-func (s *sweeps) request(wanted []guard.Sweep, stream int, settled change.Position) {
+func (s *sweeps) request(wanted []guard.Sweep, derived bool, stream int, settled change.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var g *generation
 	if n := len(s.generations); n > 0 && !s.generations[n-1].running {
 		g = s.generations[n-1]
 	} else {
-		g = &generation{before: map[int]change.Position{}}
+		g = &generation{derived: map[string]bool{}, before: map[int]change.Position{}}
 		s.generations = append(s.generations, g)
 	}
 	if before, asked := g.before[stream]; !asked || settled.Compare(before) < 0 {
 		g.before[stream] = settled
+	}
+	for _, sweep := range wanted {
+		before, asked := g.derived[sweep.Key]
+		g.derived[sweep.Key] = derived && (before || !asked)
 	}
 	g.sweeps = distinct(append(g.sweeps, wanted...))
 }
@@ -253,11 +261,49 @@ func (s *session) indexesOf(template string) []int {
 	return numbers
 }
 
-// sweep goes over the keyspace twice. The first pass ends every lease that was
-// given before the sweep's cause was visible; a reader that was quicker may have
-// filled behind it, and the second drops that. No clock is asked.
+// sweep goes by the names of the cached keys where it may, and over the keyspace twice
+// where not. The first pass ends every lease that was given before the sweep's cause was
+// visible; a reader that was quicker may have filled behind it, and the second drops
+// that. No clock is asked.
 func (s *session) sweep(ctx context.Context, outages *outages, g *generation) error {
-	var templates []plan.Keys
+	named, templates := s.templates(g)
+	for {
+		before, err := s.runID(ctx, outages)
+		if err != nil {
+			return err
+		}
+		collecting, err := s.sweepNamed(ctx, outages, named)
+		if err != nil {
+			return err
+		}
+		if all := slices.Concat(templates, collecting); len(all) > 0 {
+			for range 2 {
+				if err := s.pass(ctx, outages, all); err != nil {
+					return err
+				}
+			}
+		}
+		if err := s.names(ctx, outages, collecting, s.sink.Collected); err != nil {
+			return err
+		}
+		if err := s.mark(ctx, s.sweeps.asking(g)); err != nil {
+			return err
+		}
+		after, err := s.runID(ctx, outages)
+		if err != nil {
+			return err
+		}
+		if before == after {
+			return s.names(ctx, outages, collecting, func(ctx context.Context, keys []plan.Keys, _ string) error { return s.sink.Seal(ctx, keys) })
+		}
+		// A restart in between may have brought keys and leases back, and a cursor
+		// over the keyspace does not survive it.
+	}
+}
+
+// templates are the keys of a generation: those to be swept by their names, if those are
+// complete, and the others.
+func (s *session) templates(g *generation) (named, others []plan.Keys) {
 	for _, sweep := range g.sweeps {
 		text := sweep.Key
 		t, err := guard.ParseTemplate(text)
@@ -276,31 +322,43 @@ func (s *session) sweep(ctx context.Context, outages *outages, g *generation) er
 		if sweep.Part == "" {
 			keys.Indexes = s.indexesOf(text)
 		}
-		templates = append(templates, keys)
+		// Only a pass over the keyspace finds the sets of indexes.
+		if g.derived[text] && len(keys.Indexes) == 0 {
+			named = append(named, keys)
+		} else {
+			others = append(others, keys)
+		}
 	}
-	for {
-		before, err := s.runID(ctx, outages)
-		if err != nil {
-			return err
-		}
-		for range 2 {
-			if err := s.pass(ctx, outages, templates); err != nil {
-				return err
-			}
-		}
-		if err := s.mark(ctx, s.sweeps.asking(g)); err != nil {
-			return err
-		}
-		after, err := s.runID(ctx, outages)
-		if err != nil {
-			return err
-		}
-		if before == after {
-			return nil
-		}
-		// A restart in between may have brought keys and leases back, and a cursor
-		// over the keyspace does not survive it.
+	return named, others
+}
+
+// sweepNamed sweeps what it can by names. What is left must be swept otherwise, and has
+// its names collected from now on.
+func (s *session) sweepNamed(ctx context.Context, outages *outages, named []plan.Keys) (left []plan.Keys, err error) {
+	if len(named) == 0 {
+		return nil, nil
 	}
+	err = outages.persist(ctx, serverRedis, func(ctx context.Context) error {
+		var scanned, dropped int
+		left, scanned, dropped, err = s.sink.SweepNamed(ctx, named)
+		if err == nil {
+			s.observer.Swept(scanned, dropped)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return left, s.names(ctx, outages, left, s.sink.Collect)
+}
+
+// names does something to the names of keys, with a token of its own.
+func (s *session) names(ctx context.Context, outages *outages, keys []plan.Keys, do func(ctx context.Context, keys []plan.Keys, token string) error) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	token := rand.Text()
+	return outages.persist(ctx, serverRedis, func(ctx context.Context) error { return do(ctx, keys, token) })
 }
 
 func (s *session) pass(ctx context.Context, outages *outages, templates []plan.Keys) error {

@@ -84,7 +84,7 @@ func (s *session) compare(ctx context.Context, outages *outages, now look) error
 	}
 	if len(changed) > 0 {
 		for i := range s.streams {
-			s.sweeps.request(changed, i, s.streams[i].written)
+			s.sweeps.request(changed, false, i, s.streams[i].written)
 		}
 	}
 	// At once: an entry that can be planned again is to be swept before this is ready.
@@ -260,7 +260,7 @@ func (s *session) levelOf(cause plan.Cause) slog.Level {
 // the watermark past b writes that down, so a crash does not forget them.
 func (s *session) requestSweeps(b *plan.Batch) {
 	entries := s.planner.Entries()
-	var wanted []guard.Sweep
+	wanted := map[bool][]guard.Sweep{} // by whether a plan asks for it
 	for _, sweep := range b.Sweeps {
 		entry := entries[sweep.Entry]
 		s.observer.Sweep(entry.Name, sweep.Cause.String())
@@ -274,12 +274,15 @@ func (s *session) requestSweeps(b *plan.Batch) {
 		if letters != s.fingerprints[entry.Name].Letters {
 			letters = ""
 		}
-		wanted = append(wanted, guard.Sweep{Key: entry.Key.String(), Letters: letters, Part: sweep.Part})
+		derived := sweep.Cause == plan.Derived
+		wanted[derived] = append(wanted[derived], guard.Sweep{Key: entry.Key.String(), Letters: letters, Part: sweep.Part})
 	}
 	// A partition that lags may bring, behind the sweep, a row from before its cause:
 	// nobody would tell that it is gone.
 	s.doubtful = max(s.doubtful, b.SweptTo)
-	s.sweeps.request(wanted, b.Stream, s.streams[b.Stream].written)
+	for derived, sweeps := range wanted {
+		s.sweeps.request(sweeps, derived, b.Stream, s.streams[b.Stream].written)
+	}
 	if b.Sweeps[0].Cause == plan.Restarted {
 		s.sweeps.await()
 	}

@@ -44,6 +44,18 @@ var forgetSource string
 //go:embed lua/settle.lua
 var settleSource string
 
+//go:embed lua/collect.lua
+var collectSource string
+
+//go:embed lua/name.lua
+var nameSource string
+
+//go:embed lua/seal.lua
+var sealSource string
+
+//go:embed lua/dropnamed.lua
+var dropNamedSource string
+
 //go:embed lua/members.lua
 var membersSource string
 
@@ -71,6 +83,10 @@ var (
 	Invalidate  = newScript("invalidate", invalidateSource)
 	Forget      = newScript("forget", forgetSource)
 	Settle      = newScript("settle", settleSource)
+	Collect     = newScript("collect", collectSource)
+	Name        = newScript("name", nameSource)
+	Seal        = newScript("seal", sealSource)
+	DropNamed   = newScript("drop named", dropNamedSource)
 	Members     = newScript("members", membersSource)
 	Build       = newScript("build", buildSource)
 	Gather      = newScript("gather", gatherSource)
@@ -84,6 +100,7 @@ func Commands(key string) [][]string {
 	return [][]string{
 		{"TIME"}, {"GET", key}, {"MGET", key}, {"SET", key, "value"}, {"DEL", key}, {"UNLINK", key}, {"EXISTS", key}, {"PEXPIRE", key, "1"},
 		{"HGET", key, "field"}, {"HMGET", key, "field"}, {"HGETALL", key}, {"HSET", key, "field", "value"}, {"HINCRBY", key, "field", "1"},
+		{"SADD", key, "name"}, {"SREM", key, "name"}, {"SISMEMBER", key, "name"}, {"SCARD", key}, {"SSCAN", key, "0"}, {"PTTL", key},
 	}
 }
 
@@ -91,7 +108,7 @@ func Commands(key string) [][]string {
 // where there are indexes.
 func IndexCommands(key string) [][]string {
 	return [][]string{
-		{"SADD", key, "member"}, {"SREM", key, "member"}, {"SISMEMBER", key, "member"}, {"SCARD", key}, {"SMEMBERS", key}, {"SSCAN", key, "0"},
+		{"SMEMBERS", key},
 	}
 }
 

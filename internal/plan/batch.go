@@ -151,6 +151,9 @@ type Keys struct {
 	// Shielded: the shields that readers have left stay, since changes SET these
 	// keys.
 	Shielded bool
+	// Draft is what the names of the template have while they are made complete;
+	// empty: they are not.
+	Draft string
 	// Indexes are those that know keys of the template, of Planner.Indexes: their sets go
 	// too.
 	Indexes []int
@@ -158,7 +161,7 @@ type Keys struct {
 
 // Matches reports whether key could be one of them.
 func (k *Keys) Matches(key string) bool {
-	return k.Template.Matches(key) && (k.Part == nil || k.Part.Matches(key))
+	return (k.Part == nil || k.Part.Matches(key)) && k.Template.Matches(key)
 }
 
 // Cause of a sweep.

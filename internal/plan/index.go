@@ -185,8 +185,8 @@ func (x *indexProgram) bind(r *change.Relation, wanted []int) {
 	}
 }
 
-// plan adds what c does to the members, also of an entry that is swept: a sweep by the
-// names of its keys leaves the sets alone.
+// plan adds what c does to the members, also of an entry that is swept: so a set is right
+// whether the sweep takes it away or not.
 func (x *indexProgram) plan(c *change.Change, b *Batch) {
 	switch c.Op {
 	case change.Insert:

@@ -109,6 +109,7 @@ func Diagnose(ctx context.Context, client *redis.Client, indexed bool) ([]Proble
 		{"evalsha", evalSHA(ctx, client)},
 		{"time", client.Time(ctx).Err()},
 		{"scan", client.Scan(ctx, 0, "", 1).Err()},
+		{"dbsize", client.DBSize(ctx).Err()},
 		{"unlink", client.Unlink(ctx, probeKey).Err()},
 	} {
 		_, answered := errors.AsType[redis.Error](probe.err)

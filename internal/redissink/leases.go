@@ -36,7 +36,7 @@ func (l *Leases) Begin(ctx context.Context, claim guard.Claim, e *plan.Entry, to
 		said = pipe.HGet(ctx, guard.WatermarkKey(0, claim.Stream), claim.Field())
 	}
 	replies, err := l.run(ctx, guard.Begin, keys, func(i int, side string) ([]string, []any) {
-		return []string{keys[i], side}, []any{token, e.Lease.Milliseconds(), guard.Shield.Milliseconds(), format}
+		return guard.BeginKeys(keys[i], side), []any{token, e.Lease.Milliseconds(), guard.Shield.Milliseconds(), format, guard.NamesMax}
 	}, behind)
 	if err != nil {
 		return nil, false, err

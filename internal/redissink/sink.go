@@ -27,8 +27,8 @@ import (
 // two seconds behind, a replica that may take over usually far less.
 const durableAfter = 3 * time.Second
 
-// A Sink is one Redis master. It is not safe for concurrent use but for Sweep, RunID
-// and Claim, and for what is done with the sets of indexes (see Ask), which may run
+// A Sink is one Redis master. It is not safe for concurrent use but for what sweeps,
+// RunID and Claim, and for what is done with the sets of indexes (see Ask), which may run
 // beside the others.
 type Sink struct {
 	client  *redis.Client
@@ -162,7 +162,7 @@ func (s *Sink) Claim() guard.Claim {
 }
 
 func (s *Sink) load(ctx context.Context) error {
-	for _, script := range []guard.Script{guard.Own, guard.Apply, guard.ApplyValues, guard.Forget, guard.Members, guard.Build, guard.Gather, guard.Complete} {
+	for _, script := range []guard.Script{guard.Own, guard.Apply, guard.ApplyValues, guard.Forget, guard.Collect, guard.Name, guard.Seal, guard.DropNamed, guard.Members, guard.Build, guard.Gather, guard.Complete} {
 		if err := s.client.ScriptLoad(ctx, script.Source).Err(); err != nil {
 			return fmt.Errorf("load script %s: %w", script.Name, err)
 		}

@@ -38,6 +38,9 @@ func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropp
 			return scanned, dropped, err
 		}
 		dropped += n
+		if err := s.nameLeft(ctx, keys, templates); err != nil {
+			return scanned, dropped, err
+		}
 		if next == 0 {
 			return scanned, dropped, nil
 		}

@@ -36,6 +36,7 @@ var benchmarks = []benchmark{
 	{"queries", "parsing and planning 1,000 queries at start", benchQueries},
 	{"lookups", "10 entries that need one lookup each, beside the same statements alone", benchLookups},
 	{"fanout", "one change that a million keys hang on", benchFanOut},
+	{"names", "a sweep of a few keys beside a million others", benchNames},
 	{"kafka", "a backlog of Debezium's records in Kafka: dropped, set, JSON, memory", benchKafka},
 	{"kafka-latency", "from commit to Redis through Debezium and Kafka", benchKafkaLatency},
 	{"kafka-instances", "instances that share a topic, and one that is killed", benchKafkaInstances},

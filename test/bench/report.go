@@ -63,6 +63,10 @@ func ratioAtLeast(x float64) *goal {
 	return &goal{fmt.Sprintf("%gx or more", x), func(r *result) bool { return r.Ratio >= x }}
 }
 
+func ratioAtMost(x float64) *goal {
+	return &goal{fmt.Sprintf("%gx or less", x), func(r *result) bool { return r.Ratio <= x }}
+}
+
 func numberAtLeast(x float64) *goal {
 	return &goal{thousands(int64(x)) + " or more", func(r *result) bool { return r.Ours >= x }}
 }

@@ -417,7 +417,7 @@ func (b breaking) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // mend anything, and a service that starts just then must not give up.
 func TestAnOutageIsNoProblemOfRedis(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"info", "script", "eval", "evalsha", "time", "scan", "unlink"} {
+	for _, command := range []string{"info", "script", "eval", "evalsha", "time", "scan", "dbsize", "unlink"} {
 		m := masterOn(t, sharedRedis(t), false)
 		m.client.AddHook(breaking{command, io.ErrUnexpectedEOF})
 		if problems, err := redissink.Diagnose(t.Context(), m.client, false); !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -433,7 +433,7 @@ func TestEachRightThatIsMissingIsNamed(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, stack.RedisOptions{})
 	m := masterOn(t, server, false)
-	commands := []string{"scan", "script|load", "eval", "evalsha"}
+	commands := []string{"scan", "dbsize", "script|load", "eval", "evalsha"}
 	for _, command := range guard.Commands("key") {
 		commands = append(commands, strings.ToLower(command[0]))
 	}

@@ -256,7 +256,7 @@ func (m *master) side(key string) string {
 
 func (m *master) begin(key, token string, lease time.Duration) string {
 	m.t.Helper()
-	return m.script(guard.Begin, []string{key, m.side(key)}, token, lease.Milliseconds(), guard.Shield.Milliseconds(), guard.String)
+	return m.script(guard.Begin, guard.BeginKeys(key, m.side(key)), token, lease.Milliseconds(), guard.Shield.Milliseconds(), guard.String, guard.NamesMax)
 }
 
 func (m *master) fill(key, token, value string) string {

@@ -65,6 +65,9 @@ type pair struct {
 var (
 	pairData = []string{"product:1", "{eu}:product:2"}
 	pairMark = guard.WatermarkKey(0, "1:2:pair")
+	// pairNames are those of the first.
+	pairNames, _ = guard.Names(pairData[0])
+	pairMembers  = []string{"\x00seal", "\x00draft", pairData[0]}
 )
 
 func pairSide(key string) string {
@@ -73,7 +76,7 @@ func pairSide(key string) string {
 }
 
 func (p *pair) names() []string {
-	return []string{pairData[0], pairSide(pairData[0]), pairData[1], pairSide(pairData[1]), pairMark}
+	return []string{pairData[0], pairSide(pairData[0]), pairData[1], pairSide(pairData[1]), pairMark, pairNames}
 }
 
 func (p *pair) pick(label string, from ...string) string {
@@ -93,9 +96,9 @@ func (p *pair) step() {
 	both := []string{key, pairSide(key)}
 	token := p.pick("token", "token A         ", "token B         ")
 	form := p.pick("format", guard.String, guard.String, guard.String, guard.Hash)
-	switch rapid.IntRange(0, 12).Draw(p.t, "what") {
+	switch rapid.IntRange(0, 13).Draw(p.t, "what") {
 	case 0, 1:
-		p.script(guard.Begin, both, token, p.pick("lease", "3600000", "3600000", "-1000"), p.ms("shield"), form)
+		p.script(guard.Begin, guard.BeginKeys(both[0], both[1]), token, p.pick("lease", "3600000", "3600000", "-1000"), p.ms("shield"), form, p.pick("names", "100", "2"))
 	case 2, 3:
 		h := p.lsn("H")
 		if rapid.Bool().Draw(p.t, "no shield") {
@@ -115,9 +118,25 @@ func (p *pair) step() {
 	case 11:
 		p.command(key)
 	case 12:
+		p.collect()
+	case 13:
 		p.full(rapid.IntRange(0, 2).Draw(p.t, "full") == 0)
 	}
 	p.compare()
+}
+
+func (p *pair) collect() {
+	one := []string{pairNames}
+	switch rapid.IntRange(0, 4).Draw(p.t, "names") {
+	case 0, 1:
+		p.script(guard.Collect, one, pairMembers[1], p.ms("ttl"))
+	case 2:
+		p.script(guard.Seal, one, pairMembers[1], pairMembers[0])
+	case 3:
+		p.script(guard.Name, one, pairData[0])
+	case 4:
+		p.script(guard.DropNamed, append(one, pairData[0], pairSide(pairData[0])))
+	}
 }
 
 func (p *pair) owner() string { return p.pick("owner", "owner 1         ", "owner 2         ") }
@@ -224,6 +243,7 @@ func (p *pair) command(key string) {
 		{"HSET", key, "name", "v1", "price", "1"}, {"HINCRBY", key, "price", "2"}, {"HGET", key, "name"},
 		{"DEL", key, side}, {"UNLINK", side}, {"UNLINK", pairMark}, {"EXISTS", key, side, pairMark},
 		{"PEXPIRE", key, "400000"}, {"PEXPIRE", side, "-1"}, {"FLUSHALL"},
+		{"SADD", pairNames, pairData[0]}, {"SREM", pairNames, pairMembers[1], pairData[0]}, {"DEL", pairNames}, {"SADD", key, "a"}, {"SCARD", key},
 	}).Draw(p.t, "command")
 	p.plain(command...)
 }
@@ -288,8 +308,14 @@ func (p *pair) compare() {
 			p.t.Fatal(err)
 		}
 		look := []string{"GET", name}
-		if kind == "hash" {
+		switch kind {
+		case "hash":
 			look[0] = "HGETALL"
+		case "set":
+			look[0] = "SCARD"
+			for _, member := range pairMembers {
+				p.plain("SISMEMBER", name, member)
+			}
 		}
 		p.plain("PTTL", name)
 		p.plain(look...)

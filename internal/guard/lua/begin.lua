@@ -1,8 +1,9 @@
 #!lua
 -- A reader missed: give it the lease, or say how long another holds it. On a
 -- full Redis this is refused (OOM), and the reader reads through.
--- KEYS: 1 data key, 2 side key. ARGV: 1 token, 2 lease in ms, 3 shield in ms,
--- 4 format of the value: 's' a string, 'h' a hash.
+-- KEYS: 1 data key, 2 side key, 3 names, if the key has a prefix.
+-- ARGV: 1 token, 2 lease in ms, 3 shield in ms,
+-- 4 format of the value: 's' a string, 'h' a hash, 5 how many names there may be.
 -- Returns {'HIT', value} (of a hash: its fields), {'WAIT', ms} or {'LEASE'}.
 local value
 if ARGV[4] == 'h' then
@@ -22,6 +23,15 @@ if side and #side > 17 then
   local high, low = struct.unpack('>I4I4', string.sub(side, 10, 17))
   local left = high * 4294967296 + low - now
   if left > 0 then return {'WAIT', left} end
+end
+-- Where names are collected a sweep must find the key from before the load on.
+local names = KEYS[3] and redis.call('SCARD', KEYS[3]) or 0
+if names > 0 then
+  if names < tonumber(ARGV[5]) then
+    redis.call('SADD', KEYS[3], KEYS[1])
+  else
+    redis.call('UNLINK', KEYS[3]) -- they cost more than they spare
+  end
 end
 local deadline = now + tonumber(ARGV[2])
 redis.call('SET', KEYS[2], '\1' .. h .. struct.pack('>I4I4', math.floor(deadline / 4294967296), deadline % 4294967296) .. ARGV[1], 'PX', ARGV[3])

@@ -1,5 +1,5 @@
 // Package fakeredis is a small Redis in memory that runs the guard's scripts in
-// a Lua of its own: strings, hashes, expiry, a clock that stands still until it
+// a Lua of its own: strings, hashes, sets, expiry, a clock that stands still until it
 // is set, and a memory that is full when it is said to be. It knows the commands
 // that the scripts and the model use, and refuses the others.
 //
@@ -20,6 +20,8 @@ type Entry struct {
 	Text string
 	// Fields of a hash: name and value by turns, in the order in which they came.
 	Fields []string
+	// Members of a set, in their order.
+	Members []string
 	// ExpireAt is in milliseconds, as Now; 0: never.
 	ExpireAt int64
 	// Exists tells an empty string from no key.
@@ -28,6 +30,9 @@ type Entry struct {
 
 // Hash reports whether e is a hash.
 func (e Entry) Hash() bool { return len(e.Fields) > 0 }
+
+// Set reports whether e is a set.
+func (e Entry) Set() bool { return len(e.Members) > 0 }
 
 // Field returns the value of a field of a hash.
 func (e Entry) Field(name string) (value string, ok bool) {
@@ -76,21 +81,25 @@ type command struct {
 }
 
 var commands = map[string]command{
-	"GET":      {arity: 1, do: (*Redis).get},
-	"MGET":     {arity: 1, do: (*Redis).mget},
-	"EXISTS":   {arity: 1, do: (*Redis).exists},
-	"PTTL":     {arity: 1, do: (*Redis).pttl},
-	"TIME":     {do: (*Redis).time},
-	"HGET":     {arity: 2, do: (*Redis).hget},
-	"HMGET":    {arity: 2, do: (*Redis).hmget},
-	"HGETALL":  {arity: 1, do: (*Redis).hgetall},
-	"SET":      {arity: 2, write: true, grows: true, do: (*Redis).set},
-	"HSET":     {arity: 3, write: true, grows: true, do: (*Redis).hset},
-	"HINCRBY":  {arity: 3, write: true, grows: true, do: (*Redis).hincrby},
-	"DEL":      {arity: 1, write: true, do: (*Redis).del},
-	"UNLINK":   {arity: 1, write: true, do: (*Redis).del},
-	"PEXPIRE":  {arity: 2, write: true, do: (*Redis).pexpire},
-	"FLUSHALL": {write: true, do: (*Redis).flushall},
+	"GET":       {arity: 1, do: (*Redis).get},
+	"MGET":      {arity: 1, do: (*Redis).mget},
+	"EXISTS":    {arity: 1, do: (*Redis).exists},
+	"PTTL":      {arity: 1, do: (*Redis).pttl},
+	"TIME":      {do: (*Redis).time},
+	"HGET":      {arity: 2, do: (*Redis).hget},
+	"HMGET":     {arity: 2, do: (*Redis).hmget},
+	"HGETALL":   {arity: 1, do: (*Redis).hgetall},
+	"SET":       {arity: 2, write: true, grows: true, do: (*Redis).set},
+	"HSET":      {arity: 3, write: true, grows: true, do: (*Redis).hset},
+	"HINCRBY":   {arity: 3, write: true, grows: true, do: (*Redis).hincrby},
+	"SADD":      {arity: 2, write: true, grows: true, do: (*Redis).sadd},
+	"SREM":      {arity: 2, write: true, do: (*Redis).srem},
+	"SCARD":     {arity: 1, do: (*Redis).scard},
+	"SISMEMBER": {arity: 2, do: (*Redis).sismember},
+	"DEL":       {arity: 1, write: true, do: (*Redis).del},
+	"UNLINK":    {arity: 1, write: true, do: (*Redis).del},
+	"PEXPIRE":   {arity: 2, write: true, do: (*Redis).pexpire},
+	"FLUSHALL":  {write: true, do: (*Redis).flushall},
 }
 
 // Do runs one command. The reply is nil, an int64, a string, a Status, an Error
@@ -126,7 +135,7 @@ func (r *Redis) get(args []string) any {
 	switch e := r.look(args[0]); {
 	case !e.Exists:
 		return nil
-	case e.Hash():
+	case e.Hash(), e.Set():
 		return wrongType
 	default:
 		return e.Text
@@ -136,7 +145,7 @@ func (r *Redis) get(args []string) any {
 func (r *Redis) mget(args []string) any {
 	values := make([]any, len(args))
 	for i, key := range args {
-		if e := r.look(key); e.Exists && !e.Hash() {
+		if e := r.look(key); e.Exists && !e.Hash() && !e.Set() {
 			values[i] = e.Text
 		}
 	}
@@ -278,6 +287,57 @@ func (r *Redis) hincrby(args []string) any {
 	}
 	r.hset([]string{args[0], args[1], strconv.FormatInt(n+by, 10)})
 	return n + by
+}
+
+func (r *Redis) sadd(args []string) any {
+	e := r.look(args[0])
+	if e.Exists && !e.Set() {
+		return wrongType
+	}
+	members, added := slices.Clone(e.Members), int64(0)
+	for _, member := range args[1:] {
+		if at, found := slices.BinarySearch(members, member); !found {
+			members = slices.Insert(members, at, member)
+			added++
+		}
+	}
+	e.Members, e.Exists = members, true
+	r.Keys[args[0]] = e
+	return added
+}
+
+func (r *Redis) srem(args []string) any {
+	e := r.look(args[0])
+	if e.Exists && !e.Set() {
+		return wrongType
+	}
+	left := slices.DeleteFunc(slices.Clone(e.Members), func(member string) bool { return slices.Contains(args[1:], member) })
+	removed := int64(len(e.Members) - len(left))
+	if e.Members = left; len(left) == 0 {
+		delete(r.Keys, args[0])
+	} else {
+		r.Keys[args[0]] = e
+	}
+	return removed
+}
+
+func (r *Redis) scard(args []string) any {
+	e := r.look(args[0])
+	if e.Exists && !e.Set() {
+		return wrongType
+	}
+	return int64(len(e.Members))
+}
+
+func (r *Redis) sismember(args []string) any {
+	e := r.look(args[0])
+	switch {
+	case e.Exists && !e.Set():
+		return wrongType
+	case slices.Contains(e.Members, args[1]):
+		return int64(1)
+	}
+	return int64(0)
 }
 
 func (r *Redis) del(args []string) any {

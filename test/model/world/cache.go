@@ -16,6 +16,7 @@ const (
 	cellData  = 0
 	cellSide  = 1
 	cellMark  = 2
+	cellNames = 3
 	commitMax = 3
 
 	readersMax = 3
@@ -23,8 +24,17 @@ const (
 )
 
 var (
-	sideKey, _ = guard.SideKey(dataKey)
-	markKey    = guard.WatermarkKey(0, stream)
+	sideKey, _  = guard.SideKey(dataKey)
+	namesKey, _ = guard.Names(dataKey)
+	markKey     = guard.WatermarkKey(0, stream)
+)
+
+// Members of the names of the key's slot that are no names: the seal, and the drafts
+// of who makes them complete.
+const (
+	seal       = "\x00" + template
+	collecting = seal + "\x001"
+	collected  = seal + "\x002"
 )
 
 // A Change is what a commit does to the one row that is cached.
@@ -37,6 +47,8 @@ const (
 	Doubtful Change = 'd'
 	// Truncate: its keys are unknown, so its entry is swept.
 	Truncate Change = 't'
+	// OtherPart: every key of a part of its entry is concerned, and this one is not of it.
+	OtherPart Change = 'p'
 	// Other: it is of another row.
 	Other Change = 'o'
 	// Lookup: it is of another table, and the database must be asked which keys
@@ -72,6 +84,9 @@ type Bounds struct {
 	Cuts bool
 	// Snapshot: the topic begins with the row as the initial snapshot found it.
 	Snapshot bool
+	// Names: a plan asks for the sweeps, which go by the names of cached keys. Those may be
+	// evicted.
+	Names bool
 	// Keeps: values neither expire nor are they evicted.
 	Keeps bool
 	// Window is how many batches are on their way at most.
@@ -86,7 +101,7 @@ type Bounds struct {
 
 // master is one Redis: see lab.
 type master struct {
-	cells [3]Cell
+	cells [cellsMax]Cell
 	run   uint8 // its run_id
 	seen  uint8 // of the watermark: the newest commit that came over Kafka
 }
@@ -164,11 +179,19 @@ type session struct {
 const (
 	noSweep = iota
 	requested
+	asking        // are the names complete?
+	reading       // them
+	droppingNamed // what was read
+	unnaming      // it, where that is a step of its own
+	askingAgain
+	collectingNames
 	firstPass
 	secondPass
+	haveCollected
 	marking
 	marked // the marker is on its way
 	checking
+	sealing
 	noting
 	noted // the note that it has ended is on its way
 )
@@ -183,6 +206,10 @@ type sweep struct {
 	run         uint8
 	before      uint8 // settled until it has ended
 	again       uint8 // another was asked for: the commit before it, plus one
+	derived     uint8 // 1: a plan has asked for it
+	completes   uint8 // 1: it makes the names complete
+	spares      uint8 // 1: it is of a part that the key is not of
+	againSpares uint8
 }
 
 // How far a fan-out is.
@@ -241,7 +268,7 @@ type Cache struct {
 
 // NewCache returns the world; the zero Ablation leaves every rule in place.
 func NewCache(b Bounds, a Ablation) *Cache {
-	w := &Cache{bounds: b, ablation: a, lab: newLab([]string{dataKey, sideKey, markKey}, a.Patches...)}
+	w := &Cache{bounds: b, ablation: a, lab: newLab([]string{dataKey, sideKey, markKey, namesKey}, a.Patches...)}
 	for _, p := range a.Patches {
 		w.patched = w.patched || p.Script == guard.Fill.Name || p.Script == guard.Apply.Name
 	}
@@ -456,11 +483,14 @@ func (w *Cache) row(s *State) uint8 {
 
 // touched is the last commit up to c that has changed the row.
 func (w *Cache) touched(c uint8) uint8 {
-	for c > 0 && w.change(c) == Other {
+	for c > 0 && w.elsewhere(c) {
 		c--
 	}
 	return c
 }
+
+// elsewhere: commit c leaves the row as it was.
+func (w *Cache) elsewhere(c uint8) bool { return w.change(c) == Other || w.change(c) == OtherPart }
 
 func (w *Cache) commits() uint8 { return uint8(len(w.bounds.Changes)) }
 
@@ -474,7 +504,7 @@ func (w *Cache) database(s *State, step func(*State)) {
 		n.flushed++
 		n.ages[n.flushed] = 0
 		if w.listen != nil {
-			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", Other: ", of another row,", Lookup: ", of a row that a lookup leads from,", FanOut: ", of a row that a fan-out leads from,", Moved: ", which moves the row,"}[w.change(n.flushed)]
+			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", OtherPart: ", of another part of the entry,", Other: ", of another row,", Lookup: ", of a row that a lookup leads from,", FanOut: ", of a row that a fan-out leads from,", Moved: ", which moves the row,"}[w.change(n.flushed)]
 			w.say(&n, "database: commit %d%s is flushed, not visible", n.flushed, what)
 		}
 		step(&n)
@@ -511,6 +541,14 @@ func (w *Cache) faults(s *State, step func(*State)) {
 		}
 		step(&n)
 	}
+	if w.bounds.Names && s.redis.cells[cellNames] != 0 {
+		n := *s
+		n.redis.cells[cellNames] = 0
+		if w.listen != nil {
+			w.say(&n, "redis: the names are evicted")
+		}
+		step(&n)
+	}
 	if w.bounds.Evicts && s.redis.cells[cellSide] != 0 {
 		n := *s
 		n.redis.cells[cellSide] = 0
@@ -532,7 +570,7 @@ func (w *Cache) faults(s *State, step func(*State)) {
 	if s.flushes < w.bounds.Flushes {
 		n := *s
 		spend(&n.flushes, w.bounds.Flushes)
-		n.redis.cells, n.redis.seen = [3]Cell{}, 0
+		n.redis.cells, n.redis.seen = [cellsMax]Cell{}, 0
 		if w.listen != nil {
 			w.say(&n, "redis: FLUSHALL")
 		}

@@ -90,9 +90,13 @@ func (w *Cache) tryFill(s *State, i int, who string, full bool, step func(*State
 }
 
 func (w *Cache) begin(n *State, i int) string {
-	reply := w.lab.run(callID{'b', uint8(i)}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
-		return guard.Begin, []string{dataKey, sideKey}, []string{
-			token(uint8(i)), strconv.Itoa(leaseTicks * tick), strconv.Itoa(shieldTicks * tick), format(w.bounds.Hash),
+	cells, keys := n.redis.cells[:2], []string{dataKey, sideKey}
+	if w.bounds.Names {
+		cells, keys = n.redis.cells[:], guard.BeginKeys(dataKey, sideKey)
+	}
+	reply := w.lab.run(callID{'b', uint8(i)}, cells, false, func() (guard.Script, []string, []string) {
+		return guard.Begin, keys, []string{
+			token(uint8(i)), strconv.Itoa(leaseTicks * tick), strconv.Itoa(shieldTicks * tick), format(w.bounds.Hash), strconv.Itoa(guard.NamesMax),
 		}
 	})
 	return reply.([]any)[0].(string)
@@ -131,7 +135,7 @@ func (w *Cache) leave(n *State, i int) {
 // writer of commit c drops the key itself, at any time after it is visible. It
 // has asked for the log's position behind its commit.
 func (w *Cache) writer(s *State, c uint8, step func(*State)) {
-	if !s.sees(c) || w.change(c) == Other {
+	if !s.sees(c) || w.elsewhere(c) {
 		return
 	}
 	n := *s

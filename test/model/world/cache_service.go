@@ -135,7 +135,7 @@ func (w *Cache) renew(n *State) {
 
 // own takes the stream over for session at.
 func (w *Cache) own(n *State, at *session) {
-	reply := w.lab.run(callID{'o', at.owner}, n.redis.cells[:], false, func() (guard.Script, []string, []string) {
+	reply := w.lab.run(callID{'o', at.owner}, n.redis.cells[:cellNames], false, func() (guard.Script, []string, []string) {
 		return guard.Own, []string{markKey}, []string{owner(at.owner), strconv.Itoa(guard.Format)}
 	})
 	found, err := guard.ParseOwn(reply)
@@ -266,19 +266,29 @@ func (w *Cache) sendNext(n *State, at *session) {
 		if !w.finds(n, c) {
 			p.does = nothing
 		}
-	case w.change(c) == Truncate:
+	case w.change(c) == Truncate, w.change(c) == OtherPart:
 		p.does = nothing
+		spares := uint8(0)
+		if w.change(c) == OtherPart {
+			spares = 1
+		}
 		if current {
 			switch n.sweep.phase {
 			case noSweep:
-				n.sweep = sweep{phase: requested, before: o - 1}
+				n.sweep = sweep{phase: requested, before: o - 1, derived: w.derived(), spares: spares}
 			case requested: // which will do for this one as well
+				n.sweep.spares &= spares
 			default: // the running one may have passed the key already
-				n.sweep.again = o
+				if n.sweep.again == 0 {
+					n.sweep.again, n.sweep.againSpares = o, spares
+				}
+				n.sweep.againSpares &= spares
 			}
 		} else if at.held == 0 {
 			// It does not sweep: it will be fenced before that could end.
-			at.held = o
+			if at.held == 0 {
+				at.held = o
+			}
 		}
 		p.note = pending
 		if w.off(SweepIsNoted) {
@@ -404,10 +414,10 @@ func (w *Cache) confirm(n *State, at *session) {
 	case p.mark == marker:
 		n.sweep.phase = checking
 	case p.mark == ending:
-		again := n.sweep.again
+		again, spares := n.sweep.again, n.sweep.againSpares
 		n.sweep = sweep{}
 		if again > 0 {
-			n.sweep = sweep{before: again - 1}
+			n.sweep = sweep{before: again - 1, derived: w.derived(), spares: spares}
 			w.startSweep(n)
 		}
 	}
@@ -422,7 +432,7 @@ func (w *Cache) arrive(n *State, at *session, j int, full bool) string {
 		n.redis.cells[cellData], n.redis.cells[cellSide] = 0, 0
 	}
 	id := callID{'a', at.owner, at.epoch, number, p.lo, p.settled, p.does, p.note, p.version, uint8(p.until)}
-	reply := w.lab.run(id, n.redis.cells[:], full, func() (guard.Script, []string, []string) {
+	reply := w.lab.run(id, n.redis.cells[:cellNames], full, func() (guard.Script, []string, []string) {
 		return w.batch(at, number, p)
 	})
 	if failed, ok := reply.(fakeredis.Error); ok {
@@ -504,7 +514,32 @@ func (w *Cache) sweepNames(pass uint8) uint8 {
 }
 
 func (w *Cache) startSweep(n *State) {
-	n.sweep.phase, n.sweep.left, n.sweep.run = firstPass, w.sweepNames(firstPass), n.redis.run
+	n.sweep.run, n.sweep.completes = n.redis.run, 0
+	if n.sweep.derived == 1 {
+		n.sweep.phase = asking
+		return
+	}
+	w.startPasses(n)
+}
+
+func (w *Cache) startPasses(n *State) {
+	n.sweep.phase, n.sweep.left = firstPass, w.sweepNames(firstPass)
+}
+
+// derived: a plan asks for the sweeps of the changes, but for those that an owner before
+// has left.
+func (w *Cache) derived() uint8 {
+	if w.bounds.Names {
+		return 1
+	}
+	return 0
+}
+
+// names runs a script on the names, and whatever else it concerns.
+func (w *Cache) names(n *State, id byte, script guard.Script, keys []string, args ...string) {
+	w.lab.run(callID{id}, n.redis.cells[:], false, func() (guard.Script, []string, []string) {
+		return script, append([]string{namesKey}, keys...), args
+	})
 }
 
 // sweeper takes the steps of the sweep, of the session that holds the slot.
@@ -523,7 +558,9 @@ func (w *Cache) sweeper(s *State, step func(*State)) {
 			if w.listen != nil {
 				pass := map[uint8]string{firstPass: "first", secondPass: "second"}[s.sweep.phase]
 				what := map[uint8]string{sweepData: "the value", sweepSide: "the side key"}[name]
-				if w.bounds.Sets {
+				if s.sweep.spares == 1 {
+					w.say(&n, "sweep: %s pass comes by %s, and leaves it", pass, what)
+				} else if w.bounds.Sets {
 					w.say(&n, "sweep: %s pass drops the key, h stays, if %s is there", pass, what)
 				} else {
 					w.say(&n, "sweep: %s pass drops %s, if it is there", pass, what)
@@ -548,29 +585,87 @@ func (w *Cache) sweepOne(n *State, name uint8) {
 	if name == sweepSide {
 		cell = cellSide
 	}
-	if w.bounds.Sets && n.redis.cells[cell] != 0 {
+	switch {
+	case n.sweep.spares == 1:
+		if n.redis.cells[cell] != 0 && n.sweep.completes == 1 && !w.off(PassesName) {
+			w.names(n, 'n', guard.Name, nil, dataKey)
+		}
+	case w.bounds.Sets && n.redis.cells[cell] != 0:
 		w.lab.run(callID{'F'}, n.redis.cells[:2], false, func() (guard.Script, []string, []string) {
 			return guard.Forget, []string{dataKey, sideKey}, nil
 		})
-	} else {
+	default:
 		n.redis.cells[cell] = 0
 	}
 	if n.sweep.left > 0 {
 		return
 	}
-	n.sweep.phase++
 	switch {
-	case n.sweep.phase == secondPass && w.off(SweepsTwice):
+	case n.sweep.phase == firstPass && !w.off(SweepsTwice):
+		n.sweep.phase, n.sweep.left = secondPass, w.sweepNames(secondPass)
+	case n.sweep.completes == 1:
+		n.sweep.phase = haveCollected
+	default:
 		n.sweep.phase = marking
-	case n.sweep.phase == secondPass:
-		n.sweep.left = w.sweepNames(secondPass)
 	}
 }
 
 // sweepOn goes on to the next part of the sweep, if that may be.
 func (w *Cache) sweepOn(n *State) (line string) {
 	at := &n.sessions[0]
+	sealed := w.lab.has(n.redis.cells[cellNames], seal)
 	switch n.sweep.phase {
+	case asking:
+		if !sealed && !w.off(SealIsAsked) {
+			n.sweep.phase = collectingNames
+			return "the names are not complete"
+		}
+		n.sweep.phase = reading
+		return "the names are complete"
+	case reading:
+		if !w.lab.has(n.redis.cells[cellNames], dataKey) || n.sweep.spares == 1 {
+			n.sweep.phase = askingAgain
+			return "no name is there that it looks for"
+		}
+		n.sweep.phase = droppingNamed
+		return "reads the key's name"
+	case droppingNamed:
+		n.sweep.phase = askingAgain
+		if w.off(NamesGoTogether) {
+			n.redis.cells[cellData], n.redis.cells[cellSide] = 0, 0
+			n.sweep.phase = unnaming
+			return "drops the key, and its lease"
+		}
+		w.names(n, 'd', guard.DropNamed, []string{dataKey, sideKey})
+		return "drops the key, its lease and its name"
+	case unnaming:
+		n.redis.cells[cellNames] = w.lab.without(n.redis.cells[cellNames], dataKey)
+		n.sweep.phase = askingAgain
+		return "drops the name"
+	case askingAgain:
+		if !sealed && !w.off(SealStands) && !w.off(SealIsAsked) {
+			n.sweep.phase = collectingNames
+			return "the names are not what they were"
+		}
+		n.sweep.phase = marking
+		return "the names are complete still"
+	case collectingNames:
+		w.names(n, 'c', guard.Collect, nil, collecting, strconv.Itoa(ttl))
+		n.sweep.completes = 1
+		w.startPasses(n)
+		return "names are collected from now on"
+	case haveCollected:
+		if n.sweep.phase = marking; w.off(SealsLast) {
+			w.names(n, 's', guard.Seal, nil, collecting, seal)
+			n.sweep.completes = 0
+			return "seals the names"
+		}
+		w.names(n, 'm', guard.Seal, nil, collecting, collected)
+		return "notes that names are collected"
+	case sealing:
+		w.names(n, 'l', guard.Seal, nil, collected, seal)
+		n.sweep.phase = noting
+		return "seals the names, if all were collected here"
 	case marking:
 		if w.off(MarkerBehind) {
 			n.sweep.phase = checking
@@ -588,7 +683,9 @@ func (w *Cache) sweepOn(n *State) (line string) {
 			w.startSweep(n)
 			return "another Redis has taken over meanwhile: once more"
 		}
-		n.sweep.phase = noting
+		if n.sweep.phase = noting; n.sweep.completes == 1 {
+			n.sweep.phase = sealing
+		}
 		return "it was one Redis all the time"
 	case noting:
 		if at.sent == w.bounds.Window {

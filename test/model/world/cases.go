@@ -18,6 +18,9 @@ var (
 	passing     = Bounds{Name: "a sweep", Changes: "to", Readers: 2, Window: 1, Clock: true}
 	resweeping  = Bounds{Name: "a sweep, and a replica that takes over", Changes: "to", Readers: 1, Window: 1, Failovers: 1}
 	setsweeping = Bounds{Name: "a sweep where changes are SET", Sets: true, Changes: "ctc", Readers: 2, Window: 1, Clock: true}
+	naming      = Bounds{Name: "sweeps by names", Names: true, Changes: "ttt", Readers: 1, Window: 1}
+	sparing     = Bounds{Name: "a sweep of another part, and one by names", Names: true, Changes: "pt", Readers: 1, Window: 1}
+	losingNames = Bounds{Name: "sweeps by names, and a replica that takes over", Names: true, Changes: "t", Readers: 1, Window: 1, Failovers: 1}
 	looking     = Bounds{Name: "lookups", Changes: "lm", Readers: 1, Window: 1, Takeovers: 1}
 	fanning     = Bounds{Name: "a fan-out", Changes: "fm", Readers: 1, Window: 1, Takeovers: 1}
 	consuming   = Bounds{Name: "a topic", Kafka: true, Resends: 1, Sets: true, Changes: "cc", Readers: 1, Window: 1}
@@ -93,6 +96,14 @@ var CacheCases = []CacheCase{
 	{Ablation{Name: "sweep-keeps-h", Says: "a sweep of an entry that SETs forgets h", Patches: []Patch{{"forget",
 		"if string.sub(side, 2, 9) == '\\0\\0\\0\\0\\0\\0\\0\\0' then", "if true then"}}},
 		Bounds{Name: "a sweep before changes that are SET", Sets: true, Changes: "tcc", Readers: 1, Window: 1}},
+	{Ablation{Name: "begin-names", Says: "a lease names no key", Patches: []Patch{{"begin", "redis.call('SADD', KEYS[3], KEYS[1])", ""}}}, naming},
+	{Ablation{Name: "names-go-with-keys", Says: "a sweep drops a key, and its name a moment later", Without: NamesGoTogether}, naming},
+	{Ablation{Name: "seal-is-asked", Says: "a sweep goes by the names that there are", Without: SealIsAsked}, naming},
+	{Ablation{Name: "seal-stands", Says: "nobody asks whether the names were complete until the end", Without: SealStands}, naming},
+	{Ablation{Name: "seal-behind-draft", Says: "names are complete whatever became of the draft", Patches: []Patch{{"seal",
+		"if redis.call('SREM', KEYS[1], ARGV[1]) == 1 then redis.call('SADD', KEYS[1], ARGV[2]) end", "redis.call('SADD', KEYS[1], ARGV[2])"}}}, naming},
+	{Ablation{Name: "passes-name", Says: "what a sweep of another part leaves gets no name", Without: PassesName}, sparing},
+	{Ablation{Name: "seals-last", Says: "names are complete before anybody asks whether Redis has restarted", Without: SealsLast}, losingNames},
 	{Ablation{Name: "lookups-settle-later", Says: "a change whose keys were looked up is settled at once", Without: LookupsSettleLater}, looking},
 	{Ablation{Name: "lookups-outlive", Says: "a new session settles what the one before it had looked up", Without: LookupsOutlive}, looking},
 	{Ablation{Name: "seen-behind-lookup", Says: "the place that the stream must pass is asked before the lookup", Without: SeenBehindLookup}, fanning},
@@ -160,6 +171,18 @@ var CacheConfigurations = []Configuration{
 		func(b *Bounds) { b.Changes, b.Readers = "t", 1 }),
 	configuration("sweeps", Bounds{Name: "a sweep where changes are SET, a failover", Sets: true, Changes: "tc", Readers: 1, Window: 1, Takeovers: 1, Failovers: 1},
 		func(b *Bounds) { b.Takeovers = 0 }),
+	configuration("sweeps", Bounds{Name: "sweeps by names", Names: true, Changes: "ttt", Readers: 2, Clock: true, Evicts: true, Window: 2, Copies: true},
+		func(b *Bounds) { b.Changes, b.Readers, b.Window = "tt", 1, 1 }),
+	configuration("sweeps", Bounds{Name: "sweeps of parts by names", Names: true, Changes: "ptt", Readers: 2, Clock: true, Evicts: true, Window: 2, Copies: true},
+		func(b *Bounds) { b.Changes, b.Readers, b.Window = "pt", 1, 1 }),
+	configuration("sweeps", Bounds{Name: "sweeps of parts by names, a failover", Names: true, Changes: "pt", Readers: 1, Window: 1, Failovers: 1},
+		func(b *Bounds) {}),
+	configuration("sweeps", Bounds{Name: "sweeps by names, a failover", Names: true, Changes: "tt", Readers: 1, Window: 1, Failovers: 1},
+		func(b *Bounds) {}),
+	configuration("sweeps", Bounds{Name: "sweeps by names, a FLUSHALL", Names: true, Changes: "tt", Readers: 1, Window: 1, Flushes: 1},
+		func(b *Bounds) {}),
+	configuration("sweeps", Bounds{Name: "sweeps by names, another instance", Names: true, Changes: "tt", Readers: 1, Window: 1, Takeovers: 1},
+		func(b *Bounds) {}),
 	configuration("stalls", Bounds{Name: "batches held up, shields that expire", Sets: true, Changes: "ccc", Readers: 2, Clock: true, Window: 2, Copies: true},
 		func(b *Bounds) { b.Changes, b.Readers = "cc", 1 }),
 	configuration("stalls", Bounds{Name: "batches held up, another instance", Sets: true, Changes: "cc", Readers: 1, Writer: true, Clock: true, Window: 2, Copies: true, Takeovers: 1},

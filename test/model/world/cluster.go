@@ -49,7 +49,7 @@ type clusterSession struct {
 
 // ClusterState is a state of a Cluster.
 type ClusterState struct {
-	cells            [2][3]Cell
+	cells            [2][cellsMax]Cell
 	slots            [2]uint8 // of the watermarks: 1, it speaks for the key's slot
 	slot             uint8
 	flushed, visible uint8

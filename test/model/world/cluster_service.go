@@ -85,7 +85,7 @@ func (w *Cluster) moved(s *ClusterState) bool {
 
 func (w *Cluster) own(n *ClusterState, m int) {
 	at := &n.session
-	reply := w.lab.run(callID{'o', at.owner}, n.cells[m][:], false, func() (guard.Script, []string, []string) {
+	reply := w.lab.run(callID{'o', at.owner}, n.cells[m][:cellNames], false, func() (guard.Script, []string, []string) {
 		return guard.Own, []string{markKey}, []string{owner(at.owner), strconv.Itoa(guard.Format)}
 	})
 	found, err := guard.ParseOwn(reply)
@@ -221,7 +221,7 @@ func (w *Cluster) arrive(n *ClusterState, m int, p *clusterPacket) string {
 	}
 	c := w.cache()
 	id := callID{'a', p.owner, p.epoch, p.n, p.lo, p.settled, p.does}
-	reply := w.lab.run(id, n.cells[m][:], false, func() (guard.Script, []string, []string) {
+	reply := w.lab.run(id, n.cells[m][:cellNames], false, func() (guard.Script, []string, []string) {
 		return c.batch(&session{owner: p.owner, epoch: p.epoch}, p.n, packet{lo: p.lo, settled: p.settled, does: p.does, version: p.lo, until: untilTicks})
 	})
 	applied, err := guard.ParseApply(reply)

@@ -54,9 +54,9 @@ type lab struct {
 	known    int // cells of which the four above are known
 }
 
-// cellsMax is how many keys a master has at most: a data key, its side key, and
-// the watermark.
-const cellsMax = 3
+// cellsMax is how many keys a master has at most: a data key, its side key, the
+// watermark, and the names of cached keys.
+const cellsMax = 4
 
 // A callID names a call; equal ones are equal calls.
 type callID [14]uint8
@@ -98,6 +98,7 @@ func newLab(names []string, patches ...Patch) *lab {
 
 var scripts = []guard.Script{
 	guard.Own, guard.Apply, guard.ApplyValues, guard.Begin, guard.Fill, guard.Release, guard.Invalidate, guard.Forget,
+	guard.Collect, guard.Name, guard.Seal, guard.DropNamed,
 }
 
 // A Patch takes a rule out of a script.
@@ -147,7 +148,7 @@ func (l *lab) cell(e fakeredis.Entry) Cell {
 	}
 	var id strings.Builder
 	id.WriteString(strconv.FormatInt(e.ExpireAt, 36))
-	for _, text := range append([]string{e.Text}, e.Fields...) {
+	for _, text := range slices.Concat([]string{e.Text}, e.Fields, e.Members) {
 		id.WriteByte('|')
 		id.WriteString(strconv.Itoa(len(text)))
 		id.WriteByte(':')
@@ -173,6 +174,16 @@ func (l *lab) value(hash bool, version uint8) Cell {
 	} else {
 		e.Text = value(version)
 	}
+	return l.cell(e)
+}
+
+// has reports whether a set's cell has a member.
+func (l *lab) has(c Cell, member string) bool { return slices.Contains(l.entries[c].Members, member) }
+
+// without returns a set's cell without a member.
+func (l *lab) without(c Cell, member string) Cell {
+	e := l.entries[c]
+	e.Members = slices.DeleteFunc(slices.Clone(e.Members), func(m string) bool { return m == member })
 	return l.cell(e)
 }
 
@@ -265,7 +276,7 @@ func holderOf(e fakeredis.Entry) int8 {
 }
 
 func tickedEntry(e fakeredis.Entry) fakeredis.Entry {
-	if _, version := versionOf(e); version || e.Hash() || !e.Exists {
+	if _, version := versionOf(e); version || e.Hash() || e.Set() || !e.Exists {
 		return e
 	}
 	// A side key: see begin.lua.

@@ -82,6 +82,17 @@ const (
 	SideKeyFirst
 	// RunID: a sweep begins again where Redis has restarted meanwhile.
 	RunID
+	// SealIsAsked: a sweep goes by names only where they are complete, and SealStands:
+	// until its end.
+	SealIsAsked
+	SealStands
+	// NamesGoTogether: a key goes with its name.
+	NamesGoTogether
+	// PassesName: what the passes leave of a template gets its name.
+	PassesName
+	// SealsLast: names are complete when it is known that Redis did not restart while they
+	// were collected.
+	SealsLast
 )
 
 // An Ablation takes rules away, in a world that is just large enough to show

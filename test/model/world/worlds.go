@@ -77,7 +77,7 @@ func (b Bounds) String() string {
 			parts = append(parts, fmt.Sprintf(format, args...))
 		}
 	}
-	words := map[Change]string{Complete: "a row", Doubtful: "a delete", Truncate: "a TRUNCATE", Other: "another row", Lookup: "a row that a lookup leads from", FanOut: "a row that a fan-out leads from", Moved: "a row that moves"}
+	words := map[Change]string{Complete: "a row", Doubtful: "a delete", Truncate: "a TRUNCATE", OtherPart: "another part", Other: "another row", Lookup: "a row that a lookup leads from", FanOut: "a row that a fan-out leads from", Moved: "a row that moves"}
 	var changes []string
 	for _, c := range b.Changes {
 		changes = append(changes, words[Change(c)])
@@ -97,6 +97,7 @@ func (b Bounds) String() string {
 	add(b.Resends > 0, "%s that sends again", count(int(b.Resends), "connector"))
 	add(b.Cuts, "transactions that may go on")
 	add(b.Snapshot, "an initial snapshot")
+	add(b.Names, "sweeps by names, which may be evicted")
 	add(b.Keeps, "values that stay")
 	add(b.Loader, "the last one is the service")
 	add(b.Writer, "writers that drop the key themselves")
