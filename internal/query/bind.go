@@ -301,6 +301,13 @@ func descend(m protoreflect.Message, see func(*pg.Node) bool) {
 		}
 		descend(below, see)
 	}
+	if _, ok := m.Interface().(*pg.Node); ok {
+		// It has a field for each of some 270 kinds, and one of them.
+		if one := m.WhichOneof(m.Descriptor().Oneofs().Get(0)); one != nil {
+			visit(m.Get(one).Message())
+		}
+		return
+	}
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		field := fields.Get(i)
