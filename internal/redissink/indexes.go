@@ -56,27 +56,22 @@ func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, erro
 	x := s.indexes.Load()
 	held := make([]plan.Held, len(sets))
 	mark := guard.ReadMember(token())
-	for loaded := false; ; loaded = true {
+	err := s.known(ctx, func() error {
 		pipe := s.client.Pipeline()
 		replies := make([]*redis.Cmd, len(sets))
 		for i, set := range sets {
 			replies[i] = pipe.EvalSha(ctx, guard.Members.SHA, []string{x.key(set)}, wholeMembers, mark)
 		}
-		// The commands hold their own errors, and each is looked at.
-		_, err := pipe.Exec(ctx)
-		if redis.HasErrorPrefix(err, "NOSCRIPT") && !loaded {
-			if err := s.load(ctx); err != nil {
-				return nil, err
-			}
-			continue
-		}
+		_, _ = pipe.Exec(ctx) // the commands hold their own errors, and each is looked at
 		for i, reply := range replies {
+			var err error
 			if held[i], err = readHeld(reply, mark); err != nil {
-				return nil, fmt.Errorf("ask the set %s: %w", x.key(sets[i]), err)
+				return fmt.Errorf("ask the set %s: %w", x.key(sets[i]), err)
 			}
 		}
-		return held, nil
-	}
+		return nil
+	})
+	return held, err
 }
 
 func readHeld(reply *redis.Cmd, mark string) (plan.Held, error) {
@@ -185,20 +180,15 @@ func token() string {
 
 // run runs a script of the building of a set.
 func (s *Sink) run(ctx context.Context, script guard.Script, keys []string, arguments ...any) (answer string, err error) {
-	for loaded := false; ; loaded = true {
+	err = s.known(ctx, func() (err error) {
 		answer, err = s.client.EvalSha(ctx, script.SHA, keys, arguments...).Text()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") && !loaded {
-			if err := s.load(ctx); err != nil {
-				return "", err
-			}
-			continue
-		}
-		switch {
-		case err != nil:
-			return "", fmt.Errorf("script %s: %w", script.Name, err)
-		case answer == guard.Lost:
-			return "", fmt.Errorf("script %s: %w", script.Name, guard.ErrLost)
-		}
-		return answer, nil
+		return err
+	})
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("script %s: %w", script.Name, err)
+	case answer == guard.Lost:
+		return "", fmt.Errorf("script %s: %w", script.Name, guard.ErrLost)
 	}
+	return answer, nil
 }

@@ -14,26 +14,24 @@ import (
 // scanKeys is how many keys one SCAN looks at: about 0.3 ms of Redis' time.
 const scanKeys = 1000
 
-// Sweep goes once over the keyspace and drops the data keys and side keys of
-// the templates, and the sets of their indexes. It is safe beside everything else: it only drops. A key that
-// is there from beginning to end is seen (SCAN's guarantee).
+// Sweep goes once over the keyspace and drops the data keys and side keys of the
+// templates, and the sets of their indexes. It is safe beside everything else: it only
+// drops. A key that is there from beginning to end is seen (SCAN's guarantee).
 func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error) {
 	var cursor uint64
-	began := time.Now()
+	p := &pace{rate: s.options.SweepRate, began: time.Now()}
 	for {
 		keys, next, err := s.client.Scan(ctx, cursor, "", scanKeys).Result()
 		if err != nil {
 			return scanned, dropped, fmt.Errorf("scan for keys to sweep: %w", err)
 		}
 		scanned += len(keys)
-		n, err := s.dropMatching(ctx, keys, templates)
-		if err != nil && strings.Contains(err.Error(), "NOSCRIPT") {
-			// Redis has restarted.
-			if err := s.load(ctx); err != nil {
-				return scanned, dropped, err
-			}
+		p.seen(len(keys))
+		var n int
+		err = s.known(ctx, func() (err error) {
 			n, err = s.dropMatching(ctx, keys, templates)
-		}
+			return err
+		})
 		if err != nil {
 			return scanned, dropped, err
 		}
@@ -45,11 +43,8 @@ func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropp
 			return scanned, dropped, nil
 		}
 		cursor = next
-		pause := time.Until(began.Add(time.Duration(scanned) * time.Second / time.Duration(s.options.SweepRate)))
-		select {
-		case <-ctx.Done():
-			return scanned, dropped, ctx.Err()
-		case <-time.After(pause):
+		if err := p.wait(ctx); err != nil {
+			return scanned, dropped, err
 		}
 	}
 }
@@ -57,15 +52,7 @@ func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropp
 // Drop drops the keys of a batch and ends their leases, whatever the batch would
 // do to them. As a sweep does, it writes nothing else and needs no stream to own.
 func (s *Sink) Drop(ctx context.Context, b *plan.Batch) error {
-	for loaded := false; ; loaded = true {
-		err := s.drop(ctx, b)
-		if err == nil || loaded || !strings.Contains(err.Error(), "NOSCRIPT") {
-			return err
-		}
-		if err := s.load(ctx); err != nil {
-			return err
-		}
-	}
+	return s.known(ctx, func() error { return s.drop(ctx, b) })
 }
 
 func (s *Sink) drop(ctx context.Context, b *plan.Batch) error {
