@@ -397,7 +397,7 @@ func (fs *findings) redis(ctx context.Context, c *config.Config) {
 		return
 	}
 	defer client.Close()
-	problems, err := redissink.Diagnose(ctx, client, hasIndexes(c))
+	problems, err := redissink.Diagnose(ctx, client)
 	if err != nil {
 		fs.add("redis", err.Error(), "")
 	}

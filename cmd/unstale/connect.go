@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -88,10 +87,10 @@ func standsInTheWay(problems []database.Problem) error {
 
 // refuseRedis returns an error that prints what only a person can mend. A Redis
 // that is away is none of that: the loop holds until it is back.
-func refuseRedis(ctx context.Context, client *redis.Client, c *config.Config) error {
+func refuseRedis(ctx context.Context, client *redis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	problems, err := redissink.Diagnose(ctx, client, hasIndexes(c))
+	problems, err := redissink.Diagnose(ctx, client)
 	if err != nil {
 		return nil
 	}
@@ -105,11 +104,6 @@ func refuseRedis(ctx context.Context, client *redis.Client, c *config.Config) er
 		return nil
 	}
 	return fmt.Errorf("redis is not ready (unstale check says the same):\n\n%s", strings.Join(texts, "\n\n"))
-}
-
-// hasIndexes reports whether lookups of any entry are to be answered by an index.
-func hasIndexes(c *config.Config) bool {
-	return slices.ContainsFunc(c.Entries, func(e config.Entry) bool { return e.Lookup == config.LookupIndex })
 }
 
 func databaseConfig(c *config.Config) (*pgx.ConnConfig, error) {

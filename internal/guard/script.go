@@ -100,15 +100,7 @@ func Commands(key string) [][]string {
 	return [][]string{
 		{"TIME"}, {"GET", key}, {"MGET", key}, {"SET", key, "value"}, {"DEL", key}, {"UNLINK", key}, {"EXISTS", key}, {"PEXPIRE", key, "1"},
 		{"HGET", key, "field"}, {"HMGET", key, "field"}, {"HGETALL", key}, {"HSET", key, "field", "value"}, {"HINCRBY", key, "field", "1"},
-		{"SADD", key, "name"}, {"SREM", key, "name"}, {"SISMEMBER", key, "name"}, {"SCARD", key}, {"SSCAN", key, "0"}, {"PTTL", key},
-	}
-}
-
-// IndexCommands are those that they, and whoever answers from sets, run beside Commands
-// where there are indexes.
-func IndexCommands(key string) [][]string {
-	return [][]string{
-		{"SMEMBERS", key},
+		{"SADD", key, "name"}, {"SREM", key, "name"}, {"SISMEMBER", key, "name"}, {"SCARD", key}, {"SMEMBERS", key}, {"SSCAN", key, "0"}, {"PTTL", key},
 	}
 }
 

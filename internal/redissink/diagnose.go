@@ -39,9 +39,9 @@ const probeKey = "unstale:probe"
 // passing are the errors of a Redis that will soon answer again.
 var passing = []string{"LOADING", "BUSY", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "OOM"}
 
-// Diagnose looks at everything that Unstale needs of the Redis behind client; indexed:
-// it is to hold indexes of lookups. It changes nothing. The error is that of a Redis that does not answer.
-func Diagnose(ctx context.Context, client *redis.Client, indexed bool) ([]Problem, error) {
+// Diagnose looks at everything that Unstale needs of the Redis behind client. It changes
+// nothing. The error is that of a Redis that does not answer.
+func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 	s := New(client, Options{})
 	server, err := s.info(ctx, "server")
 	if err != nil {
@@ -89,11 +89,7 @@ func Diagnose(ctx context.Context, client *redis.Client, indexed bool) ([]Proble
 		})
 	}
 	var commands []any
-	needed := guard.Commands(probeKey)
-	if indexed {
-		needed = append(needed, guard.IndexCommands(probeKey)...)
-	}
-	for _, command := range needed {
+	for _, command := range guard.Commands(probeKey) {
 		commands = append(commands, len(command))
 		for _, word := range command {
 			commands = append(commands, word)

@@ -420,7 +420,7 @@ func TestAnOutageIsNoProblemOfRedis(t *testing.T) {
 	for _, command := range []string{"info", "script", "eval", "evalsha", "time", "scan", "dbsize", "unlink"} {
 		m := masterOn(t, sharedRedis(t), false)
 		m.client.AddHook(breaking{command, io.ErrUnexpectedEOF})
-		if problems, err := redissink.Diagnose(t.Context(), m.client, false); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if problems, err := redissink.Diagnose(t.Context(), m.client); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%s: got %v, %v", command, problems, err)
 		}
 	}
@@ -441,7 +441,7 @@ func TestEachRightThatIsMissingIsNamed(t *testing.T) {
 		user := fmt.Sprint("user", i)
 		m.do("ACL", "SETUSER", user, "on", "nopass", "~*", "+@all", "-"+command)
 		client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: user, Password: "x", MaxRetries: -1, DisableIdentity: true})
-		problems, err := redissink.Diagnose(t.Context(), client, false)
+		problems, err := redissink.Diagnose(t.Context(), client)
 		if err != nil || len(problems) == 0 || !strings.Contains(problems[0].Text, command) {
 			t.Errorf("%s: %v, %v", command, problems, err)
 			continue
@@ -451,7 +451,7 @@ func TestEachRightThatIsMissingIsNamed(t *testing.T) {
 			mend = append(mend, word)
 		}
 		m.do(mend...)
-		if problems, err := redissink.Diagnose(t.Context(), client, false); err != nil || len(problems) > 0 {
+		if problems, err := redissink.Diagnose(t.Context(), client); err != nil || len(problems) > 0 {
 			t.Errorf("%s, mended: %v, %v", command, problems, err)
 		}
 		_ = client.Close() // it holds nothing
