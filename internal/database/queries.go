@@ -328,26 +328,24 @@ func (q *Queries) TakesDerived(dependencies []plan.Dependency) error {
 	return nil
 }
 
+// TakesKeys has PostgreSQL prepare the statements that list keys. Its error is a
+// *query.Error where that does not take them.
+func (q *Queries) TakesKeys(keys query.Keys) error {
+	// Next has all that the others have.
+	return q.takes(keys.Next, func(refused *pgconn.PgError) *query.Error {
+		return &query.Error{Offset: -1, Text: "its keys cannot be listed: " + refused.Message, Mend: refused.Hint}
+	})
+}
+
+// takes has PostgreSQL prepare a statement; refusal says what it means that it does not
+// take it.
 func (q *Queries) takes(statement string, refusal func(*pgconn.PgError) *query.Error) error {
 	_, err := q.conn.PgConn().Prepare(q.ctx, "", statement, nil)
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return refusal(refused)
 	}
 	if err != nil {
-		return fmt.Errorf("prepare the lookup: %w", err)
-	}
-	return nil
-}
-
-// TakesKeys has PostgreSQL prepare the statements that list keys. Its error is a
-// *query.Error where that does not take them.
-func (q *Queries) TakesKeys(keys query.Keys) error {
-	_, err := q.conn.PgConn().Prepare(q.ctx, "", keys.Next, nil) // which has all that the others have
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return &query.Error{Offset: -1, Text: "its keys cannot be listed: " + refused.Message, Mend: refused.Hint}
-	}
-	if err != nil {
-		return fmt.Errorf("prepare the listing of keys: %w", err)
+		return fmt.Errorf("prepare a statement that finds or lists keys: %w", err)
 	}
 	return nil
 }
