@@ -27,7 +27,7 @@ const (
 // since names are missing; what was dropped of them is no harm. One pass is enough: the
 // name of a key is there from before its load on, and goes with the key and its lease.
 func (s *Sink) SweepNamed(ctx context.Context, keys []plan.Keys) (left []plan.Keys, scanned, dropped int, err error) {
-	p := &pace{rate: s.options.SweepRate, began: time.Now()}
+	p := s.newPace()
 	for _, same := range byTemplate(keys) {
 		prefix, ok := same[0].Prefix()
 		if ok && !slices.ContainsFunc(same, func(k plan.Keys) bool { return k.Shielded }) {
@@ -175,13 +175,14 @@ func (s *Sink) Collect(ctx context.Context, keys []plan.Keys, token string) erro
 	if size <= guard.Slots {
 		return nil // to look at them all is no more than to ask each set
 	}
+	p := s.newPace()
 	for _, same := range byTemplate(keys) {
 		prefix, ok := same[0].Prefix()
 		if !ok || same[0].Shielded {
 			continue
 		}
 		draft := same[0].Template.Draft(token)
-		err := s.eachNames(ctx, guard.Collect, prefix, draft, guard.NamesTTL.Milliseconds())
+		err := s.eachNames(ctx, p, guard.Collect, prefix, draft, guard.NamesTTL.Milliseconds())
 		if err != nil && strings.Contains(err.Error(), "OOM ") {
 			continue
 		}
@@ -198,8 +199,9 @@ func (s *Sink) Collect(ctx context.Context, keys []plan.Keys, token string) erro
 // sure that Redis has not restarted since Collect; where it does later, and goes back to
 // before the passes, it goes back to before these drafts, and Seal does nothing.
 func (s *Sink) Collected(ctx context.Context, keys []plan.Keys, token string) error {
+	p := s.newPace()
 	for _, same := range byTemplate(keys) {
-		if err := s.replaceDraft(ctx, keys, same[0], same[0].Template.Draft(token)); err != nil {
+		if err := s.replaceDraft(ctx, p, keys, same[0], same[0].Template.Draft(token)); err != nil {
 			return err
 		}
 	}
@@ -208,20 +210,21 @@ func (s *Sink) Collected(ctx context.Context, keys []plan.Keys, token string) er
 
 // Seal says of the names that they are complete, where the drafts of Collected stand.
 func (s *Sink) Seal(ctx context.Context, keys []plan.Keys) error {
+	p := s.newPace()
 	for _, same := range byTemplate(keys) {
-		if err := s.replaceDraft(ctx, keys, same[0], same[0].Seal()); err != nil {
+		if err := s.replaceDraft(ctx, p, keys, same[0], same[0].Seal()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Sink) replaceDraft(ctx context.Context, keys []plan.Keys, of plan.Keys, member string) error {
+func (s *Sink) replaceDraft(ctx context.Context, p *pace, keys []plan.Keys, of plan.Keys, member string) error {
 	if of.Draft == "" {
 		return nil
 	}
 	prefix, _ := of.Prefix()
-	if err := s.eachNames(ctx, guard.Seal, prefix, of.Draft, member); err != nil {
+	if err := s.eachNames(ctx, p, guard.Seal, prefix, of.Draft, member); err != nil {
 		return err
 	}
 	note(keys, of, member)
@@ -272,8 +275,8 @@ func (s *Sink) nameLeft(ctx context.Context, keys []string, templates []plan.Key
 	})
 }
 
-// eachNames runs a script on the names of each slot.
-func (s *Sink) eachNames(ctx context.Context, script guard.Script, prefix string, arguments ...any) error {
+// eachNames runs a script on the names of each slot, each as dear as a look at a key.
+func (s *Sink) eachNames(ctx context.Context, p *pace, script guard.Script, prefix string, arguments ...any) error {
 	for first := 0; first < guard.Slots; first += namesSlots {
 		err := s.known(ctx, func() error {
 			pipe := s.client.Pipeline()
@@ -285,6 +288,10 @@ func (s *Sink) eachNames(ctx context.Context, script guard.Script, prefix string
 		})
 		if err != nil {
 			return fmt.Errorf("script %s on names: %w", script.Name, err)
+		}
+		p.seen(namesSlots)
+		if err := p.wait(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -308,6 +315,8 @@ type pace struct {
 	began time.Time
 	keys  int
 }
+
+func (s *Sink) newPace() *pace { return &pace{rate: s.options.SweepRate, began: time.Now()} }
 
 func (p *pace) seen(keys int) { p.keys += keys }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
@@ -19,7 +18,7 @@ const scanKeys = 1000
 // drops. A key that is there from beginning to end is seen (SCAN's guarantee).
 func (s *Sink) Sweep(ctx context.Context, templates []plan.Keys) (scanned, dropped int, err error) {
 	var cursor uint64
-	p := &pace{rate: s.options.SweepRate, began: time.Now()}
+	p := s.newPace()
 	for {
 		keys, next, err := s.client.Scan(ctx, cursor, "", scanKeys).Result()
 		if err != nil {
