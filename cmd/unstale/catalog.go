@@ -161,9 +161,11 @@ func fingerprint(e *plan.Entry, table, publishedBy string, settling int64) guard
 // indexedTables are those of the indexes of entries, each once.
 func indexedTables(entries []plan.Entry) []database.Name {
 	var names []database.Name
-	for _, x := range plan.New(entries).Indexes() {
-		if name := (database.Name{Schema: x.Schema, Table: x.Table}); !slices.Contains(names, name) {
-			names = append(names, name)
+	for i := range entries {
+		for _, x := range entries[i].Indexes() {
+			if name := (database.Name{Schema: x.Schema, Table: x.Table}); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
 	return names
@@ -174,8 +176,8 @@ func indexedTables(entries []plan.Entry) []database.Name {
 // another.
 func indexesOf(e *plan.Entry, unique map[database.Name][]database.UniqueKey) []string {
 	var texts []string
-	for _, x := range plan.New([]plan.Entry{*e}).Indexes() {
-		text := x.Definition
+	for _, x := range e.Indexes() {
+		text := x.Definition(e)
 		for _, key := range unique[database.Name{Schema: x.Schema, Table: x.Table}] {
 			if x.UniqueBy([][]string{key.Columns}) {
 				text = fmt.Sprintf("%s %d", text, key.Index)

@@ -362,18 +362,20 @@ func unindexed(x *examination, ways map[*plan.Lookup]database.Way) []database.Pr
 func lingering(x *examination) []database.Problem {
 	var problems []database.Problem
 	var said []database.Name
-	for _, of := range plan.New(x.entries).Indexes() {
-		name := database.Name{Schema: of.Schema, Table: of.Table}
-		at := slices.IndexFunc(x.tables, func(t database.Table) bool { return t.Relation.Name == name })
-		if !of.Unique || slices.Contains(said, name) || x.tables[at].Replica.Holds(slices.Concat(of.Join, of.Key)) {
-			continue
+	for i := range x.entries {
+		for _, of := range x.entries[i].Indexes() {
+			name := database.Name{Schema: of.Schema, Table: of.Table}
+			at := slices.IndexFunc(x.tables, func(t database.Table) bool { return t.Relation.Name == name })
+			if !of.Unique || slices.Contains(said, name) || x.tables[at].Replica.Holds(slices.Concat(of.Join, of.Key)) {
+				continue
+			}
+			said = append(said, name)
+			problems = append(problems, database.Problem{
+				Severity: database.Advice, Subject: "table " + name.String(),
+				Text: fmt.Sprintf("an update does not show the old %s: a row that moves stays in the index of entry %s where it was, for up to a day, and its key is dropped with the others there", strings.Join(of.Join, ", "), x.entries[i].Name),
+				Mend: []string{fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name.SQL())},
+			})
 		}
-		said = append(said, name)
-		problems = append(problems, database.Problem{
-			Severity: database.Advice, Subject: "table " + name.String(),
-			Text: fmt.Sprintf("an update does not show the old %s: a row that moves stays in the index of entry %s where it was, for up to a day, and its key is dropped with the others there", strings.Join(of.Join, ", "), x.entries[of.Entry].Name),
-			Mend: []string{fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name.SQL())},
-		})
 	}
 	return problems
 }

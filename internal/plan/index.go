@@ -43,31 +43,43 @@ func (x *Index) UniqueBy(keys [][]string) bool {
 type EntryIndex struct {
 	Entry int // index into Planner.Entries
 	*Index
-	// Definition is another one wherever the sets would hold something else.
-	Definition string
 }
 
-// Definition is what all lookups of an entry have in common that an index can answer.
+// Definition is another one wherever the sets for keys of e would hold something else:
+// lookups that have it in common have one index.
 func (x *Index) Definition(e *Entry) string {
 	return fmt.Sprintf("%q %q %q %q %q %q %q %v", e.Name, e.Key, x.Schema, x.Table, x.Join, x.Key, x.Types, x.Unique)
+}
+
+// Indexes returns what answers lookups of e, each once.
+func (e *Entry) Indexes() []*Index {
+	var indexes []*Index
+	var definitions []string
+	for _, d := range e.Dependencies {
+		for _, path := range d.Paths {
+			if path.Lookup == nil || path.Lookup.Index == nil {
+				continue
+			}
+			if definition := path.Lookup.Index.Definition(e); !slices.Contains(definitions, definition) {
+				indexes, definitions = append(indexes, path.Lookup.Index), append(definitions, definition)
+			}
+		}
+	}
+	return indexes
 }
 
 // Indexes returns those of all entries. Batches name one by its index.
 func (p *Planner) Indexes() []EntryIndex { return p.indexes }
 
-// addIndex returns the number of the index that answers a lookup of an entry, and knows
-// it from then on; -1: none does.
-func (p *Planner) addIndex(entry int, of *Index) int {
-	if of == nil {
+// indexOf returns the number of the index that answers a lookup of an entry; -1: none
+// does.
+func (p *Planner) indexOf(entry int, of *Lookup) int {
+	if of.Index == nil {
 		return -1
 	}
-	definition := of.Definition(&p.entries[entry])
-	at := slices.IndexFunc(p.indexes, func(x EntryIndex) bool { return x.Definition == definition })
-	if at < 0 {
-		at = len(p.indexes)
-		p.indexes = append(p.indexes, EntryIndex{entry, of, definition})
-	}
-	return at
+	e := &p.entries[entry]
+	definition := of.Index.Definition(e)
+	return slices.IndexFunc(p.indexes, func(x EntryIndex) bool { return x.Entry == entry && x.Definition(e) == definition })
 }
 
 // An IndexSet is one set of an index.

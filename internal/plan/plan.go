@@ -153,10 +153,13 @@ func New(entries []Entry) *Planner {
 	}
 	p := &Planner{entries: entries, described: map[tableName]*change.Relation{}, shapes: &shapes}
 	for i := range entries {
+		for _, x := range entries[i].Indexes() {
+			p.indexes = append(p.indexes, EntryIndex{i, x})
+		}
 		for _, d := range entries[i].Dependencies {
 			for _, path := range d.Paths {
 				if path.Lookup != nil {
-					p.lookups = append(p.lookups, EntryLookup{i, path.Lookup, p.addIndex(i, path.Lookup.Index)})
+					p.lookups = append(p.lookups, EntryLookup{i, path.Lookup, p.indexOf(i, path.Lookup)})
 				}
 			}
 		}

@@ -28,7 +28,7 @@ type indexes struct {
 func (s *Sink) indexesOf(stream string) *indexes {
 	x := &indexes{watermark: guard.WatermarkKey(0, stream), owner: s.owner}
 	for _, of := range s.options.Indexes {
-		x.prefixes = append(x.prefixes, guard.IndexPrefix(0, stream, of.Definition))
+		x.prefixes = append(x.prefixes, guard.IndexPrefix(0, stream, of.Definition(&s.options.Entries[of.Entry])))
 	}
 	return x
 }

@@ -180,7 +180,7 @@ func newIndexedSink(t *testing.T) *indexedSink {
 	if _, err := s.Own(t.Context(), []string{scriptStream}); err != nil {
 		t.Fatal(err)
 	}
-	s.name = guard.IndexPrefix(0, scriptStream, s.planner.Indexes()[0].Definition) + "1"
+	s.name = guard.IndexPrefix(0, scriptStream, s.planner.Indexes()[0].Definition(&entries[0])) + "1"
 	return s
 }
 
