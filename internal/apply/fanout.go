@@ -149,7 +149,7 @@ func (s *session) sweepRefused(fan *fanOut) {
 	s.observer.Sweep(entry.Name, plan.Unknown.String())
 	s.unapplied(entry, unanswerable(fan.refused))
 	for stream, before := range fan.before {
-		s.sweeps.request([]guard.Sweep{fan.sweep}, false, stream, before)
+		s.sweeps.request(sweepRequest{stream: stream, settled: before, sweeps: []guard.Sweep{fan.sweep}})
 	}
 	s.sweeps.wake()
 }

@@ -355,7 +355,7 @@ func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.S
 		lowest.Settled = first.End
 	}
 	if len(sweeps) > 0 {
-		s.sweeps.request(sweeps, false, number, lowest.Settled)
+		s.sweeps.request(sweepRequest{stream: number, settled: lowest.Settled, sweeps: sweeps})
 	}
 	return first
 }

@@ -36,11 +36,18 @@ type generation struct {
 	awaited bool // the reader waits for it
 }
 
-// request asks for sweeps because of a stream; derived: a plan does. settled is where
-// its settled stands if nothing but this is outstanding: it may be ahead of where
-// an earlier sweep holds it now, or it would never move while sweeps follow each
-// other.
-func (s *sweeps) request(wanted []guard.Sweep, derived bool, stream int, settled change.Position) {
+// A sweepRequest is what is to be swept because of a stream.
+type sweepRequest struct {
+	stream int
+	// settled is where the stream's settled stands if nothing but this is outstanding: it
+	// may be ahead of where an earlier sweep holds it now, or it would never move while
+	// sweeps follow each other.
+	settled change.Position
+	sweeps  []guard.Sweep
+	derived []guard.Sweep // those that a plan asks for
+}
+
+func (s *sweeps) request(r sweepRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var g *generation
@@ -50,14 +57,18 @@ func (s *sweeps) request(wanted []guard.Sweep, derived bool, stream int, settled
 		g = &generation{derived: map[string]bool{}, before: map[int]change.Position{}}
 		s.generations = append(s.generations, g)
 	}
-	if before, asked := g.before[stream]; !asked || settled.Compare(before) < 0 {
-		g.before[stream] = settled
+	if before, asked := g.before[r.stream]; !asked || r.settled.Compare(before) < 0 {
+		g.before[r.stream] = r.settled
 	}
-	for _, sweep := range wanted {
-		before, asked := g.derived[sweep.Key]
-		g.derived[sweep.Key] = derived && (before || !asked)
+	for _, sweep := range r.derived {
+		if _, asked := g.derived[sweep.Key]; !asked {
+			g.derived[sweep.Key] = true
+		}
 	}
-	g.sweeps = distinct(append(g.sweeps, wanted...))
+	for _, sweep := range r.sweeps {
+		g.derived[sweep.Key] = false
+	}
+	g.sweeps = distinct(slices.Concat(g.sweeps, r.sweeps, r.derived))
 }
 
 // distinct has each sweep once, and no part of what is swept wholly. Of very many

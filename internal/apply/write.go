@@ -84,7 +84,7 @@ func (s *session) compare(ctx context.Context, outages *outages, now look) error
 	}
 	if len(changed) > 0 {
 		for i := range s.streams {
-			s.sweeps.request(changed, false, i, s.streams[i].written)
+			s.sweeps.request(sweepRequest{stream: i, settled: s.streams[i].written, sweeps: changed})
 		}
 	}
 	// At once: an entry that can be planned again is to be swept before this is ready.
@@ -260,29 +260,35 @@ func (s *session) levelOf(cause plan.Cause) slog.Level {
 // the watermark past b writes that down, so a crash does not forget them.
 func (s *session) requestSweeps(b *plan.Batch) {
 	entries := s.planner.Entries()
-	wanted := map[bool][]guard.Sweep{} // by whether a plan asks for it
+	request := sweepRequest{stream: b.Stream, settled: s.streams[b.Stream].written}
 	for _, sweep := range b.Sweeps {
 		entry := entries[sweep.Entry]
 		s.observer.Sweep(entry.Name, sweep.Cause.String())
 		if sweep.Cause == plan.Unknown {
 			s.unapplied(entry, sweep.Reason)
 		} else {
-			s.logger.Log(context.Background(), s.levelOf(sweep.Cause), "sweeping", "entry", entry.Name, "cause", sweep.Cause, "part", sweep.Part)
+			attributes := []any{"entry", entry.Name, "cause", sweep.Cause}
+			if sweep.Part != "" {
+				attributes = append(attributes, "part", sweep.Part)
+			}
+			s.logger.Log(context.Background(), s.levelOf(sweep.Cause), "sweeping", attributes...)
 		}
 		// The look at the catalog may be older than what the log says, or newer.
 		letters := sweep.Letters
 		if letters != s.fingerprints[entry.Name].Letters {
 			letters = ""
 		}
-		derived := sweep.Cause == plan.Derived
-		wanted[derived] = append(wanted[derived], guard.Sweep{Key: entry.Key.String(), Letters: letters, Part: sweep.Part})
+		wanted := guard.Sweep{Key: entry.Key.String(), Letters: letters, Part: sweep.Part}
+		if sweep.Cause == plan.Derived {
+			request.derived = append(request.derived, wanted)
+		} else {
+			request.sweeps = append(request.sweeps, wanted)
+		}
 	}
 	// A partition that lags may bring, behind the sweep, a row from before its cause:
 	// nobody would tell that it is gone.
 	s.doubtful = max(s.doubtful, b.SweptTo)
-	for derived, sweeps := range wanted {
-		s.sweeps.request(sweeps, derived, b.Stream, s.streams[b.Stream].written)
-	}
+	s.sweeps.request(request)
 	if b.Sweeps[0].Cause == plan.Restarted {
 		s.sweeps.await()
 	}
