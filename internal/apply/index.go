@@ -17,10 +17,10 @@ import (
 // stream.
 type Indexes interface {
 	// Ask returns what each set has. One that is not complete has nothing.
-	Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, error)
-	// Scan calls each for every member of a set of which Ask has returned mark. It returns
+	Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Answer, error)
+	// Scan calls each for every member of a set of which Ask has returned token. It returns
 	// guard.ErrIncomplete if members may have been missing.
-	Scan(ctx context.Context, set plan.IndexSet, mark string, each func(values [][]byte) error) error
+	Scan(ctx context.Context, set plan.IndexSet, token string, each func(values [][]byte) error) error
 	// BeginSet makes of a set one that is being built, and has no members. From then on
 	// batches keep it up.
 	BeginSet(ctx context.Context, set plan.IndexSet) (plan.Building, error)
@@ -81,27 +81,27 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 		for i := range some {
 			sets[i] = some[i].set
 		}
-		held, err := s.options.Indexes.Ask(ctx, sets)
+		answers, err := s.options.Indexes.Ask(ctx, sets)
 		if err != nil {
 			if ctx.Err() != nil {
 				return 0, nil, ctx.Err()
 			}
 			// Who writes says that Redis is away.
 			s.logger.Debug("indexes do not answer", "err", err)
-			held = make([]plan.Held, len(some))
+			answers = make([]plan.Answer, len(some))
 		}
 		for i, q := range some {
 			switch {
-			case held[i].Whole:
+			case answers[i].Whole:
 				seen = shown
-				for n, values := range held[i].Members {
+				for n, values := range answers[i].Members {
 					if err := f.add(ctx, q.Lookup, values, n < s.loadsMax(q.Lookup)); err != nil {
 						return 0, nil, err
 					}
 				}
 				s.lookedUp(q.Lookup, 1, 0)
-			case held[i].Mark != "":
-				scans[q.Lookup] = append(scans[q.Lookup], s.scan(q, held[i].Mark, shown))
+			case answers[i].Token != "":
+				scans[q.Lookup] = append(scans[q.Lookup], s.scan(q, answers[i].Token, shown))
 			default:
 				asked[q.Lookup] = append(asked[q.Lookup], q.Question)
 				if err == nil {
@@ -124,10 +124,10 @@ func (s *session) lookedUp(lookup, index, database int) {
 }
 
 // scan asks a large set, and where that turns out not to be complete the database.
-func (s *session) scan(q indexQuestion, mark string, shown uint64) *statement {
+func (s *session) scan(q indexQuestion, token string, shown uint64) *statement {
 	database := s.statement(q.Lookup, []plan.Question{q.Question})
 	return &statement{lookup: q.Lookup, loadsMax: database.loadsMax, find: func(ctx context.Context, each func(values [][]byte) error) (uint64, error) {
-		err := s.options.Indexes.Scan(ctx, q.set, mark, each)
+		err := s.options.Indexes.Scan(ctx, q.set, token, each)
 		switch {
 		case err == nil:
 			s.lookedUp(q.Lookup, 1, 0)

@@ -48,12 +48,12 @@ type indexes struct {
 	large    bool          // no set is given whole
 	scanning func()        // in the middle of a scan, if not nil
 	begun    chan struct{} // holds BeginSet back until it is closed, if not nil
-	marks    int
+	tokens   int
 }
 
 type set struct {
 	members  map[string]bool
-	mark     string
+	token    string
 	complete bool
 }
 
@@ -72,27 +72,27 @@ func (x *indexes) apply(b *plan.Batch) {
 	}
 }
 
-func (x *indexes) Ask(_ context.Context, sets []plan.IndexSet) ([]plan.Held, error) {
+func (x *indexes) Ask(_ context.Context, sets []plan.IndexSet) ([]plan.Answer, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	held := make([]plan.Held, len(sets))
+	answers := make([]plan.Answer, len(sets))
 	for i := range sets {
 		if of := x.sets[sets[i].Name]; of == nil || !of.complete {
 			continue
 		} else if x.large {
-			held[i].Mark = of.mark
+			answers[i].Token = of.token
 		} else {
-			held[i].Whole = true
+			answers[i].Whole = true
 			for _, member := range slices.Sorted(maps.Keys(of.members)) {
 				values, _ := guard.MemberValues(nil, []byte(member))
-				held[i].Members = append(held[i].Members, values)
+				answers[i].Members = append(answers[i].Members, values)
 			}
 		}
 	}
-	return held, x.err
+	return answers, x.err
 }
 
-func (x *indexes) Scan(_ context.Context, asked plan.IndexSet, mark string, each func(values [][]byte) error) error {
+func (x *indexes) Scan(_ context.Context, asked plan.IndexSet, token string, each func(values [][]byte) error) error {
 	x.mu.Lock()
 	of := x.sets[asked.Name]
 	members := slices.Sorted(maps.Keys(of.members))
@@ -108,7 +108,7 @@ func (x *indexes) Scan(_ context.Context, asked plan.IndexSet, mark string, each
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if of := x.sets[asked.Name]; of == nil || of.mark != mark || !of.complete {
+	if of := x.sets[asked.Name]; of == nil || of.token != token || !of.complete {
 		return guard.ErrIncomplete
 	}
 	return nil
@@ -124,14 +124,14 @@ func (x *indexes) BeginSet(ctx context.Context, of plan.IndexSet) (plan.Building
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.marks++
-	b := plan.Building{Set: of, Mark: fmt.Sprint(x.marks)}
-	x.sets[of.Name] = &set{members: map[string]bool{}, mark: b.Mark}
+	x.tokens++
+	b := plan.Building{Set: of, Token: fmt.Sprint(x.tokens)}
+	x.sets[of.Name] = &set{members: map[string]bool{}, token: b.Token}
 	return b, nil
 }
 
 func (x *indexes) built(b plan.Building) (*set, error) {
-	if of := x.sets[b.Set.Name]; of != nil && of.mark == b.Mark {
+	if of := x.sets[b.Set.Name]; of != nil && of.token == b.Token {
 		return of, nil
 	}
 	return nil, guard.ErrLost

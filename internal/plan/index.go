@@ -108,20 +108,20 @@ func (p *Planner) SetOf(q *Question) (set IndexSet, ok bool) {
 	return set, true
 }
 
-// Held is what a set of an index has.
-type Held struct {
+// An Answer is what a set of an index has; a zero one says nothing.
+type Answer struct {
 	Whole   bool       // Members are all that there are
 	Members [][][]byte // each has a value for each placeholder
-	// Mark, if not empty, says that there are all, and too many to be given at once: it is
+	// Token, if not empty, says that there are all, and too many to be given at once: it is
 	// a member, until the set is another one.
-	Mark string
+	Token string
 }
 
 // A Building is one making of a set of an index.
 type Building struct {
 	Set IndexSet
-	// Mark is the member that tells it from every other.
-	Mark string
+	// Token is the member that tells it from every other.
+	Token string
 	// From is a position behind all that was seen by who has read the members. The set
 	// may answer when everything up to there is written.
 	From change.Position

@@ -3,7 +3,6 @@ package redissink
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
@@ -52,55 +51,55 @@ func (x *indexes) key(set plan.IndexSet) string { return x.prefixes[set.Index] +
 
 // Ask asks sets of indexes for their members, in one round trip, and returns what each
 // has. It and the methods behind it need an owner of the stream.
-func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Held, error) {
+func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Answer, error) {
 	x := s.indexes.Load()
-	held := make([]plan.Held, len(sets))
-	mark := guard.ReadMember(token())
+	answers := make([]plan.Answer, len(sets))
+	token := guard.ReadMember(rand.Text())
 	err := s.known(ctx, func() error {
 		pipe := s.client.Pipeline()
 		replies := make([]*redis.Cmd, len(sets))
 		for i, set := range sets {
-			replies[i] = pipe.EvalSha(ctx, guard.Members.SHA, []string{x.key(set)}, wholeMembers, mark)
+			replies[i] = pipe.EvalSha(ctx, guard.Members.SHA, []string{x.key(set)}, wholeMembers, token)
 		}
 		_, _ = pipe.Exec(ctx) // the commands hold their own errors, and each is looked at
 		for i, reply := range replies {
 			var err error
-			if held[i], err = readHeld(reply, mark); err != nil {
+			if answers[i], err = readAnswer(reply, token); err != nil {
 				return fmt.Errorf("ask the set %s: %w", x.key(sets[i]), err)
 			}
 		}
 		return nil
 	})
-	return held, err
+	return answers, err
 }
 
-func readHeld(reply *redis.Cmd, mark string) (plan.Held, error) {
-	answer, err := reply.Result()
-	switch answer := answer.(type) {
+func readAnswer(reply *redis.Cmd, token string) (plan.Answer, error) {
+	got, err := reply.Result()
+	switch got := got.(type) {
 	case nil:
-		return plan.Held{}, err
+		return plan.Answer{}, err
 	case string:
-		if answer == "LARGE" {
-			return plan.Held{Mark: mark}, nil
+		if got == "LARGE" {
+			return plan.Answer{Token: token}, nil
 		}
-		return plan.Held{}, nil
+		return plan.Answer{}, nil
 	case []any:
-		held := plan.Held{Whole: true}
-		for _, member := range answer {
+		answer := plan.Answer{Whole: true}
+		for _, member := range got {
 			text, _ := member.(string)
 			if values, ok := guard.MemberValues(nil, []byte(text)); ok {
-				held.Members = append(held.Members, values)
+				answer.Members = append(answer.Members, values)
 			}
 		}
-		return held, nil
+		return answer, nil
 	}
-	return plan.Held{}, fmt.Errorf("reply of script members: %v", answer)
+	return plan.Answer{}, fmt.Errorf("reply of script members: %v", got)
 }
 
-// Scan calls each for every member of a set of which Ask has returned mark, for some of
+// Scan calls each for every member of a set of which Ask has returned token, for some of
 // them twice. It returns guard.ErrIncomplete if the set has become another one since:
 // members may be missing then.
-func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, mark string, each func(values [][]byte) error) error {
+func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, token string, each func(values [][]byte) error) error {
 	x := s.indexes.Load()
 	before, err := s.RunID(ctx)
 	if err != nil {
@@ -128,7 +127,7 @@ func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, mark string, each fu
 	// What stands in it from beginning to end is seen (SSCAN's guarantee), if it is one
 	// set, in one process: another one, as that which takes over in a failover, has the
 	// members in another order.
-	same, err := s.client.SRem(ctx, x.key(set), mark).Result()
+	same, err := s.client.SRem(ctx, x.key(set), token).Result()
 	if err != nil {
 		return fmt.Errorf("look whether the set %s is the same: %w", x.key(set), err)
 	}
@@ -146,8 +145,8 @@ func (s *Sink) Scan(ctx context.Context, set plan.IndexSet, mark string, each fu
 // guard.ErrLost if the stream has another owner.
 func (s *Sink) BeginSet(ctx context.Context, set plan.IndexSet) (b plan.Building, err error) {
 	x := s.indexes.Load()
-	b = plan.Building{Set: set, Mark: guard.BuildMember(token())}
-	_, err = s.run(ctx, guard.Build, []string{x.watermark, x.key(set)}, x.owner, b.Mark, guard.IndexTTL.Milliseconds())
+	b = plan.Building{Set: set, Token: guard.BuildMember(rand.Text())}
+	_, err = s.run(ctx, guard.Build, []string{x.watermark, x.key(set)}, x.owner, b.Token, guard.IndexTTL.Milliseconds())
 	return b, err
 }
 
@@ -155,7 +154,7 @@ func (s *Sink) BeginSet(ctx context.Context, set plan.IndexSet) (b plan.Building
 // built. It returns guard.ErrLost if it is that no more.
 func (s *Sink) FillSet(ctx context.Context, b plan.Building, members []string) error {
 	arguments := make([]any, 0, len(members)+1)
-	arguments = append(arguments, b.Mark)
+	arguments = append(arguments, b.Token)
 	for _, member := range members {
 		arguments = append(arguments, member)
 	}
@@ -167,15 +166,8 @@ func (s *Sink) FillSet(ctx context.Context, b plan.Building, members []string) e
 // written; else it is not done. It returns guard.ErrLost if it is being built no more.
 func (s *Sink) CompleteSet(ctx context.Context, b plan.Building) (done bool, err error) {
 	x := s.indexes.Load()
-	answer, err := s.run(ctx, guard.Complete, []string{x.watermark, x.key(b.Set)}, x.owner, b.Mark, b.From.Append(nil))
+	answer, err := s.run(ctx, guard.Complete, []string{x.watermark, x.key(b.Set)}, x.owner, b.Token, b.From.Append(nil))
 	return answer == guard.OK, err
-}
-
-// token tells one thing from every other.
-func token() string {
-	text := make([]byte, 12)
-	rand.Read(text) // never fails
-	return hex.EncodeToString(text)
 }
 
 // run runs a script of the building of a set.

@@ -217,16 +217,16 @@ func (s *indexedSink) fill(n int) (members []string) {
 // empty, and beside what the set says of itself.
 func TestASetIsRead(t *testing.T) {
 	s := newIndexedSink(t)
-	ask := func() plan.Held {
+	ask := func() plan.Answer {
 		t.Helper()
-		held, err := s.Ask(t.Context(), []plan.IndexSet{one})
+		answers, err := s.Ask(t.Context(), []plan.IndexSet{one})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return held[0]
+		return answers[0]
 	}
-	scan := func(mark string, each func(values [][]byte)) (members []string, err error) {
-		err = s.Scan(t.Context(), one, mark, func(values [][]byte) error {
+	scan := func(token string, each func(values [][]byte)) (members []string, err error) {
+		err = s.Scan(t.Context(), one, token, func(values [][]byte) error {
 			each(values)
 			members = append(members, string(guard.AppendMember(guard.AppendMember(nil, values[0]), values[1])))
 			return nil
@@ -234,21 +234,21 @@ func TestASetIsRead(t *testing.T) {
 		slices.Sort(members)
 		return slices.Compact(members), err
 	}
-	if held := ask(); held.Whole || held.Mark != "" {
-		t.Errorf("there is none: %+v", held)
+	if answer := ask(); answer.Whole || answer.Token != "" {
+		t.Errorf("there is none: %+v", answer)
 	}
 	s.fill(2)
-	held := ask()
-	slices.SortFunc(held.Members, func(a, b [][]byte) int { return strings.Compare(string(a[0]), string(b[0])) })
-	if diff := cmp.Diff(plan.Held{Whole: true, Members: [][][]byte{{[]byte("0"), {}}, {[]byte("1"), {}}}}, held); diff != "" {
+	answer := ask()
+	slices.SortFunc(answer.Members, func(a, b [][]byte) int { return strings.Compare(string(a[0]), string(b[0])) })
+	if diff := cmp.Diff(plan.Answer{Whole: true, Members: [][][]byte{{[]byte("0"), {}}, {[]byte("1"), {}}}}, answer); diff != "" {
 		t.Errorf("a small one (-want +got):\n%s", diff)
 	}
 	want := s.fill(5000)
 	slices.Sort(want)
-	if held := ask(); held.Mark == "" || held.Whole {
-		t.Errorf("a large one is given as %+v", held)
+	if answer := ask(); answer.Token == "" || answer.Whole {
+		t.Errorf("a large one is given as %+v", answer)
 	}
-	got, err := scan(ask().Mark, func([][]byte) {})
+	got, err := scan(ask().Token, func([][]byte) {})
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v, (-want +got):\n%s", err, diff)
 	}
@@ -260,7 +260,7 @@ func TestASetIsRead(t *testing.T) {
 	} {
 		s.fill(5000)
 		seen := 0
-		_, err := scan(ask().Mark, func([][]byte) {
+		_, err := scan(ask().Token, func([][]byte) {
 			if seen++; seen == 2000 {
 				replace()
 			}
