@@ -219,8 +219,8 @@ func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 			switch x := r.Lookup.Index; {
 			case x != nil:
 				fmt.Fprintf(w, "      in an index: %s by %s\n", strings.Join(x.Key, ", "), strings.Join(x.Join, ", "))
-			case r.Lookup.Unindexed != "":
-				fmt.Fprintf(w, "      in the database: %s\n", r.Lookup.Unindexed)
+			case r.Lookup.NoIndex != "":
+				fmt.Fprintf(w, "      in the database: %s\n", r.Lookup.NoIndex)
 			}
 			if withSQL {
 				fmt.Fprintf(w, "      %s\n", strings.ReplaceAll(r.Lookup.SQL, "\n", "\n      "))

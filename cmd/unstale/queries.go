@@ -112,7 +112,7 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	if d.dependencies, err = derive(queries, d.types, key); err != nil {
 		return err
 	}
-	if why := d.unindexed(); entry.Lookup == config.LookupIndex && why != "" {
+	if why := d.noIndex(); entry.Lookup == config.LookupIndex && why != "" {
 		return &notIndexed{why}
 	}
 	if err = queries.TakesDerived(d.dependencies); err != nil {
@@ -134,8 +134,8 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	return nil
 }
 
-// unindexed is why no index answers any lookup; empty: one does.
-func (d *derived) unindexed() string {
+// noIndex is why no index answers any lookup; empty: one does.
+func (d *derived) noIndex() string {
 	why := "no change needs a lookup: each leads to its keys by itself"
 	asks := false
 	for _, of := range d.dependencies {
@@ -145,7 +145,7 @@ func (d *derived) unindexed() string {
 			case lookup.Index != nil:
 				return ""
 			case !asks:
-				asks, why = true, fmt.Sprintf("none can answer what a change of %s.%s looks up: %s", of.Schema, of.Table, lookup.Unindexed)
+				asks, why = true, fmt.Sprintf("none can answer what a change of %s.%s looks up: %s", of.Schema, of.Table, lookup.NoIndex)
 			}
 		}
 	}

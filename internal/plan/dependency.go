@@ -78,10 +78,10 @@ type Lookup struct {
 	// is Written by a person they are not known.
 	Through []Through `json:"through"`
 	Written bool      `json:"written,omitempty"`
-	// Index, if not nil, can answer in place of the database; else Unindexed says, where
+	// Index, if not nil, can answer in place of the database; else NoIndex says, where
 	// somebody asked for that, why none can.
-	Index     *Index `json:"index,omitempty"`
-	Unindexed string `json:"unindexed,omitempty"`
+	Index   *Index `json:"index,omitempty"`
+	NoIndex string `json:"no_index,omitempty"`
 }
 
 // Through is a table on the way of a lookup.

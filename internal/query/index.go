@@ -90,7 +90,7 @@ func (r *reach) keepIndexes(paths []plan.Path, of func(*item) []plan.Path) {
 		}
 		it := r.indexable[path.Lookup]
 		if !slices.ContainsFunc(of(it), func(own plan.Path) bool { return own.Lookup == nil && slices.Equal(own.Key, path.Lookup.Index.Key) }) {
-			path.Lookup.Index, path.Lookup.Unindexed = nil, fmt.Sprintf("a change of %s does not drop the keys that it leads to by itself", it.relation.Name)
+			path.Lookup.Index, path.Lookup.NoIndex = nil, fmt.Sprintf("a change of %s does not drop the keys that it leads to by itself", it.relation.Name)
 		}
 	}
 }

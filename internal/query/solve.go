@@ -425,7 +425,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
 	}
 	if r.indexed {
-		lookup.Index, lookup.Unindexed = r.index(lookup, usable, found, with)
+		lookup.Index, lookup.NoIndex = r.index(lookup, usable, found, with)
 	}
 	if lookup.Index != nil {
 		r.indexable[lookup] = with[0]

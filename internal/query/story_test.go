@@ -140,7 +140,7 @@ func tell(t *testing.T, catalog *catalog, asked string) string {
 			}
 			fmt.Fprintf(&b, "  lookup:\n    %s\n", strings.ReplaceAll(p.Lookup.SQL, "\n", "\n    "))
 			if x := p.Lookup.Index; x == nil {
-				fmt.Fprintf(&b, "  no index: %s\n", p.Lookup.Unindexed)
+				fmt.Fprintf(&b, "  no index: %s\n", p.Lookup.NoIndex)
 			} else {
 				of := ""
 				if x.Unique {
