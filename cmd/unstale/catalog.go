@@ -120,7 +120,7 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 			// A view or a function may show something else of the same columns.
 			tables = append(tables, definitions)
 		}
-		tables = append(tables, indexesOf(e, unique)...)
+		tables = append(tables, indexPrints(e, unique)...)
 		print := fingerprint(e, strings.Join(tables, " "), strings.Join(publishedBy, " "), settling)
 		print.Letters, print.Columns = keyOf(e, keys[database.Name{Schema: e.Schema, Table: e.Table}])
 		today[e.Name] = print
@@ -171,10 +171,10 @@ func indexedTables(entries []plan.Entry) []database.Name {
 	return names
 }
 
-// indexesOf tell what the indexes of an entry hold from what they held otherwise. Where
+// indexPrints tell what the indexes of an entry hold from what they held otherwise. Where
 // rows may have been alike in between, one of them may have taken out the member of
 // another.
-func indexesOf(e *plan.Entry, unique map[database.Name][]database.UniqueKey) []string {
+func indexPrints(e *plan.Entry, unique map[database.Name][]database.UniqueKey) []string {
 	var texts []string
 	for _, x := range e.Indexes() {
 		text := x.Definition(e)

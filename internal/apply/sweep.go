@@ -260,9 +260,9 @@ func (s *session) sweepAll(ctx context.Context, outages *outages) error {
 	}
 }
 
-// indexesOf are the indexes of the entries with this template. What made the keys
+// indexesKnowing are the indexes that know keys of a template. What made the keys
 // doubtful may have made them so.
-func (s *session) indexesOf(template string) []int {
+func (s *session) indexesKnowing(template string) []int {
 	var numbers []int
 	for number, x := range s.planner.Indexes() {
 		if s.planner.Entries()[x.Entry].Key.String() == template {
@@ -331,7 +331,7 @@ func (s *session) templates(g *generation) (named, others []plan.Keys) {
 			keys.Part = part
 		}
 		if sweep.Part == "" {
-			keys.Indexes = s.indexesOf(text)
+			keys.Indexes = s.indexesKnowing(text)
 		}
 		// Only a pass over the keyspace finds the sets of indexes.
 		if g.derived[text] && len(keys.Indexes) == 0 {

@@ -24,7 +24,7 @@ type indexes struct {
 	prefixes         []string // of the names of the sets
 }
 
-func (s *Sink) indexesOf(stream string) *indexes {
+func (s *Sink) newIndexes(stream string) *indexes {
 	x := &indexes{watermark: guard.WatermarkKey(0, stream), owner: s.owner}
 	for _, of := range s.options.Indexes {
 		x.prefixes = append(x.prefixes, guard.IndexPrefix(0, stream, of.Definition(&s.options.Entries[of.Entry])))

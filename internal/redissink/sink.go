@@ -145,7 +145,7 @@ func (s *Sink) Own(ctx context.Context, names []string) ([][]guard.Watermark, er
 	claim := guard.Claim{Owner: s.owner}
 	if len(names) > 0 {
 		claim.Stream = names[0] // one owner has them all
-		s.indexes.Store(s.indexesOf(names[0]))
+		s.indexes.Store(s.newIndexes(names[0]))
 		s.arguments.prefixes = s.indexes.Load().prefixes
 	}
 	s.claim.Store(&claim)
