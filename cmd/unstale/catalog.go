@@ -227,8 +227,9 @@ func partitioned(e plan.Entry) bool {
 }
 
 // replan derives again what follows from queries and from depends_on, whenever a
-// table, a view or a function has changed. An entry whose query cannot be planned any more is swept again
-// and again, and the instance is not ready, until a person has mended it.
+// table, a view or a function has changed. An entry whose query cannot be planned any
+// more is swept again and again, and the instance is not ready, until a person has
+// mended it.
 func (c *catalog) replan(ctx context.Context, today guard.Fingerprints, definitions string) error {
 	if c.derive == nil || definitions == "" {
 		return nil
@@ -296,8 +297,7 @@ func sameDependencies(a, b []plan.Dependency) bool {
 
 // diagnose says what a change of the catalog has broken: a new partition whose
 // replica identity does not hold the key columns, a key column that is gone, a
-// key that is no longer that of one row.
-// Only a person can mend that.
+// key that is no longer that of one row. Only a person can mend that.
 func (c *catalog) diagnose(ctx context.Context) {
 	problems, err := database.Diagnose(ctx, c.conn, c.needs)
 	if err != nil {

@@ -181,8 +181,8 @@ func printWarm(w io.Writer, rules []shownRule) {
 	}
 }
 
-// printDerived prints, for each entry over a query or with depends_on, what follows from it: a line for
-// each place where it reads a table, and how a change there finds the keys.
+// printDerived prints, for each entry over a query or with depends_on, what follows from
+// it: a line for each place where it reads a table, and how a change there finds the keys.
 func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 	entry, place := "", ""
 	for _, r := range rules {

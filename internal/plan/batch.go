@@ -53,8 +53,8 @@ type Batch struct {
 	// CommittedAt has, for each transaction that ends in the batch, the time of
 	// its commit in microseconds since the Unix epoch.
 	CommittedAt []int64
-	// Sweeps lists each entry to be swept once, and each part of one. SweptTo is the greatest LSN of the
-	// changes that ask for that.
+	// Sweeps lists each entry to be swept once, and each part of one. SweptTo is the
+	// greatest LSN of the changes that ask for that.
 	Sweeps  []Sweep
 	SweptTo uint64
 	// Incomplete lists, once each, why rows could not be SET.
