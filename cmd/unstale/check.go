@@ -180,6 +180,7 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 	if x == nil {
 		return
 	}
+	fs.addConfig(x.asides.Err())
 	problems := x.problems
 	if needs, known := connectorReads(c, x.needs); known {
 		if problems, err = database.Diagnose(ctx, conn, needs); err != nil {

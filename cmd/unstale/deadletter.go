@@ -567,7 +567,8 @@ func examineForRetry(ctx context.Context, c *config.Config) (*examination, error
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	return examine(ctx, c, conn)
+	// An entry that cannot be planned is held by who runs: it is swept again and again.
+	return examineHolding(ctx, c, conn, true)
 }
 
 // retry drops what the change of a record concerns. The change was committed long
