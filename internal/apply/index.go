@@ -107,7 +107,7 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 			default:
 				asked[q.Lookup] = append(asked[q.Lookup], q.Question)
 				if err == nil {
-					s.sets.want(q.set)
+					s.want(q.set)
 				}
 			}
 		}
@@ -137,9 +137,20 @@ func (s *session) scan(q indexQuestion, mark string, shown uint64) *statement {
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
 		}
-		s.sets.want(q.set)
+		if errors.Is(err, guard.ErrIncomplete) {
+			s.want(q.set)
+		}
 		return database.find(ctx, each)
 	}}
+}
+
+// want has a set built, unless the stream is older than what the session knows of the
+// tables: members are taken out by the unique keys that there are today, and of rows that
+// were alike before one would take out the other's.
+func (s *session) want(set plan.IndexSet) {
+	if s.Loop.Applied()+pageHeader >= s.logged {
+		s.sets.want(set)
+	}
 }
 
 // sets are those of indexes that somebody has asked for and that are not complete.
