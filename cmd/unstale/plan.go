@@ -230,6 +230,9 @@ func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 			}
 			if withSQL {
 				fmt.Fprintf(w, "      %s\n", strings.ReplaceAll(r.Lookup.SQL, "\n", "\n      "))
+				if r.Lookup.Index != nil {
+					fmt.Fprintf(w, "      the members of a set\n      %s\n", strings.ReplaceAll(r.Lookup.Index.SQL, "\n", "\n      "))
+				}
 			}
 		}
 	}

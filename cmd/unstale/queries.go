@@ -289,7 +289,8 @@ func members(planner *plan.Planner) []string {
 	return statements
 }
 
-// ways says how the database would run each lookup of the entries.
+// ways says how the database would run each lookup of the entries; of one that an index
+// answers, how it would find the members of a set, of which it asks less of the rows.
 func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Lookup]database.Way, error) {
 	ways := map[*plan.Lookup]database.Way{}
 	for _, lookup := range plan.New(x.entries).Lookups() {
@@ -300,7 +301,12 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 		for _, t := range lookup.Through {
 			steps = append(steps, database.Step{Table: database.Name{Schema: t.Schema, Table: t.Table}, Columns: t.Columns})
 		}
-		way, err := database.ExplainLookup(ctx, conn, lookup.SQL, len(lookup.Arguments), steps)
+		statement, arguments := lookup.SQL, len(lookup.Arguments)
+		if of := lookup.Index; of != nil {
+			statement, arguments = of.SQL, len(of.Join)
+			steps = []database.Step{{Table: database.Name{Schema: of.Schema, Table: of.Table}, Columns: of.Join}}
+		}
+		way, err := database.ExplainLookup(ctx, conn, statement, arguments, steps)
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", x.entries[lookup.Entry].Name, err)
 		}
