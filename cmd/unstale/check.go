@@ -180,6 +180,7 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 	if x == nil {
 		return
 	}
+	fs.addConfig(x.asides.Err())
 	problems := x.problems
 	if needs, known := connectorReads(c, x.needs); known {
 		if problems, err = database.Diagnose(ctx, conn, needs); err != nil {
@@ -195,8 +196,11 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 	if err != nil {
 		fs.add("database", err.Error(), "")
 	}
+	granted := slices.ContainsFunc(*fs, func(f finding) bool {
+		return slices.ContainsFunc(f.Mend, func(mend string) bool { return strings.HasPrefix(mend, "GRANT SELECT") })
+	})
 	for _, p := range unloadable {
-		if len(p.Mend) > 0 || !fs.wrong() { // else the right on a table is said above
+		if len(p.Mend) > 0 || !granted { // else the right on a table is said above
 			fs.addProblem(p)
 		}
 	}

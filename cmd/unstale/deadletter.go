@@ -567,7 +567,8 @@ func examineForRetry(ctx context.Context, c *config.Config) (*examination, error
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	return examine(ctx, c, conn)
+	// An entry that cannot be planned is held by who runs: it is swept again and again.
+	return examineHolding(ctx, c, conn, true)
 }
 
 // retry drops what the change of a record concerns. The change was committed long
@@ -609,11 +610,18 @@ func (r *retrier) retry(ctx context.Context, record *deadletter.Record, o *outco
 	}
 	var templates []plan.Keys
 	entries := r.planner.Entries()
+	// What would be looked up, or is a part of an entry: this is seldom enough to sweep it
+	// wholly.
+	swept := make([]int, 0, len(batch.Sweeps))
 	for _, sweep := range batch.Sweeps {
-		e := &entries[sweep.Entry]
-		if slices.Contains(o.Swept, e.Name) {
-			continue // parts of it: this is seldom enough to sweep it wholly
-		}
+		swept = append(swept, sweep.Entry)
+	}
+	for _, q := range batch.Questions {
+		swept = append(swept, r.planner.Lookups()[q.Lookup].Entry)
+	}
+	slices.Sort(swept)
+	for _, number := range slices.Compact(swept) {
+		e := &entries[number]
 		templates = append(templates, plan.Keys{Template: e.Key, Shielded: e.Sets()})
 		o.Swept = append(o.Swept, e.Name)
 	}

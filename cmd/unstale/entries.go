@@ -68,6 +68,7 @@ type examination struct {
 	derived []derived // of the entries, in their order
 	// unplanned are the entries over queries that cannot be planned, if they are held.
 	unplanned map[string]config.Problem
+	asides    config.Problems  // see derived
 	tables    []database.Table // all that the entries are over, some several times
 	shapes    []value.Shape    // of the tables
 	// problems are the database's: what ought to be changed there.
@@ -106,15 +107,13 @@ func examineHolding(ctx context.Context, c *config.Config, conn *pgx.Conn, holds
 	if err != nil {
 		return nil, err
 	}
-	unplanned := map[string]config.Problem{}
+	unplanned, asides := map[string]config.Problem{}, config.Problems(nil)
 	for i := range c.Entries {
 		if at := slices.IndexFunc(refused, func(p config.Problem) bool { return strings.HasPrefix(p.Path, "entries."+c.Entries[i].Name+".") }); at >= 0 {
 			unplanned[c.Entries[i].Name] = refused[at]
 			queries[i] = derived{}
 		}
-		if !holds {
-			wrong = append(wrong, queries[i].wrongKeys...)
-		}
+		asides = append(asides, queries[i].asides...)
 	}
 	if !holds {
 		wrong = append(wrong, refused...)
@@ -128,7 +127,7 @@ func examineHolding(ctx context.Context, c *config.Config, conn *pgx.Conn, holds
 	if err != nil {
 		return nil, fmt.Errorf("diagnose the database: %w", err)
 	}
-	x := &examination{needs: needs, derived: queries, unplanned: unplanned}
+	x := &examination{needs: needs, derived: queries, unplanned: unplanned, asides: asides}
 	// The URL need not have a name, and a pooler's may be another one.
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.current_database()").Scan(&x.database); err != nil {
 		return nil, fmt.Errorf("ask the database for its name: %w", err)

@@ -72,6 +72,9 @@ drops the same keys, or more: for a value that the application makes itself.`,
 		if err != nil {
 			return err
 		}
+		if err := x.asides.Err(); err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s\n\n", err)
+		}
 		for _, p := range x.problems {
 			if p.Severity == database.Wrong {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s\n\n", p) // what follows holds once this is mended
@@ -121,7 +124,10 @@ func (d *derived) warmRules(e *plan.Entry) []shownRule {
 	}
 	r := shownRule{Rule: plan.Rule{Op: warmOp, Effect: "load", Key: e.Key.String(), Entry: e.Name}, Statement: d.keys.All}
 	if d.noKeys != "" {
-		r.Why = d.noKeys + "; write warm_keys"
+		r.Why = d.noKeys
+		if _, written := d.wrongKeys(); !written {
+			r.Why += "; write warm_keys"
+		}
 	}
 	return []shownRule{r}
 }
@@ -224,6 +230,9 @@ func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 			}
 			if withSQL {
 				fmt.Fprintf(w, "      %s\n", strings.ReplaceAll(r.Lookup.SQL, "\n", "\n      "))
+				if r.Lookup.Index != nil {
+					fmt.Fprintf(w, "      the members of a set\n      %s\n", strings.ReplaceAll(r.Lookup.Index.SQL, "\n", "\n      "))
+				}
 			}
 		}
 	}

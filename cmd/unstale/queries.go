@@ -25,11 +25,12 @@ type derived struct {
 	// letters are those of the key's placeholders, of depends_on.
 	letters map[string]guard.Alphabet
 	// keys are how to list the keys to warm, of an entry whose results are loaded; noKeys
-	// says why they cannot be, wrongKeys what is wrong with its warm_keys. That is no reason
-	// to doubt a value.
-	keys      query.Keys
-	noKeys    string
-	wrongKeys config.Problems
+	// says why they cannot be.
+	keys   query.Keys
+	noKeys string
+	// asides are what is wrong with the configuration and no reason to doubt a value: a
+	// lookup that no index can answer, a warm_keys that cannot be run.
+	asides config.Problems
 	// unverified is why PostgreSQL could not be asked what the query reads; nil: it was.
 	unverified error
 }
@@ -59,8 +60,6 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 		err := found[i].derive(queries, entry, templates[i].Columns())
 		if wrong, ok := errors.AsType[*query.Error](err); ok {
 			problems = append(problems, c.ProblemAt(entry.Path("query"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
-		} else if wrong, ok := errors.AsType[*notIndexed](err); ok {
-			problems = append(problems, c.Problem(entry.Path("lookup"), "is index, and "+wrong.why, "write lookup: database, or leave it out"))
 		} else if err != nil {
 			return nil, nil, fmt.Errorf("entry %s: %w", entry.Name, err)
 		} else {
@@ -71,7 +70,10 @@ func derive(ctx context.Context, c *config.Config, conn *pgx.Conn, templates []*
 			}
 			if wrong != nil {
 				found[i].noKeys = "warm_keys: " + wrong.Text
-				found[i].wrongKeys = config.Problems{c.ProblemAt(entry.Path("warm_keys"), max(wrong.Offset, 0), wrong.Text, wrong.Mend)}
+				found[i].asides = append(found[i].asides, c.ProblemAt(entry.Path("warm_keys"), max(wrong.Offset, 0), wrong.Text, wrong.Mend))
+			}
+			if why := found[i].noIndex(); entry.Lookup == config.LookupIndex && why != "" {
+				found[i].asides = append(found[i].asides, c.Problem(entry.Path("lookup"), "is index, and "+why, "write lookup: database, which is what answers, or leave it out"))
 			}
 		}
 	}
@@ -112,9 +114,6 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	if d.dependencies, err = derive(queries, d.types, key); err != nil {
 		return err
 	}
-	if why := d.noIndex(); entry.Lookup == config.LookupIndex && why != "" {
-		return &notIndexed{why}
-	}
 	if err = queries.TakesDerived(d.dependencies); err != nil {
 		return err
 	}
@@ -134,6 +133,15 @@ func (d *derived) derive(queries *database.Queries, entry *config.Entry, key []s
 	return nil
 }
 
+// wrongKeys is what is wrong with the entry's warm_keys.
+func (d *derived) wrongKeys() (p config.Problem, ok bool) {
+	at := slices.IndexFunc(d.asides, func(p config.Problem) bool { return strings.HasSuffix(p.Path, ".warm_keys") })
+	if at < 0 {
+		return p, false
+	}
+	return d.asides[at], true
+}
+
 // noIndex is why no index answers any lookup; empty: one does.
 func (d *derived) noIndex() string {
 	why := "no change needs a lookup: each leads to its keys by itself"
@@ -151,11 +159,6 @@ func (d *derived) noIndex() string {
 	}
 	return why
 }
-
-// notIndexed is why an entry cannot have what it asks for.
-type notIndexed struct{ why string }
-
-func (e *notIndexed) Error() string { return e.why }
 
 // list finds how to list the keys of an entry whose results the service loads. wrong is
 // what is wrong with its warm_keys.
@@ -286,7 +289,8 @@ func members(planner *plan.Planner) []string {
 	return statements
 }
 
-// ways says how the database would run each lookup of the entries.
+// ways says how the database would run each lookup of the entries; of one that an index
+// answers, how it would find the members of a set, of which it asks less of the rows.
 func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Lookup]database.Way, error) {
 	ways := map[*plan.Lookup]database.Way{}
 	for _, lookup := range plan.New(x.entries).Lookups() {
@@ -297,7 +301,12 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 		for _, t := range lookup.Through {
 			steps = append(steps, database.Step{Table: database.Name{Schema: t.Schema, Table: t.Table}, Columns: t.Columns})
 		}
-		way, err := database.ExplainLookup(ctx, conn, lookup.SQL, len(lookup.Arguments), steps)
+		statement, arguments := lookup.SQL, len(lookup.Arguments)
+		if of := lookup.Index; of != nil {
+			statement, arguments = of.SQL, len(of.Join)
+			steps = []database.Step{{Table: database.Name{Schema: of.Schema, Table: of.Table}, Columns: of.Join}}
+		}
+		way, err := database.ExplainLookup(ctx, conn, statement, arguments, steps)
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", x.entries[lookup.Entry].Name, err)
 		}

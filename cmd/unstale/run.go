@@ -136,10 +136,8 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 	if err != nil {
 		return err
 	}
-	for i := range examined.derived {
-		for _, p := range examined.derived[i].wrongKeys {
-			logger.Warn("warm_keys cannot be used: unstale warm will refuse the entry", "entry", c.Entries[i].Name, "problem", p.Text, "mend", p.Mend)
-		}
+	for _, p := range examined.asides {
+		logger.Warn("a setting of an entry cannot be as it is written: what is cached is right all the same", "setting", p.Path, "problem", p.Text, "mend", p.Mend)
 	}
 	planner := plan.New(examined.entries)
 	gate := database.NewGate(databaseConfig, database.Options{Logger: logger})

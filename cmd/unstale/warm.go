@@ -296,6 +296,10 @@ func (w *warm) choose(c *config.Config, x *examination, names []string) error {
 	var unknown config.Problems
 	for _, name := range names {
 		number := slices.IndexFunc(w.entries, func(e plan.Entry) bool { return e.Name == name })
+		if wrong, ok := x.derived[number].wrongKeys(); ok {
+			unknown = append(unknown, wrong)
+			continue
+		}
 		if why := x.derived[number].noKeys; why != "" {
 			unknown = append(unknown, c.Problem(c.Entries[number].Path("query"), fmt.Sprintf("nobody knows which keys entry %s has: %s", name, why),
 				"write warm_keys: a SELECT whose columns are the values of "+w.entries[number].Key.String()))

@@ -86,10 +86,12 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 			if ctx.Err() != nil {
 				return 0, nil, ctx.Err()
 			}
-			// Who writes says that Redis is away.
-			s.logger.Debug("indexes do not answer", "err", err)
+			if !s.sets.saidSilent {
+				s.logger.Warn("indexes do not answer: the database does, until they do again", "err", err)
+			}
 			answers = make([]plan.Answer, len(some))
 		}
+		s.sets.saidSilent = err != nil
 		for i, q := range some {
 			switch {
 			case answers[i].Whole:
@@ -105,7 +107,7 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 			default:
 				asked[q.Lookup] = append(asked[q.Lookup], q.Question)
 				if err == nil {
-					s.sets.want(q.set)
+					s.want(q.set)
 				}
 			}
 		}
@@ -135,9 +137,20 @@ func (s *session) scan(q indexQuestion, token string, shown uint64) *statement {
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
 		}
-		s.sets.want(q.set)
+		if errors.Is(err, guard.ErrIncomplete) {
+			s.want(q.set)
+		}
 		return database.find(ctx, each)
 	}}
+}
+
+// want has a set built, unless the stream is older than what the session knows of the
+// tables: members are taken out by the unique keys that there are today, and of rows that
+// were alike before one would take out the other's.
+func (s *session) want(set plan.IndexSet) {
+	if s.Loop.Applied()+pageHeader >= s.logged {
+		s.sets.want(set)
+	}
 }
 
 // sets are those of indexes that somebody has asked for and that are not complete.
@@ -147,6 +160,9 @@ type sets struct {
 
 	mu       sync.Mutex
 	underway map[string]bool // those that are wanted or being built
+
+	saidSilent  bool // the gate's own
+	saidUnbuilt bool // the builder's own
 }
 
 func setName(set plan.IndexSet) string { return fmt.Sprintf("%d:%s", set.Index, set.Name) }
@@ -196,10 +212,14 @@ func (s *session) buildAll(ctx context.Context) {
 		case set := <-wanted:
 			b, err := s.build(ctx, set)
 			if err != nil {
-				s.logger.Debug("a set of an index was not built", "set", set.Name, "err", err)
+				if !s.sets.saidUnbuilt && !errors.Is(err, guard.ErrLost) && ctx.Err() == nil {
+					s.logger.Warn("a set of an index cannot be built: the database answers, until one can be again", "set", set.Name, "err", err)
+					s.sets.saidUnbuilt = true
+				}
 				s.sets.over(set)
 				continue
 			}
+			s.sets.saidUnbuilt = false
 			waiting = append(waiting, b)
 		case <-s.sets.moved:
 		}

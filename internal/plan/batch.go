@@ -334,13 +334,17 @@ func (b *Batch) Cached(i int) {
 	}
 }
 
-// Sweep adds a sweep, if the entry has none yet. What its keys are made of is only
+// Sweep adds a sweep, if the entry has none yet; one that the plan has not asked for is
+// another one: it may concern keys that have no name. What its keys are made of is only
 // known if all sweeps of the batch agree.
 func (b *Batch) Sweep(entry int, cause Cause, reason, letters string) {
 	for i := range b.Sweeps {
 		if s := &b.Sweeps[i]; s.Entry == entry && s.Part == "" {
 			if s.Letters != letters {
 				s.Letters = ""
+			}
+			if s.Cause == Derived {
+				s.Cause, s.Reason = cause, reason
 			}
 			return
 		}
@@ -367,11 +371,11 @@ func (b *Batch) sweepPart(entry int, part []byte, reason string) {
 	b.Sweeps = append(b.Sweeps, Sweep{Entry: entry, Cause: Derived, Reason: reason, Part: string(part)})
 }
 
-// sweeps reports whether the batch sweeps all of the entry already. A reason is only
-// put into words if it does not.
+// sweeps reports whether the batch sweeps all of the entry already, and not only because
+// the plan says so. A reason is only put into words if it does not.
 func (b *Batch) sweeps(entry int) bool {
 	for i := range b.Sweeps {
-		if b.Sweeps[i].Entry == entry && b.Sweeps[i].Part == "" {
+		if s := &b.Sweeps[i]; s.Entry == entry && s.Part == "" && s.Cause != Derived {
 			return true
 		}
 	}

@@ -392,9 +392,7 @@ func (d *dependencyProgram) lead(c *change.Change, v *version, b *Batch) {
 }
 
 func (d *dependencyProgram) sweep(b *Batch) {
-	if !b.sweeps(d.number) {
-		b.Sweep(d.number, Derived, d.Why, "")
-	}
+	b.Sweep(d.number, Derived, d.Why, "")
 }
 
 func (d *dependencyProgram) follow(path *pathProgram, c *change.Change, row, other *change.Row, b *Batch) {

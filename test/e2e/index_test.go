@@ -262,7 +262,7 @@ func TestWhoAnswersALookupIsSaid(t *testing.T) {
 		"SELECT p.id FROM products p JOIN categories c ON c.id::numeric = p.category_id::numeric WHERE p.id = @id": "no column of products that the log has is equal",
 	} {
 		path, _ := writeConfig(t, f.config(fmt.Sprintf("  one: {key: 'one:{id}', lookup: index, allow_sweep: true, query: %q}\n", query)))
-		out, errs, exit := unstaleCommand(t, "run", "--config", path)
+		out, errs, exit := unstaleCommand(t, "check", "--config", path)
 		if exit == 0 || !strings.Contains(out+errs, "entries.one.lookup: is index, and") || !strings.Contains(out+errs, want) {
 			t.Errorf("%s: exit %d, want %q in\n%s%s", query, exit, want, out, errs)
 		}

@@ -106,6 +106,10 @@ func TestNames(t *testing.T) {
 			m.want("seal", m.script(guard.Seal, []string{names}, "\x00other", "\x00seal"), "OK")
 			m.wantNames(names)
 			m.want("seal", m.script(guard.Seal, []string{names}, "\x00draft", "\x00seal"), "OK")
+			if left := m.client.PTTL(t.Context(), names).Val(); left <= 0 {
+				t.Errorf("it has lost its end: %s", left)
+			}
+			m.want("seal", m.script(guard.Seal, []string{names}, "\x00seal", "\x00seal"), "OK") // a retry
 			if got := m.client.SMembers(t.Context(), names).Val(); !slices.Equal(got, []string{"\x00seal"}) {
 				t.Errorf("%q", got)
 			}
