@@ -29,7 +29,7 @@ unit: compiler ## the tests that need no server
 	$(GO) test -race -run '^(Test|Fuzz)' $(UNIT)
 
 test: lint unit ## everything: lint, unit tests, real PostgreSQL and Redis (fetched if they are missing)
-	$(GO) test -timeout 15m . ./internal/stack ./test/...
+	$(GO) test -timeout 20m . ./internal/stack ./test/...
 
 lint: compiler ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files"; exit 1; fi

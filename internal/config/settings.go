@@ -360,7 +360,7 @@ var entrySettings = []setting{
 	},
 	{
 		path: "entries.*.refresh_max",
-		doc: "How many of the keys that a changed row leads to by a lookup are loaded again: the first that the lookup finds. Those beyond it, all with 0, are only dropped, and readers load them. " +
+		doc: "How many of the keys that a changed row leads to by a lookup are loaded again: the first that the lookup finds; rows that are looked up together share what they have. Those beyond it, all with 0, are only dropped, and readers load them. " +
 			"A key that the row has in its own columns is always loaded. Not with on_change: invalidate.",
 		initial: "1000",
 		max:     1_000_000,
