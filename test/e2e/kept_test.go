@@ -198,7 +198,7 @@ func TestApplyValues(t *testing.T) {
 		},
 		"a reader of a hash": func(m *master) {
 			begin := func(token string) string {
-				return m.script(guard.Begin, []string{"h", m.side("h")}, token, 1000, guard.Shield.Milliseconds(), guard.Hash)
+				return m.script(guard.Begin, []string{"h", m.side("h")}, token, 1000, guard.Shield.Milliseconds(), guard.Hash, guard.NamesMax)
 			}
 			m.want("begin", begin("t"), "LEASE")
 			m.want("fill", m.shielded("h", "t", 5, guard.Hash, "a", "1", "b", "2"), guard.Stored)
@@ -289,7 +289,7 @@ func TestSinkTellsWhatWasNotSet(t *testing.T) {
 		if key == "h2" {
 			format, values = guard.Hash, []any{"f", "new"}
 		}
-		m.want("begin", m.script(guard.Begin, []string{key, m.side(key)}, "t", 1000, guard.Shield.Milliseconds(), format), "LEASE")
+		m.want("begin", m.script(guard.Begin, []string{key, m.side(key)}, "t", 1000, guard.Shield.Milliseconds(), format, guard.NamesMax), "LEASE")
 		m.want("fill", m.shielded(key, "t", 1000, format, values...), guard.Stored)
 	}
 	second := keeping(200, soon(), "a", "h1", "b", "h2")

@@ -547,7 +547,7 @@ func TestLeases(t *testing.T) {
 			m.want("the second", m.fill("a", "t2", "v"), guard.Stored)
 		},
 		"a side key that expired refuses": func(m *master) {
-			m.want("begin", m.script(guard.Begin, []string{"a", m.side("a")}, "t1", 3000, 1, guard.String), "LEASE")
+			m.want("begin", m.script(guard.Begin, []string{"a", m.side("a")}, "t1", 3000, 1, guard.String, guard.NamesMax), "LEASE")
 			m.until("the side key has expired", func() bool { return m.client.Exists(m.t.Context(), m.side("a")).Val() == 0 })
 			m.want("fill", m.fill("a", "t1", "v"), guard.Refused)
 			m.wantKeys()

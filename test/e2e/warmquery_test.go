@@ -190,7 +190,7 @@ func TestAWarmOfQueriesSaysWhatItLists(t *testing.T) {
 	}
 	i = startInstance(t, f.config(fmt.Sprintf(found, "SELECT id, kind FROM product")))
 	i.waitReady()
-	if i.said("warm_keys cannot be used") != 1 {
+	if i.said("setting=entries.found.warm_keys") != 1 {
 		t.Error("what only warm needs has stopped run, or was not said")
 	}
 	i.stop()

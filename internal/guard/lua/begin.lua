@@ -5,7 +5,7 @@
 -- ARGV: 1 token, 2 lease in ms, 3 shield in ms,
 -- 4 format of the value: 's' a string, 'h' a hash, 5 how many names there may be.
 -- Returns {'HIT', value} (of a hash: its fields), {'WAIT', ms} or {'LEASE'}.
-if not KEYS[3] and string.find(KEYS[1], ':', 1, true) then
+if not ARGV[5] then
   -- A sweep by names would not find what it caches.
   return redis.error_reply('ERR unstale: this client does not name its keys: it is older than the service')
 end

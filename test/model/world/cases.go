@@ -101,7 +101,7 @@ var CacheCases = []CacheCase{
 	{Ablation{Name: "seal-is-asked", Says: "a sweep goes by the names that there are", Without: SealIsAsked}, naming},
 	{Ablation{Name: "seal-stands", Says: "nobody asks whether the names were complete until the end", Without: SealStands}, naming},
 	{Ablation{Name: "seal-behind-draft", Says: "names are complete whatever became of the draft", Patches: []Patch{{"seal",
-		"if redis.call('SREM', KEYS[1], ARGV[1]) == 1 then redis.call('SADD', KEYS[1], ARGV[2]) end", "redis.call('SADD', KEYS[1], ARGV[2])"}}}, naming},
+		"redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1", "true"}}}, naming},
 	{Ablation{Name: "passes-name", Says: "what a sweep of another part leaves gets no name", Without: PassesName}, sparing},
 	{Ablation{Name: "seals-last", Says: "names are complete before anybody asks whether Redis has restarted", Without: SealsLast}, losingNames},
 	{Ablation{Name: "lookups-settle-later", Says: "a change whose keys were looked up is settled at once", Without: LookupsSettleLater}, looking},
