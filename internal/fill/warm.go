@@ -163,7 +163,7 @@ func (w *Warmer) walk(ctx context.Context, entry int, after []string, ahead chan
 			case ofTable, ofRow:
 				return err
 			case ofTime:
-				if limit == 1 {
+				if limit == 1 && e.Query != "" {
 					return fmt.Errorf("not one key within %s, so none ever will be: make an index that begins with the columns of the key, or write warm_keys: %w", walkWait, err)
 				}
 				w.filler.halve(entry, limit)

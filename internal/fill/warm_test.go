@@ -21,11 +21,15 @@ import (
 
 func warmer(t *testing.T, w *world, options fill.WarmOptions) *fill.Warmer {
 	t.Helper()
+	return warmerOf(entries(t, plan.Warm), w, options)
+}
+
+func warmerOf(entries []plan.Entry, w *world, options fill.WarmOptions) *fill.Warmer {
 	options.Applied, options.Claim, options.Observer = w.Applied, claim, w
 	if options.Save == nil {
 		options.Save = w.save
 	}
-	return fill.NewWarmer(entries(t, plan.Warm), w, w, w, options)
+	return fill.NewWarmer(entries, w, w, w, options)
 }
 
 // Every row is in the cache afterwards, those that were cached are left alone,
@@ -228,6 +232,27 @@ func TestAWarmOfABusyDatabaseTakesSmallerSteps(t *testing.T) {
 		}
 		if w.held["database"] == 0 {
 			t.Error("it was never too busy: this proves nothing")
+		}
+	})
+}
+
+// The keys of a query that no index lists are found by reading its tables, as long for
+// one of them as for all: to try again and again would read them again and again. Those of
+// a table are in an index, and who cannot have one of them waits for a lock.
+func TestAWarmEndsWhereNotOneKeyCanBeListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1000)
+		w.busy = func(int) error { return refusal("57014") }
+		all := entries(t, plan.Refresh)
+		all[0].Query = "SELECT 1"
+		p, err := warmerOf(all, w, fill.WarmOptions{}).Run(t.Context(), 0, fill.Progress{})
+		if err == nil || !strings.Contains(err.Error(), "write warm_keys") || p.Keys() != 0 {
+			t.Errorf("%+v: %v", p, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if _, err := warmer(t, w, fill.WarmOptions{}).Run(ctx, 0, fill.Progress{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("of a table: %v", err)
 		}
 	})
 }
