@@ -76,6 +76,7 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 		delete(asked, number)
 	}
 	scans = map[int][]*statement{}
+	answered := map[int]int{} // by lookup
 	for some := range slices.Chunk(ask, setsAtOnce) {
 		sets := make([]plan.IndexSet, len(some))
 		for i := range some {
@@ -101,7 +102,7 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 						return 0, nil, err
 					}
 				}
-				s.lookedUp(q.Lookup, 1, 0)
+				answered[q.Lookup]++
 			case answers[i].Token != "":
 				scans[q.Lookup] = append(scans[q.Lookup], s.scan(q, answers[i].Token, shown))
 			default:
@@ -111,6 +112,9 @@ func (s *session) answer(ctx context.Context, asked map[int][]plan.Question, f *
 				}
 			}
 		}
+	}
+	for lookup, n := range answered {
+		s.lookedUp(lookup, n, 0)
 	}
 	return seen, scans, nil
 }

@@ -54,8 +54,8 @@ func (a *arguments) apply(watermark string, header guard.ApplyHeader, b *plan.Ba
 		a.addKeys(b, a.drop)
 		a.addSideKeys(b, a.drop)
 		header.Drops = len(a.ends) - edited
-		header.AppendArguments(a.strings[:head]) // in place: now the numbers are known
 	}
+	header.AppendArguments(a.strings[:head]) // in place: now the numbers are known
 	a.addKeys(b, a.forget)
 	a.addKeys(b, a.reload)
 	a.addSideKeys(b, a.forget)
