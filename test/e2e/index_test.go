@@ -49,8 +49,9 @@ func (s *indexedShop) answered(entry, by string) int {
 	return int(s.i.metric(fmt.Sprintf("unstale_lookups_total{by=%q,entry=%q}", by, entry)))
 }
 
-// try does a step and demands who answers its only lookup. Where that is the database it
-// waits until a set has been built; and it may be asked again, by another session.
+// try does a step and demands who answers its lookup, and that nobody else does. Where
+// that is the database it waits until a set has been built. It may be asked again: by
+// another session, and for a transaction that comes in two batches.
 func (s *indexedShop) try(entry, by string, this step) {
 	s.t.Helper()
 	index, database := s.answered(entry, "index"), s.answered(entry, "database")
@@ -64,7 +65,7 @@ func (s *indexedShop) try(entry, by string, this step) {
 		database++
 		s.i.eventually("a set is built", func() bool { return s.i.metric(sets) > built })
 	}
-	if gotIndex, gotDatabase := s.answered(entry, "index"), s.answered(entry, "database"); gotIndex != index || gotDatabase < database || by != "database" && gotDatabase > database {
+	if gotIndex, gotDatabase := s.answered(entry, "index"), s.answered(entry, "database"); gotIndex < index || by != "index" && gotIndex > index || gotDatabase < database || by != "database" && gotDatabase > database {
 		s.t.Errorf("%s: the index has answered %d lookups and the database %d, want %d and %d", this.change, gotIndex, gotDatabase, index, database)
 	}
 }
@@ -75,6 +76,18 @@ func pagesOf(ids ...int) []string {
 		keys = append(keys, fmt.Sprint("page:", id))
 	}
 	return keys
+}
+
+// renameOne changes the category of the pages 2, 4, 6 and 8.
+const renameOne = "UPDATE categories SET name = name || '+' WHERE id = 1"
+
+// newBuilt runs an instance with the set of that category built, on PostgreSQL 15.
+func newBuilt(t *testing.T) *indexedShop {
+	f := newIndexed(t, 15)
+	s := &indexedShop{f, startInstance(t, f.config(indexed))}
+	s.i.waitReady()
+	s.try("page", "database", step{change: renameOne, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
+	return s
 }
 
 // The first change of a category asks the database, the next ones the index, which the
@@ -185,13 +198,9 @@ func TestAGapVoidsIndexes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := newIndexed(t, 15)
-			i := startInstance(t, f.config(indexed))
-			i.waitReady()
-			s := &indexedShop{f, i}
-			const rename = "UPDATE categories SET name = name || '+' WHERE id = 1"
-			s.try("page", "database", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
-			s.try("page", "index", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
+			s := newBuilt(t)
+			f, i := s.fixture, s.i
+			s.try("page", "index", step{change: renameOne, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
 			before := f.sets()
 			gap(f, i)
 			i.waitReady()
@@ -199,8 +208,8 @@ func TestAGapVoidsIndexes(t *testing.T) {
 			if strings.HasPrefix(name, "nobody") {
 				answers = "index"
 			}
-			s.try("page", answers, step{change: rename, gone: pagesOf(1, 2, 3, 4, 6, 8), kept: pagesOf(5, 7)})
-			s.try("page", "index", step{change: rename, gone: pagesOf(1, 2, 3, 4, 6, 8), kept: pagesOf(5, 7)})
+			s.try("page", answers, step{change: renameOne, gone: pagesOf(1, 2, 3, 4, 6, 8), kept: pagesOf(5, 7)})
+			s.try("page", "index", step{change: renameOne, gone: pagesOf(1, 2, 3, 4, 6, 8), kept: pagesOf(5, 7)})
 			if len(before) != 1 || !slices.Equal(before, f.sets()) {
 				t.Errorf("the sets were %q and are %q, want the same one", before, f.sets())
 			}
@@ -213,21 +222,17 @@ func TestAGapVoidsIndexes(t *testing.T) {
 // member, and one that goes must not take the other with it.
 func TestAnIndexOutlivesItsUniqueKey(t *testing.T) {
 	t.Parallel()
-	f := newIndexed(t, 15)
-	i := startInstance(t, f.config(indexed))
-	i.waitReady()
-	s := &indexedShop{f, i}
-	const rename = "UPDATE categories SET name = name || '+' WHERE id = 1"
-	s.try("page", "database", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
+	s := newBuilt(t)
+	f, i := s.fixture, s.i
 	f.exec("ALTER TABLE products DROP CONSTRAINT products_pkey")
 	f.exec("INSERT INTO products VALUES (2, 'alike', 1)")
 	f.exec("DELETE FROM products WHERE id = 2 AND name = 'alike'")
 	i.eventually("it is planned anew", func() bool { return i.said("planning anew") == 1 })
 	i.waitReady()
-	s.try("page", "database", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
+	s.try("page", "database", step{change: renameOne, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
 	f.exec("INSERT INTO products VALUES (2, 'alike', 1)")
 	f.exec("DELETE FROM products WHERE id = 2 AND name = 'alike'")
-	s.try("page", "index", step{change: rename, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
+	s.try("page", "index", step{change: renameOne, gone: pagesOf(2, 4, 6, 8), kept: pagesOf(1, 3)})
 	i.stop()
 }
 
