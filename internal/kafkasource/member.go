@@ -373,7 +373,7 @@ var errMadeAnew = errors.New("a topic was deleted and made anew")
 
 // look asks the brokers about partitions.
 func (m *member) look(ctx context.Context, places []place) ([]standing, error) {
-	standings, err := look(ctx, m.admin, m.group, places)
+	standings, err := look(ctx, m.client, m.group, places)
 	if err != nil {
 		return nil, err
 	}

@@ -97,12 +97,15 @@ func row(op, id string, xid int, database string) kgo.Record {
 	}
 }
 
-// placed returns the id of a row that Kafka's partitioner puts there.
+// partitionOf is where Kafka's partitioner puts a row.
+func partitionOf(id string, partitions int) int {
+	return kgo.StickyKeyPartitioner(nil).ForTopic(topic).Partition(&kgo.Record{Key: key(id)}, partitions)
+}
+
+// placed returns the id of a row that belongs there.
 func placed(partition, partitions int) string {
-	partitioner := kgo.StickyKeyPartitioner(nil).ForTopic(topic)
 	for n := 0; ; n++ {
-		id := fmt.Sprint(n)
-		if partitioner.Partition(&kgo.Record{Key: key(id)}, partitions) == partition {
+		if id := fmt.Sprint(n); partitionOf(id, partitions) == partition {
 			return id
 		}
 	}

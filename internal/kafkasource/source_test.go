@@ -605,6 +605,33 @@ func TestAPartitionIsAdded(t *testing.T) {
 	}
 }
 
+// A key has moved as soon as its topic has another partition, whenever the client
+// has last looked.
+func TestAPartitionWasAddedJustNow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	c := r.consumer()
+	c.begin(2)
+	if _, err := r.admin.CreatePartitions(r.within(5*time.Second), 1, topic); err != nil {
+		t.Fatal(err)
+	}
+	c.begin(2) // the group has not noticed yet
+	stays, moves := "", ""
+	for n := 0; stays == "" || moves == ""; n++ {
+		switch id := fmt.Sprint(n); {
+		case partitionOf(id, 2) != 0:
+		case partitionOf(id, 3) == 0:
+			stays = id
+		default:
+			moves = id
+		}
+	}
+	r.send(0, insert(stays, 700))
+	c.want("0 insert "+stays+" in 700 to 1", "0 commit in 700 cut to 1")
+	r.send(0, insert(moves, 701))
+	c.want("0 insert " + moves + " in 701 again to 2")
+}
+
 // What retention has taken away is an error where it is met, and shows at the next
 // attachment.
 func TestRetentionHasPassedTheReader(t *testing.T) {

@@ -57,7 +57,7 @@ func Standings(ctx context.Context, options Options) (found []Standing, consumed
 		}
 	}
 	slices.SortFunc(places, place.compare)
-	standings, err := look(ctx, admin, options.Group, places)
+	standings, err := look(ctx, client, options.Group, places)
 	if err != nil {
 		return nil, false, err
 	}
@@ -207,8 +207,9 @@ type standing struct {
 	byUs       bool
 }
 
-// look asks the brokers about partitions.
-func look(ctx context.Context, admin *kadm.Client, group string, places []place) ([]standing, error) {
+// look asks the brokers about partitions, anew: how many a topic has decides what of
+// it is in order.
+func look(ctx context.Context, client *kgo.Client, group string, places []place) ([]standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestMax)
 	defer cancel()
 	var topics []string
@@ -220,10 +221,11 @@ func look(ctx context.Context, admin *kadm.Client, group string, places []place)
 	if len(topics) == 0 {
 		return nil, nil // of all topics, a broker would think
 	}
-	details, err := admin.ListTopics(ctx, topics...)
+	found, err := partitionsNow(ctx, client, topics, false)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the topics: %w", err)
+		return nil, err
 	}
+	admin := kadm.NewClient(client)
 	// Before the ends: who looks on must not find committed what came in between.
 	committed, err := admin.FetchOffsets(ctx, group)
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
@@ -240,20 +242,17 @@ func look(ctx context.Context, admin *kadm.Client, group string, places []place)
 	standings := make([]standing, len(places))
 	for i, p := range places {
 		s := standing{place: p, committed: -1}
-		detail := details[p.topic]
 		start, known := starts.Lookup(p.topic, p.number)
 		end, ends := ends.Lookup(p.topic, p.number)
 		switch {
-		case detail.Err != nil:
-			return nil, fmt.Errorf("ask for topic %s: %w", p.topic, detail.Err)
-		case !known || !ends:
+		case !known || !ends || len(found[p.topic].partitions) == 0:
 			return nil, fmt.Errorf("ask for partition %d of %s: %w", p.number, p.topic, kerr.UnknownTopicOrPartition)
 		case start.Err != nil:
 			return nil, fmt.Errorf("ask where partition %d of %s begins: %w", p.number, p.topic, start.Err)
 		case end.Err != nil:
 			return nil, fmt.Errorf("ask where partition %d of %s ends: %w", p.number, p.topic, end.Err)
 		}
-		s.topicID, s.partitions = [16]byte(detail.ID), len(detail.Partitions)
+		s.topicID, s.partitions = found[p.topic].id, len(found[p.topic].partitions)
 		s.start, s.end = start.Offset, end.Offset
 		switch at, ok := committed.Lookup(p.topic, p.number); {
 		case ok && at.Err != nil:
