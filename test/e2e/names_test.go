@@ -348,7 +348,8 @@ func TestAnEntryIsSweptByTheNamesOfItsKeys(t *testing.T) {
 	}
 	want("without the names of one slot", 98, all, "UPDATE grants SET role = 2 WHERE person = 7")
 	want("and again with them", 98, few, "UPDATE grants SET role = 7 WHERE person = 7")
-	f.exec("TRUNCATE grants")
+	// Not TRUNCATE: the catalog shows it some seconds later, once more.
+	f.exec("DELETE FROM grants")
 	f.barrier()
 
 	// A reader that has loaded before the change fills behind the sweep.
