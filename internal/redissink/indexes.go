@@ -5,15 +5,13 @@ import (
 	"crypto/rand"
 	"fmt"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
 
 const (
-	// wholeMembers is how many members a set may have to be given in one reply.
-	wholeMembers = plan.BatchKeysMax
+	// wholeMembers is how many members of sets may be given in one reply.
+	wholeMembers = 8 * plan.BatchKeysMax
 	// scanMembers is how many members one SSCAN looks at.
 	scanMembers = 1000
 )
@@ -55,37 +53,38 @@ func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Answer, er
 	x := s.indexes.Load()
 	answers := make([]plan.Answer, len(sets))
 	token := guard.ReadMember(rand.Text())
+	keys := make([]string, len(sets))
+	for i, set := range sets {
+		keys[i] = x.key(set)
+	}
 	err := s.known(ctx, func() error {
-		pipe := s.client.Pipeline()
-		replies := make([]*redis.Cmd, len(sets))
-		for i, set := range sets {
-			replies[i] = pipe.EvalSha(ctx, guard.Members.SHA, []string{x.key(set)}, wholeMembers, token)
+		replies, err := s.client.EvalSha(ctx, guard.Members.SHA, keys, wholeMembers, token).Slice()
+		if err == nil && len(replies) != len(sets) {
+			err = fmt.Errorf("reply of script members: %v", replies)
 		}
-		_, _ = pipe.Exec(ctx) // the commands hold their own errors, and each is looked at
-		for i, reply := range replies {
-			var err error
-			if answers[i], err = readAnswer(reply, token); err != nil {
-				return fmt.Errorf("ask the set %s: %w", x.key(sets[i]), err)
+		for i := range replies {
+			if err == nil {
+				answers[i], err = readAnswer(replies[i], token)
 			}
+		}
+		if err != nil {
+			return fmt.Errorf("ask sets of indexes: %w", err)
 		}
 		return nil
 	})
 	return answers, err
 }
 
-func readAnswer(reply *redis.Cmd, token string) (plan.Answer, error) {
-	got, err := reply.Result()
-	switch got := got.(type) {
-	case nil:
-		return plan.Answer{}, err
+func readAnswer(reply any, token string) (plan.Answer, error) {
+	switch reply := reply.(type) {
 	case string:
-		if got == "LARGE" {
+		if reply == "LARGE" {
 			return plan.Answer{Token: token}, nil
 		}
 		return plan.Answer{}, nil
 	case []any:
 		answer := plan.Answer{Whole: true}
-		for _, member := range got {
+		for _, member := range reply {
 			text, _ := member.(string)
 			if values, ok := guard.MemberValues(nil, []byte(text)); ok {
 				answer.Members = append(answer.Members, values)
@@ -93,7 +92,7 @@ func readAnswer(reply *redis.Cmd, token string) (plan.Answer, error) {
 		}
 		return answer, nil
 	}
-	return plan.Answer{}, fmt.Errorf("reply of script members: %v", got)
+	return plan.Answer{}, fmt.Errorf("reply of script members: %v", reply)
 }
 
 // Scan calls each for every member of a set of which Ask has returned token, for some of

@@ -63,10 +63,10 @@ func (b *bench) shop(ctx context.Context) error {
 		`CREATE INDEX ON wares (category_id)`,
 		`CREATE TABLE shelves (id int PRIMARY KEY, category_id int NOT NULL UNIQUE)`, `ALTER TABLE shelves REPLICA IDENTITY FULL`,
 		`INSERT INTO shelves SELECT i, i FROM generate_series(1, 10000) i`,
-		`CREATE PROCEDURE rename_one_by_one(first int, last int) LANGUAGE plpgsql AS $$
+		`CREATE PROCEDURE rename_one_by_one(first int, last int, among int) LANGUAGE plpgsql AS $$
 		BEGIN
 			FOR i IN first .. last LOOP
-				UPDATE categories SET name = 'name ' || txid_current() WHERE id = 1 + (i * 7919) % 10000;
+				UPDATE categories SET name = 'name ' || txid_current() WHERE id = 1 + (i * 7919) % among;
 				COMMIT;
 			END LOOP;
 		END $$`,
@@ -314,7 +314,7 @@ func benchLookups(ctx context.Context, b *bench) error {
 			return err
 		}
 	}
-	return nil
+	return b.lookupsByIndex(ctx)
 }
 
 // lookups measures those through a table, which has so many rows of each category.
@@ -349,7 +349,7 @@ func (b *bench) lookups(ctx context.Context, table, keys string) error {
 	}
 	changes := b.sizes.Lookups
 	b.say(fmt.Sprintf("writing %s transactions that ten lookups follow from", thousands(int64(changes))))
-	if err := b.exec(ctx, "SET synchronous_commit = off", fmt.Sprintf("CALL rename_one_by_one(1, %d)", changes), "SET synchronous_commit = on",
+	if err := b.exec(ctx, "SET synchronous_commit = off", fmt.Sprintf("CALL rename_one_by_one(1, %d, 10000)", changes), "SET synchronous_commit = on",
 		"UPDATE categories SET note = 'flushed' WHERE id = 0", "CHECKPOINT"); err != nil {
 		return err
 	}

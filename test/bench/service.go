@@ -109,6 +109,7 @@ func (s *service) ready(ctx context.Context) error {
 // stop ends it as an operator does.
 func (s *service) stop() error {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = s.cmd.Process.Signal(syscall.SIGCONT) // or stand still
 	<-s.ended
 	if s.err != nil {
 		return fmt.Errorf("stop unstale: %w\n%s", s.err, s.log.String())

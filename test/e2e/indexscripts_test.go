@@ -38,7 +38,7 @@ func (o *owner) edit(n int64, e edits) string {
 
 func (m *master) members(set string, most int) string {
 	m.t.Helper()
-	words := strings.Fields(m.script(guard.Members, []string{set}, most, guard.ReadMember("r")))
+	words := strings.Fields(strings.Trim(m.script(guard.Members, []string{set}, most, guard.ReadMember("r")), "[]"))
 	slices.Sort(words)
 	return strings.ReplaceAll(strings.Join(words, " "), "\x00", "0")
 }
@@ -76,6 +76,19 @@ func TestIndexScripts(t *testing.T) {
 			m.want("large", m.members(a, 3), "LARGE")
 			if ttl := m.client.PTTL(t.Context(), a).Val(); ttl <= 0 || ttl > time.Hour {
 				m.t.Errorf("it lasts %s", ttl)
+			}
+		},
+		"sets that are asked together have their members counted together": func(m *master) {
+			o := m.own()
+			o.edit(1, edits{})
+			for set, members := range map[string][]any{a: {"1\x00", "2\x00", "3\x00"}, b: {}} {
+				o.build(set, "x")
+				m.gather(set, "x", members...)
+				m.want("complete", o.complete(set, "x", 1), guard.OK)
+			}
+			large := m.script(guard.Members, []string{b, a, indexSet("absent"), b}, 6, guard.ReadMember("r"))
+			if !strings.Contains(large, "] LARGE INCOMPLETE [") {
+				m.t.Errorf("got %q", large)
 			}
 		},
 		"a set is not complete before the stream is there": func(m *master) {
