@@ -7,12 +7,13 @@ import "hash/maphash"
 type distinct struct {
 	text []byte // of all, one behind the other
 	ends []int  // where each ends; it begins where the one before ends
-	// index finds a text by its hash: open addressing, the number of a text + 1.
+	// index finds a text by its hash: open addressing, the number of a text + 1. Its
+	// length is a power of two.
 	index []int32
 	seed  maphash.Seed
 }
 
-// newDistinct has room for that many before it grows.
+// newDistinct has room for that many, a power of two, before it grows.
 func newDistinct(texts int) distinct {
 	return distinct{seed: maphash.MakeSeed(), index: make([]int32, 4*texts)}
 }
@@ -59,7 +60,8 @@ func (d *distinct) end() (i int, found bool) {
 
 // find returns the place of text in the index, or that where it belongs.
 func (d *distinct) find(text []byte) (at int, found bool) {
-	for at := int(maphash.Bytes(d.seed, text) % uint64(len(d.index))); ; at = (at + 1) % len(d.index) {
+	last := len(d.index) - 1
+	for at := int(maphash.Bytes(d.seed, text)) & last; ; at = (at + 1) & last {
 		n := int(d.index[at]) - 1
 		if n < 0 {
 			return at, false
