@@ -104,9 +104,7 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		c.close(ctx)
 		return apply.Look{}, err
 	}
-	if err := c.publishedAs(published); err != nil {
-		return apply.Look{}, err
-	}
+	unpublished := c.publishedAs(published)
 	today := guard.Fingerprints{}
 	for i := range c.entries {
 		e := &c.entries[i]
@@ -128,6 +126,9 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	c.looks++
 	if err := c.replan(ctx, today, definitions); err != nil {
 		return apply.Look{}, err
+	}
+	if unpublished != nil {
+		return apply.Look{}, c.without(unpublished)
 	}
 	if c.last != nil && !maps.Equal(c.last, today) || len(c.wrong) > 0 || c.looks%diagnoseEach == 0 {
 		c.diagnose(ctx)
@@ -283,6 +284,18 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 	return nil
 }
 
+// without is why the stream must be taken over again where the changes of a table are not
+// all sent: if only entries want it that cannot be planned any more, without them.
+func (c *catalog) without(unpublished error) error {
+	for i := range c.entries {
+		e := &c.entries[i]
+		if _, held := c.unplanned[e.Name]; held && slices.ContainsFunc(tablesOf(e), func(n database.Name) bool { return !c.published[n].Whole }) {
+			return fmt.Errorf("%w: %s", change.ErrReplan, e.Name)
+		}
+	}
+	return unpublished
+}
+
 // derivedFrom reports whether the keys of an entry follow from a query, or from depends_on.
 func derivedFrom(e plan.Entry) bool { return e.Table == "" }
 
@@ -365,6 +378,13 @@ func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.
 	var published map[database.Name]database.Published
 	if !c.needs.Foreign {
 		published, err = database.Publications(ctx, c.conn, c.needs.Publication, names)
+	}
+	for _, e := range c.entries {
+		name := database.Name{Schema: e.Schema, Table: e.Table}
+		if p := published[name]; p.Inherited && !derivedFrom(e) {
+			p.Whole = false
+			published[name] = p
+		}
 	}
 	sets := slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return e.Sets() })
 	if err != nil || maps.Equal(fingerprints, c.shaped) || !sets && c.describe == nil {

@@ -18,7 +18,6 @@ import (
 	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
-	"github.com/unstale/unstale/internal/pgsource"
 	"github.com/unstale/unstale/internal/redissink"
 )
 
@@ -170,14 +169,6 @@ func redisClient(c config.Redis) (*redis.Client, error) {
 	logging.Disable()
 	options.DisableIdentity = true
 	return redis.NewClient(options), nil
-}
-
-func publishedTables(tables []database.Table) []pgsource.Table {
-	var published []pgsource.Table
-	for _, name := range distinctTables(tables) {
-		published = append(published, pgsource.Table{Schema: name.Schema, Name: name.Table})
-	}
-	return published
 }
 
 func newLogger(c config.Log, w io.Writer) *slog.Logger {

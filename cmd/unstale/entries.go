@@ -13,6 +13,7 @@ import (
 	"github.com/unstale/unstale/internal/config"
 	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/pgsource"
 	"github.com/unstale/unstale/internal/plan"
 	"github.com/unstale/unstale/internal/value"
 )
@@ -274,13 +275,16 @@ var alphabets = map[database.Alphabet]guard.Alphabet{
 	database.Boolean: guard.Boolean,
 }
 
-// distinctTables lists each table once.
-func distinctTables(tables []database.Table) []database.Name {
-	var names []database.Name
-	for i := range tables {
-		if !slices.Contains(names, tables[i].Name) {
-			names = append(names, tables[i].Name)
+// published are the tables that the log must have, each once.
+func (x *examination) published() (tables []pgsource.Table) {
+	for i, need := range x.needs.Tables {
+		name := x.tables[i].Name
+		at := slices.IndexFunc(tables, func(t pgsource.Table) bool { return t.Schema == name.Schema && t.Name == name.Table })
+		if at < 0 {
+			tables = append(tables, pgsource.Table{Schema: name.Schema, Name: name.Table, Inherited: need.Inherited})
+			continue
 		}
+		tables[at].Inherited = tables[at].Inherited && need.Inherited
 	}
-	return names
+	return tables
 }

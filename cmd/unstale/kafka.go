@@ -401,7 +401,9 @@ func (d *describedTables) addPartition(root database.Name, r *database.Relation)
 func partitionsOf(tables []database.Table) (names []database.Name) {
 	for i := range tables {
 		for j := range tables[i].Below {
-			names = append(names, tables[i].Below[j].Name)
+			if tables[i].Below[j].Partition {
+				names = append(names, tables[i].Below[j].Name)
+			}
 		}
 	}
 	return names
@@ -428,7 +430,9 @@ func (d *describedTables) describe(tables []database.Table, shapes plan.Shapes) 
 		}
 		d.now[t.Name] = described
 		for j := range t.Below {
-			d.addPartition(t.Name, &t.Below[j])
+			if t.Below[j].Partition { // what inherits else is a table of its own
+				d.addPartition(t.Name, &t.Below[j])
+			}
 		}
 	}
 	d.mu.Unlock()

@@ -38,7 +38,7 @@ func TestPartitionsAreFound(t *testing.T) {
 	}
 	tables.describe([]database.Table{{
 		Relation: database.Relation{OID: 1, Name: name("orders"), Replica: database.Replica{Setting: "d", PrimaryKey: []string{"id"}}},
-		Below:    []database.Relation{{OID: 2, Name: name("orders_2026"), Replica: full}},
+		Below:    []database.Relation{{OID: 2, Name: name("orders_2026"), Partition: true, Replica: full}},
 	}}, plan.Shapes{{Columns: []value.Column{{Name: "id"}}}})
 	if diff := cmp.Diff([]database.Name{name("orders_2026")}, followed); diff != "" {
 		t.Errorf("follows (-want +got):\n%s", diff)

@@ -255,7 +255,8 @@ func (d *derived) needs(entry *config.Entry) []database.TableNeed {
 	}
 	var needs []database.TableNeed
 	for _, of := range d.dependencies {
-		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: of.Schema, Table: of.Table}}
+		// Each that is read with it is a dependency of its own.
+		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: of.Schema, Table: of.Table}, Inherited: true}
 		if entry.Loads() || lookedUp[need.Name] {
 			need.Loaded, need.Columns = true, of.Columns
 		}

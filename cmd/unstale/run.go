@@ -199,7 +199,7 @@ func newSource(c *config.Config, x *examination, planner *plan.Planner, gate *da
 		Slot:        c.Source.Postgres.Slot,
 		Publication: c.Source.Postgres.Publication,
 		Failover:    c.Source.Postgres.Failover,
-		Tables:      publishedTables(x.tables),
+		Tables:      x.published(),
 		Compile:     planner.Compile,
 		Origin:      gate.Origin,
 		Logger:      logger,

@@ -244,6 +244,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		if change.IsRefusal(err) && !l.attached {
 			return errors.Join(err, l.close())
 		}
+		if change.IsRefusal(err) {
+			// Perhaps nobody reads any more what the source cannot have.
+			if _, looked := l.catalog.Look(ctx); errors.Is(looked, change.ErrReplan) {
+				err = looked
+			}
+		}
 		if errors.Is(err, change.ErrReplan) {
 			return errors.Join(err, l.close())
 		}

@@ -42,6 +42,9 @@ type TableNeed struct {
 	FromLog bool
 	// Loaded: values are read from the table.
 	Loaded bool
+	// Inherited: other tables may inherit from it. Where those are read, too, they are
+	// asked for like it.
+	Inherited bool
 }
 
 // Severity of a problem.

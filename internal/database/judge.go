@@ -272,6 +272,9 @@ func (j *judgement) group() {
 			})
 			continue
 		}
+		if need.Inherited {
+			found.Below = slices.DeleteFunc(slices.Clone(found.Below), func(r Relation) bool { return !r.Partition })
+		}
 		if p, ok := unfit(&found); ok {
 			p.Entry, p.Setting = need.Entry, "table"
 			j.add(p)

@@ -21,8 +21,8 @@ SELECT wanted.schema, wanted."table",
        AND EXISTS (SELECT FROM pg_publication_tables t
                    WHERE t.pubname = $1 AND t.schemaname = wanted.schema AND t.tablename = wanted."table"
                      AND to_jsonb(t) ->> 'rowfilter' IS NULL)
-       AND to_jsonb(m) ->> 'prattrs' IS NULL
-       AND NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
+       AND to_jsonb(m) ->> 'prattrs' IS NULL,
+       EXISTS (SELECT FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
                        WHERE i.inhparent = c.oid AND NOT child.relispartition),
        concat_ws(' ', p.oid, p.xmin, m.oid, m.xmin, CASE WHEN c.relkind = 'r' THEN c.relhassubclass END, %s),
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
@@ -37,10 +37,13 @@ const publishedSchemas = `(SELECT concat_ws(' ', n.oid, n.xmin) FROM pg_publicat
 
 // A Published says how a table is published.
 type Published struct {
-	// Whole: every change of every row that is read through the table is sent,
+	// Whole: every change of every row of the table, and of its partitions, is sent
 	// under its name. A table that was dropped and created again under its name
 	// is not: publications follow tables, not names, and nobody is told.
 	Whole bool
+	// Inherited: reading the table reads others, too, whose changes come under their own
+	// names.
+	Inherited bool
 	// By changes whenever somebody changes what Whole rests on, also when it is
 	// afterwards as it was before: what was written in between was not sent.
 	By string
@@ -66,7 +69,7 @@ func Publications(ctx context.Context, conn *pgx.Conn, publication string, names
 	found := make(map[Name]Published, len(names))
 	var n Name
 	var p Published
-	_, err = pgx.ForEachRow(rows, []any{&n.Schema, &n.Table, &p.Whole, &p.By, &p.XMin, &p.XMax}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&n.Schema, &n.Table, &p.Whole, &p.Inherited, &p.By, &p.XMin, &p.XMax}, func() error {
 		found[n] = p
 		return nil
 	})

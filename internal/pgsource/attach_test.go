@@ -56,7 +56,7 @@ func (s *server) sourceBy(t *testing.T, dial pgconn.DialFunc) *Source {
 	}
 	config.DialFunc = dial
 	return New(config, Options{
-		Slot: "s", Publication: "p", Tables: []Table{{"public", "t"}},
+		Slot: "s", Publication: "p", Tables: []Table{{Schema: "public", Name: "t"}},
 		Compile: everyColumn,
 		Origin: func(context.Context) (change.Origin, error) {
 			return change.Origin{System: 7, Database: 5, Timeline: 1}, nil

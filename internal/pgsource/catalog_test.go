@@ -28,7 +28,7 @@ func TestSynchronousStandbyNames(t *testing.T) {
 
 // Names are what their owners made them.
 func TestStatementsQuoteNames(t *testing.T) {
-	tables := []Table{{"public", "products"}, {`my "schema"`, "Weird Table"}}
+	tables := []Table{{Schema: "public", Name: "products"}, {Schema: `my "schema"`, Name: "Weird Table"}}
 	got := []string{createPublication("un stale", 170000, tables), createPublication("p", 180000, nil), addTables(`p"`, tables[1:]), quoteText("o'clock")}
 	want := []string{
 		`CREATE PUBLICATION "un stale" FOR TABLE ONLY "public"."products", ONLY "my ""schema"""."Weird Table" WITH (publish_via_partition_root = true);`,

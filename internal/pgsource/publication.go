@@ -224,7 +224,7 @@ type table struct {
 	exists      bool
 	kind        string // pg_class.relkind
 	persistence string // pg_class.relpersistence
-	inherited   bool   // other tables inherit from it, which are no partitions
+	inherited   bool   // other tables do inherit from it, which are no partitions
 	self        listing
 	ancestors   []listing
 }
@@ -299,7 +299,7 @@ func (t *table) publishable() error {
 		problem, mend = "is not a table: the log has no changes of it", "name the tables that it is made of"
 	case t.persistence != "p":
 		problem, mend = "is unlogged or temporary: the log has no changes of it", fmt.Sprintf("ALTER TABLE %s SET LOGGED;", t.quoted())
-	case t.inherited:
+	case t.inherited && !t.Inherited:
 		problem, mend = "has tables that inherit from it: reading it reads them too, and their changes would come under their own names",
 			"name a table without children, or make it a partitioned table"
 	default:

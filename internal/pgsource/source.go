@@ -51,7 +51,12 @@ const bufferBytesMin = 256 << 10
 const closeMax = 2 * time.Second
 
 // A Table that the publication must publish.
-type Table struct{ Schema, Name string }
+type Table struct {
+	Schema, Name string
+	// Inherited: other tables may inherit from it. Those whose changes concern somebody
+	// are named as well.
+	Inherited bool
+}
 
 // Options of a Source.
 type Options struct {

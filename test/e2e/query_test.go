@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/unstale/unstale/internal/admin"
+	"github.com/unstale/unstale/internal/apply"
 )
 
 // The shop of the README: a page of a product with the name of its category, a list
@@ -268,6 +270,121 @@ func TestAQueryIsPlannedAnew(t *testing.T) {
 	f.barrier()
 	if f.cached("card:1") || !f.cached("card:2") {
 		t.Error("after it was mended: want the one card gone that shows the maker")
+	}
+	i.stop()
+}
+
+// A query that reads a table reads what inherits from it. The log has the changes of each
+// under its own name, also of a table that comes to inherit while the service runs.
+func TestAQueryReadsWhatInherits(t *testing.T) {
+	t.Parallel()
+	for _, major := range databaseMajors {
+		t.Run(fmt.Sprint("PostgreSQL ", major), func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, major)
+			for _, statement := range []string{
+				`CREATE TABLE cities (id int PRIMARY KEY, name text)`, `ALTER TABLE cities REPLICA IDENTITY FULL`,
+				`CREATE TABLE capitals (state text) INHERITS (cities)`, `ALTER TABLE capitals REPLICA IDENTITY FULL`,
+				`INSERT INTO cities VALUES (1, 'a')`, `INSERT INTO capitals VALUES (2, 'b', 's')`,
+			} {
+				f.exec(statement)
+			}
+			const entries = "  city: {key: 'city:{id}', query: 'SELECT id, name FROM cities WHERE id = @id'}\n" +
+				"  only: {key: 'only:{id}', query: 'SELECT id, name FROM ONLY cities WHERE id = @id'}\n"
+			i := startInstance(t, f.config(entries))
+			i.waitReady()
+			gone := func(what, statement string, want ...string) {
+				t.Helper()
+				keys := []string{"city:1", "city:2", "city:3", "only:1", "only:2", "only:3"}
+				f.cache(keys...)
+				f.exec(statement)
+				f.barrier()
+				var got []string
+				for _, key := range keys {
+					if !f.cached(key) {
+						got = append(got, key)
+					}
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%s: %q are gone, want %q", what, got, want)
+				}
+			}
+			gone("a row of the table", "UPDATE ONLY cities SET name = 'c'", "city:1", "only:1")
+			gone("a row of one that inherits", "UPDATE capitals SET name = 'd'", "city:2")
+			gone("both", "UPDATE cities SET name = 'e'", "city:1", "city:2", "only:1")
+			gone("moved", "WITH gone AS (DELETE FROM capitals WHERE id = 2 RETURNING id, name) INSERT INTO cities SELECT * FROM gone", "city:2", "only:2")
+
+			f.exec("CREATE TABLE villages () INHERITS (cities)")
+			f.exec("ALTER TABLE villages REPLICA IDENTITY FULL")
+			i.eventually("planned anew", func() bool { return i.saidInOrder("planning anew", "msg=ready") })
+			gone("a row of one that came later", "INSERT INTO villages VALUES (3, 'f')", "city:3")
+			f.exec("DROP TABLE villages")
+			i.eventually("planned without it", func() bool { return i.saidInOrder("planning anew", "msg=ready", "planning anew", "msg=ready") })
+			gone("a row of the table", "UPDATE ONLY cities SET name = 'g' WHERE id = 1", "city:1", "only:1")
+			i.stop()
+
+			path, _ := writeConfig(t, f.config(entries))
+			out, problems, code := unstaleCommand(t, "check", "--config", path)
+			if code != 0 {
+				t.Errorf("check: exit %d\n%s%s", code, out, problems)
+			}
+			path, _ = writeConfig(t, f.config(entries+"  row: {key: 'row:{id}', table: cities}\n"))
+			for _, command := range []string{"check", "run"} {
+				out, problems, code := unstaleCommand(t, command, "--config", path)
+				if code != 1 || !strings.Contains(out+problems, "it is inherited: the rows of public.capitals are read through it") {
+					t.Errorf("%s of a row of such a table: exit %d\n%s%s", command, code, out, problems)
+				}
+			}
+		})
+	}
+}
+
+// A table that goes stops nobody but the entries that cannot do without it.
+func TestATableOfAQueryGoes(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	for _, statement := range []string{
+		`CREATE TABLE items (id int PRIMARY KEY, name text)`, `ALTER TABLE items REPLICA IDENTITY FULL`,
+		`CREATE TABLE makers (id int PRIMARY KEY, name text)`, `ALTER TABLE makers REPLICA IDENTITY FULL`,
+		`CREATE TABLE shops (id int PRIMARY KEY, name text)`, `ALTER TABLE shops REPLICA IDENTITY FULL`,
+		`CREATE VIEW cards AS SELECT id, name FROM makers`,
+		`INSERT INTO makers VALUES (1, 'm')`, `INSERT INTO items VALUES (1, 'i')`,
+	} {
+		f.exec(statement)
+	}
+	i := startInstance(t, f.config("  card: {key: 'card:{id}', query: 'SELECT * FROM cards WHERE id = @id'}\n"+
+		"  shop: {key: 'shop:{id}', query: 'SELECT name FROM shops WHERE id = @id'}\n  item: {key: 'item:{id}', table: items}\n"))
+	i.waitReady()
+	works := func(what string) {
+		t.Helper()
+		f.cache("card:1", "item:1")
+		f.exec("UPDATE items SET name = name || '!'")
+		f.barrier()
+		if f.cached("item:1") {
+			t.Errorf("%s: the key of a changed row is still cached", what)
+		}
+	}
+	for _, statement := range []string{"BEGIN", "DROP VIEW cards", "CREATE VIEW cards AS SELECT id, name FROM items", "DROP TABLE makers", "COMMIT"} {
+		f.exec(statement)
+	}
+	i.eventually("planned without it", func() bool { return i.saidInOrder("planning anew", "msg=ready") })
+	if works("a table that is read no more"); f.cached("card:1") {
+		t.Error("the card is of another table now, and is not dropped with its row")
+	}
+
+	f.exec("DROP TABLE shops")
+	i.eventually("held", func() bool { return i.saidInOrder("planning anew", "planning anew") })
+	i.waitStatus("the others go on", func(s *admin.Status) bool { return s.State == apply.StateStreaming && s.Unplanned["shop"] != "" })
+	works("a table that is still read")
+	f.exec("CREATE TABLE shops (id int PRIMARY KEY, name text)")
+	f.exec("ALTER TABLE shops REPLICA IDENTITY FULL")
+	i.waitReady()
+	works("a table that is back")
+	f.cache("shop:1")
+	f.exec("INSERT INTO shops VALUES (1, 's')")
+	f.barrier()
+	if f.cached("shop:1") {
+		t.Error("a row of the table that is back has not dropped its key")
 	}
 	i.stop()
 }
