@@ -32,7 +32,7 @@ var unpromised = []string{
 func runAlone(ctx context.Context, c *config.Config, client *redis.Client, metrics *admin.Metrics, status *currentStatus, logger *slog.Logger) error {
 	x, err := examineAlone(c)
 	if err == nil {
-		err = refuseRedis(ctx, client)
+		err = refuseRedis(ctx, c, client)
 	}
 	if err != nil {
 		return err

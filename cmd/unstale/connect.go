@@ -86,10 +86,10 @@ func standsInTheWay(problems []database.Problem) error {
 
 // refuseRedis returns an error that prints what only a person can mend. A Redis
 // that is away is none of that: the loop holds until it is back.
-func refuseRedis(ctx context.Context, client *redis.Client) error {
+func refuseRedis(ctx context.Context, c *config.Config, client *redis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	problems, err := redissink.Diagnose(ctx, client)
+	problems, err := redissink.Diagnose(ctx, client, keyTemplates(c)...)
 	if err != nil {
 		return nil
 	}

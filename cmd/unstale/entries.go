@@ -40,6 +40,12 @@ func parseTemplates(c *config.Config) ([]*guard.Template, config.Problems) {
 	return templates, append(problems, collisions(c, templates, func(int) func(string) guard.Alphabet { return words })...)
 }
 
+// keyTemplates are those of the entries that have a sound one.
+func keyTemplates(c *config.Config) (templates []*guard.Template) {
+	all, _ := parseTemplates(c)
+	return slices.DeleteFunc(all, func(t *guard.Template) bool { return t == nil })
+}
+
 // collisions finds entries that could name the same key: a change to a row of
 // one would leave the key of the other, or drop it for nothing.
 func collisions(c *config.Config, templates []*guard.Template, alphabet func(entry int) func(column string) guard.Alphabet) config.Problems {

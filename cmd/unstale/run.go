@@ -128,7 +128,7 @@ func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metr
 		return nil // stopped before there was anything to finish
 	}
 	if err == nil {
-		err = refuseRedis(ctx, client)
+		err = refuseRedis(ctx, c, client)
 	}
 	if err == nil {
 		err = refuseUnknown(ctx, c, client, examined, logger)

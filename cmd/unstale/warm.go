@@ -226,7 +226,7 @@ func openWarm(ctx context.Context, c *config.Config, names []string, options war
 		err = standsInTheWay(x.problems)
 	}
 	if err == nil {
-		err = refuseRedis(ctx, w.client)
+		err = refuseRedis(ctx, c, w.client)
 	}
 	if err != nil {
 		return nil, err

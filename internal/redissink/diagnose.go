@@ -22,14 +22,14 @@ type Problem struct {
 }
 
 // probeScript starts only where scripts may declare what they do. It writes
-// nothing. ARGV has commands, each behind the number of its words; it returns those
-// that the user may not run.
+// nothing. ARGV has commands, each behind the number of its words; it returns the numbers
+// of those that the user may not run.
 const probeScript = `#!lua flags=allow-oom,allow-cross-slot-keys
-local refused, at = {}, 1
+local refused, at, number = {}, 1, 0
 while redis.acl_check_cmd and ARGV[at] do
   local words = tonumber(ARGV[at])
-  if not redis.acl_check_cmd(unpack(ARGV, at + 1, at + words)) then refused[#refused + 1] = ARGV[at + 1] end
-  at = at + 1 + words
+  if not redis.acl_check_cmd(unpack(ARGV, at + 1, at + words)) then refused[#refused + 1] = number end
+  at, number = at + 1 + words, number + 1
 end
 return refused`
 
@@ -39,9 +39,9 @@ const probeKey = "unstale:probe"
 // passing are the errors of a Redis that will soon answer again.
 var passing = []string{"LOADING", "BUSY", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "OOM"}
 
-// Diagnose looks at everything that Unstale needs of the Redis behind client. It changes
-// nothing. The error is that of a Redis that does not answer.
-func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
+// Diagnose looks at everything that Unstale needs of the Redis behind client, for keys of
+// these templates. It changes nothing. The error is that of a Redis that does not answer.
+func Diagnose(ctx context.Context, client *redis.Client, templates ...*guard.Template) ([]Problem, error) {
 	s := New(client, Options{})
 	server, err := s.info(ctx, "server")
 	if err != nil {
@@ -88,8 +88,14 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 			Mend: "let redis name a single master",
 		})
 	}
+	tried := guard.Commands(probeKey)
+	always := len(tried)
+	for _, t := range templates {
+		// UNLINK is one that writes and does not read, GET one that reads.
+		tried = append(tried, []string{"UNLINK", sampleKey(t)}, []string{"GET", sampleKey(t)})
+	}
 	var commands []any
-	for _, command := range guard.Commands(probeKey) {
+	for _, command := range tried {
 		commands = append(commands, len(command))
 		for _, word := range command {
 			commands = append(commands, word)
@@ -122,11 +128,48 @@ func Diagnose(ctx context.Context, client *redis.Client) ([]Problem, error) {
 			})
 		}
 	}
-	if refused, _ := eval.StringSlice(); len(refused) > 0 {
+	var refused []string
+	keys := map[*guard.Template]bool{}
+	numbers, _ := eval.Int64Slice() // its error was looked at
+	for _, n := range numbers {
+		if int(n) < always {
+			refused = append(refused, tried[n][0])
+		} else {
+			keys[templates[(int(n)-always)/2]] = true
+		}
+	}
+	switch {
+	case len(refused) > 0:
 		problems = append(problems, noPermission(client, strings.ToLower(strings.Join(refused, ", ")), errors.New("a script would end in its middle")))
+	case len(problems) == 0:
+		for _, t := range templates {
+			if keys[t] {
+				problems = append(problems, noKeys(client, t))
+			}
+		}
 	}
 	return problems, nil
 }
+
+// sampleKey is one that a template may have.
+func sampleKey(t *guard.Template) string {
+	return t.Key(slices.Repeat([]string{"0"}, len(t.Columns()))...)
+}
+
+// noKeys says that a user may not read and write the keys of a template.
+func noKeys(client *redis.Client, t *guard.Template) Problem {
+	pattern := globs.Replace(string(t.AppendLiteral(nil, 0)))
+	if len(t.Columns()) > 0 {
+		pattern += "*"
+	}
+	return Problem{
+		Text: fmt.Sprintf("user %s may not read and write the keys %s: the first change that drops one would be held", user(client), t),
+		Mend: fmt.Sprintf("ACL SETUSER %s ~%s", user(client), pattern),
+	}
+}
+
+// globs writes what a pattern of Redis would take for something else.
+var globs = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
 
 // evalSHA is the error of running a script that nobody has loaded, if that is
 // anything else.

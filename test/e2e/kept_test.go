@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -423,6 +424,41 @@ func TestAnOutageIsNoProblemOfRedis(t *testing.T) {
 		if problems, err := redissink.Diagnose(t.Context(), m.client); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%s: got %v, %v", command, problems, err)
 		}
+	}
+}
+
+// A user may be let name some keys only. Those of an entry that are not among them are
+// found before the first change that drops one.
+func TestKeysThatAreOutOfReachAreNamed(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t, stack.RedisOptions{})
+	m := masterOn(t, server, false)
+	m.do("ACL", "SETUSER", "few", "on", "nopass", "~unstale:*", "~product:*", "%R~read:*", "+@all")
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "few", Password: "x", MaxRetries: -1, DisableIdentity: true})
+	defer client.Close()
+	var templates []*guard.Template
+	for _, text := range []string{"product:{id}", "product_page:{id}", "read:{a}:{b}", "odd*[:{id}", "all"} {
+		template, err := guard.ParseTemplate(text)
+		check(t, err)
+		templates = append(templates, template)
+	}
+	problems, err := redissink.Diagnose(t.Context(), client, templates...)
+	check(t, err)
+	var mends []string
+	for _, p := range problems {
+		mends = append(mends, p.Mend)
+		var command []any
+		for _, word := range strings.Fields(p.Mend) {
+			command = append(command, word)
+		}
+		m.do(command...)
+	}
+	want := []string{"ACL SETUSER few ~product_page:*", "ACL SETUSER few ~read:*", `ACL SETUSER few ~odd\*\[:*`, "ACL SETUSER few ~all"}
+	if !slices.Equal(mends, want) {
+		t.Errorf("mends %q, want %q", mends, want)
+	}
+	if problems, err := redissink.Diagnose(t.Context(), client, templates...); err != nil || len(problems) > 0 {
+		t.Errorf("mended: %v, %v", problems, err)
 	}
 }
 
