@@ -164,7 +164,7 @@ func (t *taker) lookup(text string) error {
 		switch {
 		case column == nil:
 			return &query.Error{Offset: at, Text: t.lacks(name), Mend: t.has()}
-		case strings.HasSuffix(column.Type.Name, "[]"):
+		case isArray(column):
 			return &query.Error{Offset: at, Text: name + " is an array, and arrays cannot be given to a lookup", Mend: "begin with another column"}
 		}
 		columns[i] = column.Type
@@ -334,6 +334,11 @@ func dependsOn(relation *query.Relation, several []plan.Dependency) (of config.D
 	}
 	var lookups []string
 	for _, path := range paths {
+		if at := slices.IndexFunc(path.Columns(), func(name string) bool { return isArray(relation.Column(name)) }); at >= 0 {
+			of.Sweep = true
+			comment(path.Columns()[at] + " is an array, which a lookup of depends_on cannot be given")
+			return of, comments
+		}
 		text, ok := lookupOf(relation, &path, len(paths) > 1)
 		if !ok {
 			of.Sweep = true
@@ -346,6 +351,10 @@ func dependsOn(relation *query.Relation, several []plan.Dependency) (of config.D
 	}
 	of.Lookup = strings.Join(lookups, "\nUNION\n")
 	return of, comments
+}
+
+func isArray(column *query.Column) bool {
+	return column != nil && strings.HasSuffix(column.Type.Name, "[]")
 }
 
 // lookupOf writes a path as a lookup.

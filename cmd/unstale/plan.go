@@ -137,6 +137,7 @@ type lookedUp struct {
 	Keys      int64    `json:"keys,omitempty"`      // that it expects for one row
 	Indexes   []string `json:"indexes,omitempty"`   // that it uses
 	Unindexed []string `json:"unindexed,omitempty"` // statements that make those it lacks
+	ReadWhole []string `json:"read_whole,omitempty"` // tables of which it reads every row, whatever index there is
 }
 
 func lookedUpBy(lookup *plan.Lookup, ways map[*plan.Lookup]database.Way) lookedUp {
@@ -147,12 +148,18 @@ func lookedUpBy(lookup *plan.Lookup, ways map[*plan.Lookup]database.Way) lookedU
 	l := lookedUp{Keys: way.Rows, Indexes: way.Indexes}
 	for _, missing := range way.Unindexed {
 		l.Unindexed = append(l.Unindexed, missing.Mend...)
+		if len(missing.Mend) == 0 {
+			l.ReadWhole = append(l.ReadWhole, missing.Table.String())
+		}
 	}
 	return l
 }
 
 // print prints a line for what it is expected to find, and one for the way.
 func (l *lookedUp) print(w io.Writer) {
+	if l.Keys == 0 {
+		return // it may not be asked
+	}
 	keys := "about 1 key a row"
 	if l.Keys > 1 {
 		keys = fmt.Sprintf("about %d keys a row", l.Keys)
@@ -161,6 +168,9 @@ func (l *lookedUp) print(w io.Writer) {
 		keys += ", by " + strings.Join(l.Indexes, ", ")
 	}
 	fmt.Fprintf(w, "      %s\n", keys)
+	for _, table := range l.ReadWhole {
+		fmt.Fprintf(w, "      reads all of %s\n", table)
+	}
 	for _, statement := range l.Unindexed {
 		fmt.Fprintf(w, "      no index: %s\n", statement)
 	}
@@ -218,10 +228,17 @@ func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 		case r.Why != "":
 			fmt.Fprintf(w, "    sweep every key: %s\n", r.Why)
 		case r.Lookup == nil:
-			fmt.Fprintf(w, "    drop by %s\n", cmp.Or(r.By, "any change: it is the only key"))
+			effect := r.Effect
+			if strings.Contains(effect, ",") { // drop, then load
+				effect += ","
+			}
+			fmt.Fprintf(w, "    %s by %s\n", effect, cmp.Or(r.By, "any change: it is the only key"))
 		default:
 			fmt.Fprintf(w, "    look up by %s%s\n", r.By, through(r.Lookup))
 			r.print(w)
+			if r.LoadsMax != nil {
+				fmt.Fprintf(w, "      %s\n", plan.LoadedAgain(*r.LoadsMax))
+			}
 			switch x := r.Lookup.Index; {
 			case x != nil:
 				fmt.Fprintf(w, "      in an index: %s by %s\n", strings.Join(x.Key, ", "), strings.Join(x.Join, ", "))
@@ -247,7 +264,11 @@ func printDerived(w io.Writer, rules []shownRule, withSQL bool) {
 func through(lookup *plan.Lookup) string {
 	var tables []string
 	for _, t := range lookup.Through {
-		tables = append(tables, fmt.Sprintf("%s.%s (%s)", t.Schema, t.Table, strings.Join(t.Columns, ", ")))
+		table := t.Schema + "." + t.Table
+		if len(t.Columns) > 0 {
+			table += " (" + strings.Join(t.Columns, ", ") + ")"
+		}
+		tables = append(tables, table)
 	}
 	switch {
 	case lookup.Written:
@@ -399,6 +420,9 @@ func (a *askedChange) effects(planner *plan.Planner, x *examination) ([]plan.Out
 		if c.New, err = row(relation, keys, "after", a.After, change.Whole); err != nil {
 			return nil, err
 		}
+	}
+	if a.Op == change.Update && a.Before == nil && relation.Identity == change.IdentityFull {
+		return nil, fmt.Errorf(`"before" is missing: under REPLICA IDENTITY FULL, which %s.%s has, the log has the whole old row`, relation.Schema, relation.Name)
 	}
 	if a.Op == change.Delete || a.Op == change.Update && a.Before != nil {
 		kind := change.IdentityOnly

@@ -290,7 +290,7 @@ func members(planner *plan.Planner) []string {
 	return statements
 }
 
-// ways says how the database would run each lookup of the entries; of one that an index
+// ways says how the database would run each lookup of the entries that it may run; of one that an index
 // answers, how it would find the members of a set, of which it asks less of the rows.
 func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Lookup]database.Way, error) {
 	ways := map[*plan.Lookup]database.Way{}
@@ -308,6 +308,9 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 			steps = []database.Step{{Table: database.Name{Schema: of.Schema, Table: of.Table}, Columns: of.Join}}
 		}
 		way, err := database.ExplainLookup(ctx, conn, statement, arguments, steps)
+		if errors.Is(err, database.ErrForbidden) {
+			continue // the right that is missing is a problem of its own
+		}
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", x.entries[lookup.Entry].Name, err)
 		}
@@ -352,14 +355,19 @@ func unindexed(x *examination, ways map[*plan.Lookup]database.Way) []database.Pr
 		for _, d := range x.entries[i].Dependencies {
 			for _, path := range d.Paths {
 				for _, missing := range ways[path.Lookup].Unindexed {
-					if slices.ContainsFunc(problems, func(p database.Problem) bool { return slices.Equal(p.Mend, missing.Mend) }) {
-						continue
-					}
-					problems = append(problems, database.Problem{
+					p := database.Problem{
 						Severity: database.Advice, Subject: "entry " + x.entries[i].Name,
 						Text: fmt.Sprintf("a change of %s.%s looks its keys up in %s, which has no index for that: each statement reads the whole table", d.Schema, d.Table, missing.Table),
 						Mend: missing.Mend,
-					})
+					}
+					if len(p.Mend) == 0 {
+						p.Then = fmt.Sprintf("tie %s to it by an equality of columns; or make an index of the expression that ties it", missing.Table)
+					}
+					if !slices.ContainsFunc(problems, func(before database.Problem) bool {
+						return slices.Equal(before.Mend, p.Mend) && before.Then == p.Then
+					}) {
+						problems = append(problems, p)
+					}
 				}
 			}
 		}

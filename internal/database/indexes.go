@@ -2,10 +2,13 @@ package database
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A Way is what PostgreSQL's planner says of a lookup.
@@ -21,8 +24,13 @@ type Way struct {
 // Unindexed is a table that a lookup must read all of.
 type Unindexed struct {
 	Table Name
-	Mend  []string // statements that each run by themselves
+	// Mend are statements that each run by themselves; none where no column of the table
+	// leads to it.
+	Mend []string
 }
+
+// ErrForbidden says that the role lacks a right, which Diagnose names.
+var ErrForbidden = errors.New("the role may not read that")
 
 // A Step is a table that a lookup reads, by one of these columns at least.
 type Step struct {
@@ -45,10 +53,14 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE n.nspname = $1 AND c.relname = $2`
 
 // ExplainLookup says how PostgreSQL would run a lookup for one row, with the settings
-// of a Finder. arguments is the number of its parameters.
+// of a Finder. arguments is the number of its parameters. The error is ErrForbidden where
+// the role may not read what the lookup does.
 func ExplainLookup(ctx context.Context, conn *pgx.Conn, statement string, arguments int, steps []Step) (way Way, err error) {
 	top, err := explain(ctx, conn, statement, arguments)
 	if err != nil {
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == insufficientPrivilege {
+			err = ErrForbidden
+		}
 		return way, fmt.Errorf("explain a lookup: %w", err)
 	}
 	way.Rows = top.Rows
@@ -57,8 +69,7 @@ func ExplainLookup(ctx context.Context, conn *pgx.Conn, statement string, argume
 		if n.Index != "" && n.Cond != "" && !slices.Contains(way.Indexes, n.Index) {
 			way.Indexes = append(way.Indexes, n.Index)
 		}
-		// A bitmap's index is in a node of its own below it.
-		if n.Relation != "" && n.Cond == "" && n.Type != "Bitmap Heap Scan" {
+		if n.Relation != "" && !n.searches() {
 			read[Name{Schema: n.Schema, Table: n.Relation}] = true
 		}
 	})
@@ -69,11 +80,15 @@ func ExplainLookup(ctx context.Context, conn *pgx.Conn, statement string, argume
 			return way, fmt.Errorf("look for an index of %s: %w", step.Table, err)
 		}
 		// A partial index may serve, or one of an expression.
-		if indexed || len(step.Columns) == 0 || !partitioned && !read[step.Table] ||
+		if indexed || !partitioned && !read[step.Table] ||
 			slices.ContainsFunc(way.Unindexed, func(u Unindexed) bool { return u.Table == step.Table }) {
 			continue
 		}
 		missing := Unindexed{Table: step.Table}
+		if len(step.Columns) == 0 {
+			way.Unindexed = append(way.Unindexed, missing)
+			continue
+		}
 		column := quote(step.Columns[0])
 		for _, leaf := range leaves {
 			missing.Mend = append(missing.Mend, fmt.Sprintf("CREATE INDEX CONCURRENTLY ON %s (%s);", leaf, column))
@@ -98,6 +113,13 @@ type planNode struct {
 	Index    string     `json:"Index Name"`
 	Cond     string     `json:"Index Cond"`
 	Plans    []planNode `json:"Plans"`
+}
+
+// searches reports whether a scan reads no more than what some index leads to. A bitmap
+// has its indexes in nodes of their own below it.
+func (n *planNode) searches() bool {
+	bitmap := strings.HasPrefix(n.Type, "Bitmap") && len(n.Plans) > 0
+	return n.Cond != "" || bitmap && !slices.ContainsFunc(n.Plans, func(below planNode) bool { return !below.searches() })
 }
 
 func (n *planNode) walk(each func(*planNode)) {

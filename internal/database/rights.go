@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+const insufficientPrivilege = "42501" // https://www.postgresql.org/docs/current/errcodes-appendix.html
+
 // unreadableStatement asks which of some relations are views that the role may not read.
 const unreadableStatement = `
 SELECT n.nspname, c.relname FROM unnest($1::text[]) AS named(name)
@@ -25,7 +27,7 @@ func MayLoad(ctx context.Context, conn *pgx.Conn, load *Load, relations [][2]str
 		_, err = explain(ctx, conn, load.Keys.All, 0)
 	}
 	lacks, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || lacks.Code != "42501" {
+	if !ok || lacks.Code != insufficientPrivilege {
 		if err != nil {
 			err = fmt.Errorf("explain a load: %w", err)
 		}

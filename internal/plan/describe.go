@@ -3,7 +3,9 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/value"
@@ -41,6 +43,9 @@ type Rule struct {
 	Any    string  `json:"any,omitempty"`    // of a sweep by columns: the placeholders that do not
 	Why    string  `json:"why,omitempty"`    // of a sweep
 	Lookup *Lookup `json:"lookup,omitempty"` // else the columns are the key
+	// LoadsMax is how many of the keys that a lookup finds for a row are loaded again;
+	// nil: the entry's values are not loaded.
+	LoadsMax *int `json:"loads_max,omitempty"`
 }
 
 // Rules lists what changes do, by table in the order of the entries.
@@ -81,10 +86,16 @@ func (e *Entry) dependencyRules(d *Dependency) []Rule {
 	for i := range d.Paths {
 		path := &d.Paths[i]
 		rule.Effect, rule.Lookup, rule.By = drop, path.Lookup, strings.Join(path.Columns(), ", ")
-		rule.Any, rule.Why = "", ""
+		rule.Any, rule.Why, rule.LoadsMax = "", "", nil
+		if e.Loads() {
+			rule.Effect = load
+		}
 		switch {
 		case path.Lookup != nil:
 			rule.Effect = lookup
+			if e.Loads() {
+				rule.LoadsMax = &e.RefreshMax
+			}
 		case path.InPart():
 			rule.Effect, rule.Why = sweep, d.Why
 			var left []string
@@ -150,13 +161,18 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 		of := p.lookups[q.Lookup]
 		var by []string
 		for i, argument := range q.Arguments {
-			if text := of.Arguments[i].Column + " = " + argument.Text; argument.Valid {
-				by = append(by, text)
-			} else {
-				by = append(by, text+"NULL")
+			text := "NULL"
+			if argument.Valid {
+				text = oneLine(argument.Text)
 			}
+			by = append(by, of.Arguments[i].Column+" = "+text)
 		}
-		effects = append(effects, Outcome{Effect: lookup, Key: p.entries[of.Entry].Key.String(), Reason: "by " + strings.Join(by, ", ")})
+		e := &p.entries[of.Entry]
+		reason := "by " + strings.Join(by, ", ")
+		if e.Loads() {
+			reason += "; " + LoadedAgain(e.RefreshMax)
+		}
+		effects = append(effects, Outcome{Effect: lookup, Key: e.Key.String(), Reason: reason})
 	}
 	for _, s := range b.Sweeps {
 		reason := s.Reason
@@ -166,6 +182,25 @@ func (p *Planner) Effects(c *change.Change) []Outcome {
 		effects = append(effects, Outcome{Effect: sweep, Key: cmp.Or(s.Part, p.entries[s.Entry].Key.String()), Reason: reason})
 	}
 	return effects
+}
+
+// oneLine quotes a text that would not be seen as it is.
+func oneLine(text string) string {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+// LoadedAgain says how many of the keys that a lookup finds are loaded again, for people.
+func LoadedAgain(most int) string {
+	switch most {
+	case 0:
+		return "none of them is loaded again"
+	case 1:
+		return "the first of them is loaded again"
+	}
+	return fmt.Sprintf("the first %d of them are loaded again", most)
 }
 
 // outcome describes key i of a batch that holds one change.

@@ -497,6 +497,52 @@ func TestAViewThatMayNotBeReadIsNamed(t *testing.T) {
 	}
 }
 
+// plan says what is loaded again, what a lookup must read all of, and what cannot be
+// written as depends_on.
+func TestPlanTellsWhatALookupCosts(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), sharedRedis(t))
+	for _, statement := range []string{
+		`CREATE TABLE makers (id int PRIMARY KEY, name text)`, `ALTER TABLE makers REPLICA IDENTITY FULL`,
+		`CREATE TABLE items (id int PRIMARY KEY, name text, tags text[], maker_id int)`, `ALTER TABLE items REPLICA IDENTITY FULL`, `CREATE INDEX ON items (maker_id)`,
+		`CREATE TABLE rates (name text PRIMARY KEY, rate int)`, `ALTER TABLE rates REPLICA IDENTITY FULL`,
+	} {
+		f.exec(statement)
+	}
+	config := f.config(`  card: {key: 'card:{id}', query: 'SELECT i.name, m.name AS maker FROM items i JOIN makers m ON m.id = i.maker_id WHERE i.id = @id', on_change: refresh, refresh_max: 10}
+  rated: {key: 'rated:{id}', query: "SELECT i.name, r.rate FROM items i LEFT JOIN rates r ON r.name = CASE WHEN i.id > 50 THEN 'a' ELSE 'b' END WHERE i.id = @id"}
+  tag: {key: 'tag:{tag}', query: 'SELECT count(*) FROM items WHERE @tag = ANY (tags)'}
+`)
+	path, _ := writeConfig(t, config)
+	s := session{t: t, config: path}
+	s.run(0, "plan")
+	s.run(0, "check")
+	s.run(0, "plan", "--depends-on")
+	s.run(0, "plan", "--change", `{"table":"makers","op":"u","before":{"id":7,"name":"a"},"after":{"id":7,"name":"b"}}`)
+	s.run(0, "plan", "--change", `{"table":"rates","op":"u","before":{"name":"a\nb","rate":1},"after":{"name":"a\nb","rate":2}}`)
+	s.run(1, "plan", "--change", `{"table":"makers","op":"u","after":{"id":7,"name":"b"}}`)
+	golden(t, "lookup_costs.txt", s.text.String())
+
+	written, _, exit := unstaleCommand(t, "plan", "--depends-on", "--config", path)
+	byHand, _ := writeConfig(t, f.config(strings.TrimPrefix(written, "entries:\n")))
+	if out, problems, code := unstaleCommand(t, "check", "--config", byHand); exit != 0 || code != 0 {
+		t.Errorf("what plan writes as depends_on, check refuses: exit %d\n%s%s", code, out, problems)
+	}
+
+	role := f.slot + "_reads"
+	for _, statement := range []string{"CREATE ROLE " + role + " LOGIN REPLICATION", "GRANT pg_read_all_stats TO " + role, "GRANT SELECT ON items, rates TO " + role} {
+		f.exec(statement)
+	}
+	path, _ = writeConfig(t, strings.Replace(config, f.url, as(role, f.url), 1))
+	out, _, _ := unstaleCommand(t, "check", "--config", path)
+	if strings.Contains(out, "SQLSTATE") || !strings.Contains(out, "GRANT SELECT ON public.makers") || !strings.Contains(out, "look up in public.items") && !strings.Contains(out, "looks its keys up in public.items") {
+		t.Errorf("where a right is missing, check says\n%s", out)
+	}
+	if out, problems, code := unstaleCommand(t, "plan", "--config", path); code != 0 || !strings.Contains(out, "look up by id, through public.items") {
+		t.Errorf("where a right is missing, plan ends with %d\n%s%s", code, out, problems)
+	}
+}
+
 // Where PostgreSQL cannot be asked what a query reads, that is said, with what mends it.
 func TestAQueryThatIsNotVerifiedIsSaid(t *testing.T) {
 	f := newFixture(t, 15)
