@@ -239,10 +239,10 @@ func (l *Loop) Run(ctx context.Context) error {
 		began := time.Now()
 		err := l.session(ctx, outages)
 		if ctx.Err() != nil {
-			return l.close()
+			return l.stop()
 		}
 		if change.IsRefusal(err) && !l.attached {
-			return errors.Join(err, l.close())
+			return errors.Join(err, l.stop())
 		}
 		if change.IsRefusal(err) {
 			// Perhaps nobody reads any more what the source cannot have.
@@ -251,11 +251,11 @@ func (l *Loop) Run(ctx context.Context) error {
 			}
 		}
 		if errors.Is(err, change.ErrReplan) {
-			return errors.Join(err, l.close())
+			return errors.Join(err, l.close()) // another loop goes on
 		}
 		if errors.Is(err, change.ErrInUse) || errors.Is(err, change.ErrUnassigned) {
 			if !l.standBy(ctx, err) {
-				return l.close()
+				return l.stop()
 			}
 			continue
 		}
@@ -274,13 +274,13 @@ func (l *Loop) Run(ctx context.Context) error {
 				again = backoffMin
 			}
 			if !sleep(ctx, jitter(again)) {
-				return l.close()
+				return l.stop()
 			}
 			again = min(2*again, backoffMax)
 			continue
 		}
 		if outages.hold(ctx, serverOf(err), err) != nil {
-			return l.close()
+			return l.stop()
 		}
 	}
 }
@@ -308,17 +308,21 @@ func (l *Loop) standBy(ctx context.Context, err error) bool {
 	return sleep(ctx, jitter(standbyEvery))
 }
 
-func (l *Loop) close() error {
-	// The context of Run has ended, and closing must be bounded all the same.
-	ctx, cancel := context.WithTimeout(context.Background(), l.options.ShutdownTimeout)
-	defer cancel()
-	l.status.set(func(s *Status) { s.State = StateStopped })
-	err := l.source.Close(ctx)
-	now := l.Status()
-	if len(now.Streams) == 1 {
+// stop closes the source, and says where the streams stand.
+func (l *Loop) stop() error {
+	err := l.close()
+	if now := l.Status(); len(now.Streams) == 1 {
 		l.logger.Info("stopped", "position", now.Streams[0].Position, "confirmed", now.Streams[0].Confirmed)
 	} else {
 		l.logger.Info("stopped", "streams", len(now.Streams))
 	}
 	return err
+}
+
+func (l *Loop) close() error {
+	// The context of Run has ended, and closing must be bounded all the same.
+	ctx, cancel := context.WithTimeout(context.Background(), l.options.ShutdownTimeout)
+	defer cancel()
+	l.status.set(func(s *Status) { s.State = StateStopped })
+	return l.source.Close(ctx)
 }
