@@ -137,14 +137,20 @@ func (x *indexes) built(b plan.Building) (*set, error) {
 	return nil, guard.ErrLost
 }
 
-func (x *indexes) FillSet(_ context.Context, b plan.Building, members []string) error {
+func (x *indexes) FillSet(_ context.Context, b plan.Building, members []string) (plan.Building, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	of, err := x.built(b)
+	if err != nil {
+		return b, err
+	}
 	for _, member := range members {
 		of.members[member] = true
 	}
-	return err
+	x.tokens++
+	b.Token = fmt.Sprint(x.tokens)
+	of.token = b.Token
+	return b, nil
 }
 
 func (x *indexes) CompleteSet(_ context.Context, b plan.Building) (bool, error) {

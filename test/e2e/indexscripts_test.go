@@ -49,9 +49,10 @@ func (o *owner) build(set, token string) string {
 	return o.m.script(guard.Build, []string{scriptMark, set}, o.id, guard.BuildMember(token), time.Hour.Milliseconds())
 }
 
-func (m *master) gather(set, token string, members ...any) string {
+// gather adds members to the set of a token, which is then that of another.
+func (m *master) gather(set, token, then string, members ...any) string {
 	m.t.Helper()
-	return m.script(guard.Gather, []string{set}, append([]any{guard.BuildMember(token)}, members...)...)
+	return m.script(guard.Gather, []string{set}, append([]any{guard.BuildMember(token), guard.BuildMember(then)}, members...)...)
 }
 
 // complete lets a set answer when everything up to n is written.
@@ -68,11 +69,11 @@ func TestIndexScripts(t *testing.T) {
 			o := m.own()
 			m.want("absent", m.members(a, 9), "INCOMPLETE")
 			m.want("begin", o.build(a, "x"), guard.OK)
-			m.want("gather", m.gather(a, "x", "1\x00", "2\x00"), guard.OK)
+			m.want("gather", m.gather(a, "x", "y", "1\x00", "2\x00"), guard.OK)
 			m.want("batch", o.edit(1, edits{removes: []string{a, "2\x00"}, adds: []string{a, "3\x00"}}), guard.OK)
 			m.want("being built", m.members(a, 9), "INCOMPLETE")
-			m.want("complete", o.complete(a, "x", 1), guard.OK)
-			m.want("whole", m.members(a, 4), "10 30 build:x complete")
+			m.want("complete", o.complete(a, "y", 1), guard.OK)
+			m.want("whole", m.members(a, 4), "10 30 build:y complete")
 			m.want("large", m.members(a, 3), "LARGE")
 			if ttl := m.client.PTTL(t.Context(), a).Val(); ttl <= 0 || ttl > time.Hour {
 				m.t.Errorf("it lasts %s", ttl)
@@ -96,12 +97,12 @@ func TestIndexScripts(t *testing.T) {
 		"a set that has lost its last member is there": func(m *master) {
 			o := m.own()
 			o.build(a, "x")
-			m.gather(a, "x", "1\x00")
+			m.gather(a, "x", "y", "1\x00")
 			o.edit(1, edits{removes: []string{a, "1\x00"}})
-			o.complete(a, "x", 1)
-			m.want("whole", m.members(a, 9), "build:x complete")
+			o.complete(a, "y", 1)
+			m.want("whole", m.members(a, 9), "build:y complete")
 			o.edit(2, edits{adds: []string{a, "2\x00"}})
-			m.want("with another one", m.members(a, 9), "20 build:x complete")
+			m.want("with another one", m.members(a, 9), "20 build:y complete")
 		},
 		"a batch that comes again does nothing": func(m *master) {
 			o := m.own()
@@ -133,23 +134,38 @@ func TestIndexScripts(t *testing.T) {
 		"only the owner builds": func(m *master) {
 			former := m.own()
 			former.build(a, "x")
-			m.gather(a, "x", "1\x00")
+			m.gather(a, "x", "w", "1\x00")
 			former.edit(1, edits{})
 			o := m.own()
 			m.want("begin", former.build(b, "y"), guard.Lost)
-			m.want("complete", former.complete(a, "x", 1), guard.Lost)
+			m.want("complete", former.complete(a, "w", 1), guard.Lost)
 			m.wantKeys(scriptMark, a)
 			m.want("begin anew", o.build(a, "z"), guard.OK)
-			m.want("gather into the set that was", m.gather(a, "x", "2\x00"), guard.Lost)
-			m.want("complete it", o.complete(a, "x", 1), guard.Lost)
+			m.want("gather into the set that was", m.gather(a, "w", "v", "2\x00"), guard.Lost)
+			m.want("complete it", o.complete(a, "w", 1), guard.Lost)
 			m.want("complete the new one", o.complete(a, "z", 1), guard.OK)
 			m.want("whole", m.members(a, 9), "build:z complete")
+		},
+		"a set that has lost what was added is built no further": func(m *master) {
+			o := m.own()
+			o.build(a, "x")
+			was := m.do("DUMP", a)
+			m.want("gather", m.gather(a, "x", "y", "1\x00"), guard.OK)
+			m.want("the reply was lost", m.gather(a, "x", "y", "1\x00"), guard.OK)
+			now := m.do("DUMP", a)
+			m.do("RESTORE", a, 0, was, "REPLACE")
+			m.want("gather more", m.gather(a, "y", "z", "2\x00"), guard.Lost)
+			o.edit(1, edits{})
+			m.want("complete", o.complete(a, "y", 1), guard.Lost)
+			m.do("RESTORE", a, 0, now, "REPLACE")
+			m.want("complete what has all", o.complete(a, "y", 1), guard.OK)
+			m.want("whole", m.members(a, 9), "10 build:y complete")
 		},
 		"a set that was taken away is built no further": func(m *master) {
 			o := m.own()
 			o.build(a, "x")
 			m.do("UNLINK", a)
-			m.want("gather", m.gather(a, "x", "1\x00"), guard.Lost)
+			m.want("gather", m.gather(a, "x", "y", "1\x00"), guard.Lost)
 			o.edit(1, edits{adds: []string{a, "1\x00"}})
 			m.want("complete", o.complete(a, "x", 1), guard.Lost)
 			m.wantKeys(scriptMark)
@@ -198,7 +214,7 @@ func (s *indexedSink) fill(n int) (members []string) {
 		members = append(members, string(guard.AppendMember(guard.AppendMember(nil, fmt.Append(nil, i)), nil)))
 	}
 	for some := range slices.Chunk(members, 1000) {
-		if err := s.FillSet(t.Context(), b, some); err != nil {
+		if b, err = s.FillSet(t.Context(), b, some); err != nil {
 			t.Fatal(err)
 		}
 	}
