@@ -222,6 +222,24 @@ func TestAnIndexAnswersFromTheSecondTimeOn(t *testing.T) {
 	})
 }
 
+// A row that comes while a set is read is in it: the stream brings it, and finds the set.
+func TestASetIsBegunBeforeItIsRead(t *testing.T) {
+	playIndexed(t, func(r *rig, x *indexes) {
+		r.finder.members = func(context.Context, []string, func([][]byte) error) (uint64, error) {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if x.sets["a"] == nil {
+				t.Error("what the stream brings now is in no set")
+			}
+			return 0, nil
+		}
+		r.start()
+		r.send(r.categories(700, 200, "a"))
+		r.send(r.categories(701, 220, "a"))
+		r.wantLookups("it is built", 1, 1, "page:a1", "page:a2")
+	})
+}
+
 // What the database has shown may be ahead of the stream: a set that says that it is
 // complete is one that the stream could have made.
 func TestASetIsCompleteWhenTheStreamHasBroughtWhatTheDatabaseHadSeen(t *testing.T) {

@@ -181,7 +181,7 @@ type indexedSink struct {
 	name    string // of set 1
 }
 
-func newIndexedSink(t *testing.T) *indexedSink {
+func newIndexedSink(t *testing.T, r *stack.Redis) *indexedSink {
 	t.Helper()
 	template, err := guard.ParseTemplate("page:{id}:{shop}")
 	if err != nil {
@@ -191,7 +191,7 @@ func newIndexedSink(t *testing.T) *indexedSink {
 		Arguments: []plan.Argument{{Column: "id", Type: "int4"}},
 		Index:     &plan.Index{Schema: "public", Table: "products", Join: []string{"category"}, Key: []string{"id", "shop"}, By: []int{0}, Unique: true},
 	}}}}, {Schema: "public", Table: "products", Columns: []string{"id", "shop", "category"}, Paths: []plan.Path{{Key: []string{"id", "shop"}}}}}}}
-	s := &indexedSink{m: masterOn(t, startRedis(t, stack.RedisOptions{}), false), planner: plan.New(entries)}
+	s := &indexedSink{m: masterOn(t, r, false), planner: plan.New(entries)}
 	s.Sink = redissink.New(s.m.client, redissink.Options{Entries: entries, Indexes: s.planner.Indexes()})
 	if _, err := s.Own(t.Context(), []string{scriptStream}); err != nil {
 		t.Fatal(err)
@@ -232,7 +232,7 @@ func (s *indexedSink) fill(n int) (members []string) {
 // What a set has comes back as it went in, whole or bit by bit; also values that are
 // empty, and beside what the set says of itself.
 func TestASetIsRead(t *testing.T) {
-	s := newIndexedSink(t)
+	s := newIndexedSink(t, startRedis(t, stack.RedisOptions{}))
 	ask := func() plan.Answer {
 		t.Helper()
 		answers, err := s.Ask(t.Context(), []plan.IndexSet{one})
@@ -287,10 +287,37 @@ func TestASetIsRead(t *testing.T) {
 	}
 }
 
+// A Redis that has restarted, or another that has taken over, has all that was in a set,
+// the token of who reads it as well, and its members in another order.
+func TestALargeSetIsReadInOneProcess(t *testing.T) {
+	r := startRedis(t, stack.RedisOptions{Settings: map[string]string{"appendonly": "yes"}})
+	s := newIndexedSink(t, r)
+	s.fill(5000)
+	answers, err := s.Ask(t.Context(), []plan.IndexSet{one})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	err = s.Scan(t.Context(), one, answers[0].Token, func([][]byte) error {
+		if seen++; seen != 2000 {
+			return nil
+		}
+		check(t, r.Stop(within(t, time.Minute)))
+		check(t, r.Start(within(t, time.Minute)))
+		if kept, err := s.m.client.SIsMember(t.Context(), s.name, answers[0].Token).Result(); err != nil || !kept {
+			t.Errorf("the token has stayed: %v, %v", kept, err)
+		}
+		return nil
+	})
+	if !errors.Is(err, guard.ErrIncomplete) {
+		t.Errorf("Redis has restarted while the set was read: %v", err)
+	}
+}
+
 // A full Redis takes no members. The sets that lack them must go, and what the batch
 // drops must go as well.
 func TestAFullRedisVoidsSets(t *testing.T) {
-	s := newIndexedSink(t)
+	s := newIndexedSink(t, startRedis(t, stack.RedisOptions{}))
 	s.fill(2)
 	relation := &change.Relation{Schema: "public", Name: "products", Identity: change.IdentityFull, Columns: []change.Column{{Name: "id"}, {Name: "shop"}, {Name: "category"}}}
 	relation.Wanted = s.planner.Compile(relation)
