@@ -48,6 +48,10 @@ const (
 	// stream has passed the lookup; LookupsOutlive a session.
 	LookupsSettleLater
 	LookupsOutlive
+	// LookupsAwaitDrops: until that has dropped its keys, too. LookupsAwaitLookups: and
+	// what lookups have seen that it relies on.
+	LookupsAwaitDrops
+	LookupsAwaitLookups
 	// SeenBehindLookup: the place in the log that it must pass is asked behind the
 	// lookup.
 	SeenBehindLookup

@@ -77,7 +77,7 @@ func (b Bounds) String() string {
 			parts = append(parts, fmt.Sprintf(format, args...))
 		}
 	}
-	words := map[Change]string{Complete: "a row", Doubtful: "a delete", Truncate: "a TRUNCATE", OtherPart: "another part", Other: "another row", Lookup: "a row that a lookup leads from", FanOut: "a row that a fan-out leads from", Moved: "a row that moves"}
+	words := map[Change]string{Complete: "a row", Doubtful: "a delete", Truncate: "a TRUNCATE", OtherPart: "another part", Other: "another row", Lookup: "a row that a lookup leads from", FanOut: "a row that a fan-out leads from", Moved: "a row that moves", Between: "a row that moves between"}
 	var changes []string
 	for _, c := range b.Changes {
 		changes = append(changes, words[Change(c)])
