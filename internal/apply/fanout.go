@@ -24,7 +24,7 @@ type group struct {
 // the changes behind the one that has asked need not wait for it. Until its last key is
 // dropped the watermark says that the entry is to be swept: who takes over from a
 // session that broke does not know how far it was. settled is held meanwhile, and then
-// until the stream has passed what the lookup has seen.
+// for what the lookup has seen, as for that of any other.
 type fanOut struct {
 	entry int // index into Planner.Entries
 	sweep guard.Sweep
@@ -114,8 +114,11 @@ func (s *session) beginFanOuts(g group) {
 				fan.before[b.Stream] = s.streams[b.Stream].written
 			}
 		}
-		s.fans = append(s.fans, fan)
-		s.sweepRefused(fan)
+		if fan.over {
+			s.overFanOut(fan)
+		} else {
+			s.fans = append(s.fans, fan)
+		}
 	}
 	// The first batch that moves a stream says so in the same script.
 	for i, b := range g.batches {
@@ -136,13 +139,18 @@ func (s *session) endFanOut(ctx context.Context, outages *outages, fan *fanOut) 
 	if len(fan.before) == 0 {
 		return nil
 	}
-	s.sweepRefused(fan)
+	s.fans = slices.DeleteFunc(s.fans, func(f *fanOut) bool { return f == fan })
+	s.overFanOut(fan)
 	return s.writeNotes(ctx, outages, slices.Sorted(maps.Keys(fan.before)))
 }
 
-// sweepRefused sweeps the entry of a fan-out that is over and did not come to its end.
-func (s *session) sweepRefused(fan *fanOut) {
-	if !fan.over || fan.refused == nil {
+// overFanOut: all keys of a fan-out are written, and settled waits for what it has seen.
+// The entry of one that did not come to its end is swept.
+func (s *session) overFanOut(fan *fanOut) {
+	for stream, before := range fan.before {
+		s.streams[stream].lookedUp.note(before, fan.seen)
+	}
+	if fan.refused == nil {
 		return
 	}
 	entry := s.planner.Entries()[fan.entry]
@@ -156,28 +164,16 @@ func (s *session) sweepRefused(fan *fanOut) {
 
 // fannedOut is where settled stands because of fan-outs, and what is to be swept if
 // the session ends now.
-func (s *session) fannedOut(stream int, written change.Position) (before change.Position, held bool, pending []guard.Sweep) {
-	kept := s.fans[:0]
+func (s *session) fannedOut(stream int) (before change.Position, held bool, pending []guard.Sweep) {
 	for _, fan := range s.fans {
 		since, asked := fan.before[stream]
-		if fan.over && asked && (written.Timeline == change.Offsets || written.LSN+pageHeader >= fan.seen) {
-			delete(fan.before, stream)
-			asked = false
-		}
-		if len(fan.before) > 0 || !fan.over {
-			kept = append(kept, fan)
-		}
 		if !asked {
 			continue
 		}
 		if !held || since.Compare(before) < 0 {
 			before, held = since, true
 		}
-		if !fan.over {
-			pending = append(pending, fan.sweep)
-		}
+		pending = append(pending, fan.sweep)
 	}
-	clear(s.fans[len(kept):])
-	s.fans = kept
 	return before, held, pending
 }

@@ -266,13 +266,29 @@ func (q *statement) run(ctx context.Context, outages *outages, f *finding) {
 // lookedUp is what holds settled back because of lookups that have seen more than
 // the stream has brought.
 type lookedUp struct {
+	// hops is how many rows, one behind the other, may have led a lookup astray, each by a
+	// change whose own keys must be looked up.
+	hops      int
 	now, next outlook
 }
 
-// An outlook is outstanding until the stream has passed until.
+// An outlook is outstanding until everything up to until has dropped its keys, and then,
+// hops times, until what was looked up for that has.
 type outlook struct {
 	before change.Position // where settled stands meanwhile
 	until  uint64
+	hops   int
+}
+
+// lookupHops is lookedUp.hops: of each lookup there is another row on the way, or none.
+func lookupHops(p *plan.Planner) int {
+	lookups := map[int]int{} // by entry
+	most := 1
+	for _, lookup := range p.Lookups() {
+		lookups[lookup.Entry]++
+		most = max(most, lookups[lookup.Entry])
+	}
+	return most - 1
 }
 
 // note notes a lookup that has seen what was committed up to seen; zero: none.
@@ -283,20 +299,37 @@ func (l *lookedUp) note(before change.Position, seen uint64) {
 		// The log cannot be compared with a topic: a barrier over topics does not wait for
 		// what a lookup has seen.
 	case l.now.until == 0:
-		l.now = outlook{before, seen}
+		l.now = outlook{before, seen, l.hops}
 	case l.next.until == 0:
-		l.next = outlook{before, seen}
+		l.next = outlook{before, seen, l.hops}
 	default:
 		// Two are enough: the first always comes to its end, and then the second
 		// does, whatever has joined it.
 		l.next.until = max(l.next.until, seen)
+		if before.Compare(l.next.before) < 0 {
+			l.next.before = before // of a fan-out
+		}
 	}
 }
 
-// outstanding is where settled stands if something is.
-func (l *lookedUp) outstanding(written change.Position) (before change.Position, yes bool) {
-	for l.now.until > 0 && written.LSN+pageHeader >= l.now.until {
+// outstanding is where settled stands if something is. Up to dropped each change has
+// dropped what it leads to, by itself, by what was looked up, and by a sweep. That the
+// stream has passed one is not enough: a lookup relies on the keys of those behind it.
+//
+// Of these a lookup may have found too little as well, and rely on others behind it. All
+// that are not above until are in next by now.
+func (l *lookedUp) outstanding(dropped change.Position) (before change.Position, yes bool) {
+	for l.now.until > 0 && dropped.LSN+pageHeader >= l.now.until {
+		if l.now.hops > 0 && l.next.until > l.now.until {
+			l.now.until = l.next.until
+			l.now.hops--
+			continue
+		}
 		l.now, l.next = l.next, outlook{}
 	}
-	return l.now.before, l.now.until > 0
+	before = l.now.before
+	if l.next.until > 0 && l.next.before.Compare(before) < 0 {
+		before = l.next.before
+	}
+	return before, l.now.until > 0
 }

@@ -300,6 +300,50 @@ func TestSettledWaitsForWhatLookupsHaveSeen(t *testing.T) {
 	})
 }
 
+// A lookup did not find a key since a row behind it had moved, and what that one drops is
+// not known: its entry is swept. That the stream has passed it is not enough.
+func TestSettledWaitsForTheSweepsThatLookupsRelyOn(t *testing.T) {
+	playWith(t, pages(t), func(r *rig) {
+		r.finder.set(finds(300, 1))
+		r.start()
+		r.send(r.categories(700, 200, "a"))
+		r.wantMark("the lookup has seen more", 208, 100)
+		truncated := r.categories(701, 300, "b")
+		truncated[0].Op, truncated[0].New = change.Truncate, change.Row{}
+		r.send(truncated)
+		r.wantMark("the stream has passed that, and the sweep runs", 308, 100, wide(pageTemplate)...)
+		r.pass(time.Minute)
+		r.wantMark("it has ended", 308, 308)
+	})
+}
+
+// A lookup did not find a key since a row had moved whose own keys must be looked up, and
+// that lookup did not find it either, since another had moved.
+func TestSettledWaitsForLookupsThatLookupsRelyOn(t *testing.T) {
+	entries := pages(t)
+	entries[0].Dependencies = append(entries[0].Dependencies, plan.Dependency{
+		Schema: "public", Table: "shelves", Columns: []string{"id"},
+		Paths: []plan.Path{{Lookup: &plan.Lookup{SQL: "SELECT", Arguments: []plan.Argument{{Column: "id", Type: "text"}}}}},
+	})
+	playWith(t, entries, func(r *rig) {
+		r.finder.set(finds(300, 1))
+		r.start()
+		r.send(r.categories(700, 200, "a"))
+		r.wantMark("the first has seen the second", 208, 100)
+		r.finder.set(finds(400, 1))
+		shelves := r.categories(701, 300, "b")
+		shelves[0].Relation = r.relation(8, "shelves", "id")
+		r.send(shelves)
+		r.wantMark("the second has seen the third", 308, 100)
+		r.finder.set(finds(500, 1))
+		r.send(r.categories(702, 350, "c"))
+		r.wantMark("on the first nothing relies", 358, 100)
+		r.send([]change.Change{idle(400)})
+		r.pass(time.Second)
+		r.wantMark("the stream has brought the third", 400, 208)
+	})
+}
+
 // Where every change asks, the log is always ahead of the stream: settled follows all
 // the same, at a distance.
 func TestSettledIsNotHeldForEver(t *testing.T) {

@@ -24,10 +24,11 @@ type Indexes interface {
 	// BeginSet makes of a set one that is being built, and has no members. From then on
 	// batches keep it up.
 	BeginSet(ctx context.Context, set plan.IndexSet) (plan.Building, error)
-	// FillSet adds members. It returns guard.ErrLost if the set is being built no more.
-	FillSet(ctx context.Context, b plan.Building, members []string) error
+	// FillSet adds members, and returns the building as it is then. It returns guard.ErrLost
+	// if the set is being built no more, or has lost members that were added before.
+	FillSet(ctx context.Context, b plan.Building, members []string) (plan.Building, error)
 	// CompleteSet lets the set answer from now on, if everything up to b.From is written.
-	// It returns guard.ErrLost if the set is being built no more.
+	// It returns guard.ErrLost as FillSet does.
 	CompleteSet(ctx context.Context, b plan.Building) (done bool, err error)
 }
 
@@ -237,8 +238,8 @@ func (s *session) build(ctx context.Context, set plan.IndexSet) (plan.Building, 
 		return b, err
 	}
 	var members []string
-	fill := func() error {
-		err := s.options.Indexes.FillSet(ctx, b, members)
+	fill := func() (err error) {
+		b, err = s.options.Indexes.FillSet(ctx, b, members)
 		members = members[:0]
 		return err
 	}

@@ -137,14 +137,20 @@ func (x *indexes) built(b plan.Building) (*set, error) {
 	return nil, guard.ErrLost
 }
 
-func (x *indexes) FillSet(_ context.Context, b plan.Building, members []string) error {
+func (x *indexes) FillSet(_ context.Context, b plan.Building, members []string) (plan.Building, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	of, err := x.built(b)
+	if err != nil {
+		return b, err
+	}
 	for _, member := range members {
 		of.members[member] = true
 	}
-	return err
+	x.tokens++
+	b.Token = fmt.Sprint(x.tokens)
+	of.token = b.Token
+	return b, nil
 }
 
 func (x *indexes) CompleteSet(_ context.Context, b plan.Building) (bool, error) {
@@ -213,6 +219,24 @@ func TestAnIndexAnswersFromTheSecondTimeOn(t *testing.T) {
 		if got := r.finder.built; !slices.Equal(got, []string{"a", "a"}) {
 			t.Errorf("sets were built for %q", got)
 		}
+	})
+}
+
+// A row that comes while a set is read is in it: the stream brings it, and finds the set.
+func TestASetIsBegunBeforeItIsRead(t *testing.T) {
+	playIndexed(t, func(r *rig, x *indexes) {
+		r.finder.members = func(context.Context, []string, func([][]byte) error) (uint64, error) {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if x.sets["a"] == nil {
+				t.Error("what the stream brings now is in no set")
+			}
+			return 0, nil
+		}
+		r.start()
+		r.send(r.categories(700, 200, "a"))
+		r.send(r.categories(701, 220, "a"))
+		r.wantLookups("it is built", 1, 1, "page:a1", "page:a2")
 	})
 }
 

@@ -106,8 +106,7 @@ type session struct {
 	derived      bool // only sweeps that plans ask for are why it is not ready
 	// unsettledBelow is about stream.unsettled.
 	unsettledBelow uint64
-	// fans are the fan-outs that are not over, or have seen more than the stream has
-	// brought.
+	// fans are the fan-outs that are not over.
 	fans []*fanOut
 }
 
@@ -279,6 +278,7 @@ func (s *session) takeOver(ctx context.Context, outages *outages, at change.Atta
 // its first batch.
 func (s *session) resume(number int, marks []guard.Watermark, snapshot *change.Snapshot, gaps gaps) *plan.Batch {
 	st := &s.streams[number]
+	st.lookedUp.hops = lookupHops(s.planner)
 	lowest := marks[0]
 	for _, mark := range marks[1:] {
 		if mark.Lo.Compare(lowest.Lo) < 0 {
@@ -525,7 +525,7 @@ func (s *session) note(stream int) *guard.Note {
 			}
 		}
 	}
-	_, _, pending := s.fannedOut(stream, s.streams[stream].written)
+	_, _, pending := s.fannedOut(stream)
 	return &guard.Note{Origin: s.origin.String(), Ungated: s.streams[stream].ungated, Fingerprints: said, Sweeps: distinct(append(s.sweeps.pendingOf(stream), pending...))}
 }
 

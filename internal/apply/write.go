@@ -188,10 +188,10 @@ func (s *session) write(ctx context.Context, outages *outages, group []*plan.Bat
 func (s *session) settledAt(stream int) change.Position {
 	st := &s.streams[stream]
 	settled := s.sweeps.settled(stream, st.written)
-	if before, held, _ := s.fannedOut(stream, st.written); held && before.Compare(settled) < 0 {
+	if before, held, _ := s.fannedOut(stream); held && before.Compare(settled) < 0 {
 		settled = before
 	}
-	if before, outstanding := st.lookedUp.outstanding(st.written); outstanding && before.Compare(settled) < 0 {
+	if before, outstanding := st.lookedUp.outstanding(settled); outstanding && before.Compare(settled) < 0 {
 		return before
 	}
 	return settled

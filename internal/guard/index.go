@@ -62,7 +62,8 @@ func MemberValues(values [][]byte, member []byte) (of [][]byte, ok bool) {
 	return values, true
 }
 
-// BuildMember is the member of a set that is being built, or was, under a token.
+// BuildMember is the member of a set that is being built, or was. Whatever is added to it
+// has a token of its own, which takes the place of the one before.
 func BuildMember(token string) string { return indexBuild + token }
 
 // ReadMember is the member of a set that is being read, under a token.

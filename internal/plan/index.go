@@ -120,7 +120,7 @@ type Answer struct {
 // A Building is one making of a set of an index.
 type Building struct {
 	Set IndexSet
-	// Token is the member that tells it from every other.
+	// Token is the member that tells it from every other, and how far it is.
 	Token string
 	// From is a position behind all that was seen by who has read the members. The set
 	// may answer when everything up to there is written.

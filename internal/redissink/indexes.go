@@ -150,19 +150,22 @@ func (s *Sink) BeginSet(ctx context.Context, set plan.IndexSet) (b plan.Building
 }
 
 // FillSet adds members, each as guard.AppendMember has made it, to a set that is being
-// built. It returns guard.ErrLost if it is that no more.
-func (s *Sink) FillSet(ctx context.Context, b plan.Building, members []string) error {
-	arguments := make([]any, 0, len(members)+1)
-	arguments = append(arguments, b.Token)
+// built, and returns its building as it is then. It returns guard.ErrLost if the set is
+// being built no more, or has lost members that were added before.
+func (s *Sink) FillSet(ctx context.Context, b plan.Building, members []string) (plan.Building, error) {
+	filled := b
+	filled.Token = guard.BuildMember(rand.Text())
+	arguments := make([]any, 0, len(members)+2)
+	arguments = append(arguments, b.Token, filled.Token)
 	for _, member := range members {
 		arguments = append(arguments, member)
 	}
 	_, err := s.run(ctx, guard.Gather, []string{s.indexes.Load().key(b.Set)}, arguments...)
-	return err
+	return filled, err
 }
 
 // CompleteSet lets a set that is being built answer, if everything up to b.From is
-// written; else it is not done. It returns guard.ErrLost if it is being built no more.
+// written; else it is not done. It returns guard.ErrLost as FillSet does.
 func (s *Sink) CompleteSet(ctx context.Context, b plan.Building) (done bool, err error) {
 	x := s.indexes.Load()
 	answer, err := s.run(ctx, guard.Complete, []string{x.watermark, x.key(b.Set)}, x.owner, b.Token, b.From.Append(nil))

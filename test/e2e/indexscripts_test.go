@@ -49,9 +49,10 @@ func (o *owner) build(set, token string) string {
 	return o.m.script(guard.Build, []string{scriptMark, set}, o.id, guard.BuildMember(token), time.Hour.Milliseconds())
 }
 
-func (m *master) gather(set, token string, members ...any) string {
+// gather adds members to the set of a token, which is then that of another.
+func (m *master) gather(set, token, then string, members ...any) string {
 	m.t.Helper()
-	return m.script(guard.Gather, []string{set}, append([]any{guard.BuildMember(token)}, members...)...)
+	return m.script(guard.Gather, []string{set}, append([]any{guard.BuildMember(token), guard.BuildMember(then)}, members...)...)
 }
 
 // complete lets a set answer when everything up to n is written.
@@ -68,11 +69,11 @@ func TestIndexScripts(t *testing.T) {
 			o := m.own()
 			m.want("absent", m.members(a, 9), "INCOMPLETE")
 			m.want("begin", o.build(a, "x"), guard.OK)
-			m.want("gather", m.gather(a, "x", "1\x00", "2\x00"), guard.OK)
+			m.want("gather", m.gather(a, "x", "y", "1\x00", "2\x00"), guard.OK)
 			m.want("batch", o.edit(1, edits{removes: []string{a, "2\x00"}, adds: []string{a, "3\x00"}}), guard.OK)
 			m.want("being built", m.members(a, 9), "INCOMPLETE")
-			m.want("complete", o.complete(a, "x", 1), guard.OK)
-			m.want("whole", m.members(a, 4), "10 30 build:x complete")
+			m.want("complete", o.complete(a, "y", 1), guard.OK)
+			m.want("whole", m.members(a, 4), "10 30 build:y complete")
 			m.want("large", m.members(a, 3), "LARGE")
 			if ttl := m.client.PTTL(t.Context(), a).Val(); ttl <= 0 || ttl > time.Hour {
 				m.t.Errorf("it lasts %s", ttl)
@@ -109,12 +110,12 @@ func TestIndexScripts(t *testing.T) {
 		"a set that has lost its last member is there": func(m *master) {
 			o := m.own()
 			o.build(a, "x")
-			m.gather(a, "x", "1\x00")
+			m.gather(a, "x", "y", "1\x00")
 			o.edit(1, edits{removes: []string{a, "1\x00"}})
-			o.complete(a, "x", 1)
-			m.want("whole", m.members(a, 9), "build:x complete")
+			o.complete(a, "y", 1)
+			m.want("whole", m.members(a, 9), "build:y complete")
 			o.edit(2, edits{adds: []string{a, "2\x00"}})
-			m.want("with another one", m.members(a, 9), "20 build:x complete")
+			m.want("with another one", m.members(a, 9), "20 build:y complete")
 		},
 		"a batch that comes again does nothing": func(m *master) {
 			o := m.own()
@@ -146,23 +147,38 @@ func TestIndexScripts(t *testing.T) {
 		"only the owner builds": func(m *master) {
 			former := m.own()
 			former.build(a, "x")
-			m.gather(a, "x", "1\x00")
+			m.gather(a, "x", "w", "1\x00")
 			former.edit(1, edits{})
 			o := m.own()
 			m.want("begin", former.build(b, "y"), guard.Lost)
-			m.want("complete", former.complete(a, "x", 1), guard.Lost)
+			m.want("complete", former.complete(a, "w", 1), guard.Lost)
 			m.wantKeys(scriptMark, a)
 			m.want("begin anew", o.build(a, "z"), guard.OK)
-			m.want("gather into the set that was", m.gather(a, "x", "2\x00"), guard.Lost)
-			m.want("complete it", o.complete(a, "x", 1), guard.Lost)
+			m.want("gather into the set that was", m.gather(a, "w", "v", "2\x00"), guard.Lost)
+			m.want("complete it", o.complete(a, "w", 1), guard.Lost)
 			m.want("complete the new one", o.complete(a, "z", 1), guard.OK)
 			m.want("whole", m.members(a, 9), "build:z complete")
+		},
+		"a set that has lost what was added is built no further": func(m *master) {
+			o := m.own()
+			o.build(a, "x")
+			was := m.do("DUMP", a)
+			m.want("gather", m.gather(a, "x", "y", "1\x00"), guard.OK)
+			m.want("the reply was lost", m.gather(a, "x", "y", "1\x00"), guard.OK)
+			now := m.do("DUMP", a)
+			m.do("RESTORE", a, 0, was, "REPLACE")
+			m.want("gather more", m.gather(a, "y", "z", "2\x00"), guard.Lost)
+			o.edit(1, edits{})
+			m.want("complete", o.complete(a, "y", 1), guard.Lost)
+			m.do("RESTORE", a, 0, now, "REPLACE")
+			m.want("complete what has all", o.complete(a, "y", 1), guard.OK)
+			m.want("whole", m.members(a, 9), "10 build:y complete")
 		},
 		"a set that was taken away is built no further": func(m *master) {
 			o := m.own()
 			o.build(a, "x")
 			m.do("UNLINK", a)
-			m.want("gather", m.gather(a, "x", "1\x00"), guard.Lost)
+			m.want("gather", m.gather(a, "x", "y", "1\x00"), guard.Lost)
 			o.edit(1, edits{adds: []string{a, "1\x00"}})
 			m.want("complete", o.complete(a, "x", 1), guard.Lost)
 			m.wantKeys(scriptMark)
@@ -178,7 +194,7 @@ type indexedSink struct {
 	name    string // of set 1
 }
 
-func newIndexedSink(t *testing.T) *indexedSink {
+func newIndexedSink(t *testing.T, r *stack.Redis) *indexedSink {
 	t.Helper()
 	template, err := guard.ParseTemplate("page:{id}:{shop}")
 	if err != nil {
@@ -188,7 +204,7 @@ func newIndexedSink(t *testing.T) *indexedSink {
 		Arguments: []plan.Argument{{Column: "id", Type: "int4"}},
 		Index:     &plan.Index{Schema: "public", Table: "products", Join: []string{"category"}, Key: []string{"id", "shop"}, By: []int{0}, Unique: true},
 	}}}}, {Schema: "public", Table: "products", Columns: []string{"id", "shop", "category"}, Paths: []plan.Path{{Key: []string{"id", "shop"}}}}}}}
-	s := &indexedSink{m: masterOn(t, startRedis(t, stack.RedisOptions{}), false), planner: plan.New(entries)}
+	s := &indexedSink{m: masterOn(t, r, false), planner: plan.New(entries)}
 	s.Sink = redissink.New(s.m.client, redissink.Options{Entries: entries, Indexes: s.planner.Indexes()})
 	if _, err := s.Own(t.Context(), []string{scriptStream}); err != nil {
 		t.Fatal(err)
@@ -211,7 +227,7 @@ func (s *indexedSink) fill(n int) (members []string) {
 		members = append(members, string(guard.AppendMember(guard.AppendMember(nil, fmt.Append(nil, i)), nil)))
 	}
 	for some := range slices.Chunk(members, 1000) {
-		if err := s.FillSet(t.Context(), b, some); err != nil {
+		if b, err = s.FillSet(t.Context(), b, some); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -229,7 +245,7 @@ func (s *indexedSink) fill(n int) (members []string) {
 // What a set has comes back as it went in, whole or bit by bit; also values that are
 // empty, and beside what the set says of itself.
 func TestASetIsRead(t *testing.T) {
-	s := newIndexedSink(t)
+	s := newIndexedSink(t, startRedis(t, stack.RedisOptions{}))
 	ask := func() plan.Answer {
 		t.Helper()
 		answers, err := s.Ask(t.Context(), []plan.IndexSet{one})
@@ -284,10 +300,37 @@ func TestASetIsRead(t *testing.T) {
 	}
 }
 
+// A Redis that has restarted, or another that has taken over, has all that was in a set,
+// the token of who reads it as well, and its members in another order.
+func TestALargeSetIsReadInOneProcess(t *testing.T) {
+	r := startRedis(t, stack.RedisOptions{Settings: map[string]string{"appendonly": "yes"}})
+	s := newIndexedSink(t, r)
+	s.fill(5000)
+	answers, err := s.Ask(t.Context(), []plan.IndexSet{one})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	err = s.Scan(t.Context(), one, answers[0].Token, func([][]byte) error {
+		if seen++; seen != 2000 {
+			return nil
+		}
+		check(t, r.Stop(within(t, time.Minute)))
+		check(t, r.Start(within(t, time.Minute)))
+		if kept, err := s.m.client.SIsMember(t.Context(), s.name, answers[0].Token).Result(); err != nil || !kept {
+			t.Errorf("the token has stayed: %v, %v", kept, err)
+		}
+		return nil
+	})
+	if !errors.Is(err, guard.ErrIncomplete) {
+		t.Errorf("Redis has restarted while the set was read: %v", err)
+	}
+}
+
 // A full Redis takes no members. The sets that lack them must go, and what the batch
 // drops must go as well.
 func TestAFullRedisVoidsSets(t *testing.T) {
-	s := newIndexedSink(t)
+	s := newIndexedSink(t, startRedis(t, stack.RedisOptions{}))
 	s.fill(2)
 	relation := &change.Relation{Schema: "public", Name: "products", Identity: change.IdentityFull, Columns: []change.Column{{Name: "id"}, {Name: "shop"}, {Name: "category"}}}
 	relation.Wanted = s.planner.Compile(relation)

@@ -68,6 +68,9 @@ var (
 	// pairNames are those of the first.
 	pairNames, _ = guard.Names(pairData[0])
 	pairMembers  = []string{"\x00seal", "\x00draft", pairData[0]}
+	// pairSet is that of an index, and pairSetMembers are what may be in it.
+	pairSet        = guard.IndexPrefix(0, "1:2:pair", "an index") + "a"
+	pairSetMembers = []string{"1\x00", "2\x00", guard.Completed, guard.BuildMember("x"), guard.BuildMember("y"), guard.ReadMember("r")}
 )
 
 func pairSide(key string) string {
@@ -76,7 +79,7 @@ func pairSide(key string) string {
 }
 
 func (p *pair) names() []string {
-	return []string{pairData[0], pairSide(pairData[0]), pairData[1], pairSide(pairData[1]), pairMark, pairNames}
+	return []string{pairData[0], pairSide(pairData[0]), pairData[1], pairSide(pairData[1]), pairMark, pairNames, pairSet}
 }
 
 func (p *pair) pick(label string, from ...string) string {
@@ -96,7 +99,7 @@ func (p *pair) step() {
 	both := []string{key, pairSide(key)}
 	token := p.pick("token", "token A         ", "token B         ")
 	form := p.pick("format", guard.String, guard.String, guard.String, guard.Hash)
-	switch rapid.IntRange(0, 13).Draw(p.t, "what") {
+	switch rapid.IntRange(0, 15).Draw(p.t, "what") {
 	case 0, 1:
 		p.script(guard.Begin, guard.BeginKeys(both[0], both[1]), token, p.pick("lease", "3600000", "3600000", "-1000"), p.ms("shield"), form, p.pick("names", "100", "2"))
 	case 2, 3:
@@ -121,8 +124,26 @@ func (p *pair) step() {
 		p.collect()
 	case 13:
 		p.full(rapid.IntRange(0, 2).Draw(p.t, "full") == 0)
+	case 14, 15:
+		p.index()
 	}
 	p.compare()
+}
+
+func (p *pair) index() {
+	one, both := []string{pairSet}, []string{pairMark, pairSet}
+	token := func(label string) string { return p.pick(label, pairSetMembers[3:5]...) }
+	switch rapid.IntRange(0, 4).Draw(p.t, "index") {
+	case 0:
+		p.script(guard.Members, one, p.pick("whole", "9", "9", "2"), pairSetMembers[5])
+	case 1:
+		p.script(guard.Build, both, p.owner(), token("token"), p.ms("ttl"))
+	case 2:
+		p.script(guard.Gather, one, token("token"), token("next"), pairSetMembers[0], pairSetMembers[1])
+	case 3, 4:
+		position := change.Position{Timeline: 1, LSN: uint64(rapid.IntRange(0, 4).Draw(p.t, "position"))}
+		p.script(guard.Complete, both, p.owner(), token("token"), string(position.Append(nil)))
+	}
 }
 
 func (p *pair) collect() {
@@ -191,7 +212,20 @@ func (p *pair) apply() {
 	}
 	forgets, header.Reloads = append(forgets, reloads...), len(reloads)
 	header.Drops, header.Forgets, header.Strings, header.Restores, header.Hashes = len(drops), len(forgets), len(strings), len(restores), len(hashes)
-	args := append(header.AppendArguments(nil), drops...)
+	var edits []string
+	for _, edit := range []struct {
+		what  string
+		count *int
+	}{{"removes", &header.Removes}, {"adds", &header.Adds}} {
+		*edit.count = rapid.IntRange(0, 2).Draw(p.t, edit.what)
+		for range *edit.count {
+			edits = append(edits, p.pick("set", pairSet, pairSet, pairSet, pairData[0]), p.pick("member", pairSetMembers[:2]...))
+		}
+	}
+	if header.Voids = rapid.IntRange(0, 9).Draw(p.t, "voids") / 9; header.Voids > 0 {
+		edits = append(edits, pairSet)
+	}
+	args := slices.Concat(header.AppendArguments(nil), edits, drops)
 	sides := func(keys []string) {
 		args = append(args, keys...)
 		for _, key := range keys {
@@ -244,6 +278,7 @@ func (p *pair) command(key string) {
 		{"DEL", key, side}, {"UNLINK", side}, {"UNLINK", pairMark}, {"EXISTS", key, side, pairMark},
 		{"PEXPIRE", key, "400000"}, {"PEXPIRE", side, "-1"}, {"FLUSHALL"},
 		{"SADD", pairNames, pairData[0]}, {"SREM", pairNames, pairMembers[1], pairData[0]}, {"DEL", pairNames}, {"SADD", key, "a"}, {"SCARD", key},
+		{"SMEMBERS", pairSet}, {"SMEMBERS", key}, {"DEL", pairSet},
 	}).Draw(p.t, "command")
 	p.plain(command...)
 }
@@ -295,9 +330,23 @@ func reply(t *rapid.T, value any, err error) any {
 }
 
 func (p *pair) same(call string, real, fake any) {
+	if strings.HasPrefix(call, "SMEMBERS ") || strings.HasPrefix(call, guard.Members.Name+" ") {
+		real, fake = sorted(real), sorted(fake)
+	}
 	if diff := cmp.Diff(rough(real), rough(fake)); diff != "" {
 		p.t.Fatalf("%s (-real +fake)\n%s", call, diff)
 	}
+}
+
+// sorted has the members of a set in an order: Redis has none.
+func sorted(reply any) any {
+	members, ok := reply.([]any)
+	if !ok {
+		return reply
+	}
+	members = slices.Clone(members)
+	slices.SortFunc(members, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	return members
 }
 
 // compare looks at every key of both.
@@ -313,7 +362,7 @@ func (p *pair) compare() {
 			look[0] = "HGETALL"
 		case "set":
 			look[0] = "SCARD"
-			for _, member := range pairMembers {
+			for _, member := range slices.Concat(pairMembers, pairSetMembers) {
 				p.plain("SISMEMBER", name, member)
 			}
 		}

@@ -207,7 +207,7 @@ func pack(l *lua.LState) int {
 }
 
 func unpack(l *lua.LState) int {
-	text, at := l.CheckString(2), 0
+	text, at := l.CheckString(2), l.OptInt(3, 1)-1
 	list := sizes(l, l.CheckString(1))
 	for _, size := range list {
 		if len(text) < at+size {

@@ -96,6 +96,7 @@ var commands = map[string]command{
 	"SREM":      {arity: 2, write: true, do: (*Redis).srem},
 	"SCARD":     {arity: 1, do: (*Redis).scard},
 	"SISMEMBER": {arity: 2, do: (*Redis).sismember},
+	"SMEMBERS":  {arity: 1, do: (*Redis).smembers},
 	"DEL":       {arity: 1, write: true, do: (*Redis).del},
 	"UNLINK":    {arity: 1, write: true, do: (*Redis).del},
 	"PEXPIRE":   {arity: 2, write: true, do: (*Redis).pexpire},
@@ -338,6 +339,19 @@ func (r *Redis) sismember(args []string) any {
 		return int64(1)
 	}
 	return int64(0)
+}
+
+// smembers returns the members in their order; a real Redis has none.
+func (r *Redis) smembers(args []string) any {
+	e := r.look(args[0])
+	if e.Exists && !e.Set() {
+		return wrongType
+	}
+	members := make([]any, len(e.Members))
+	for i, member := range e.Members {
+		members[i] = member
+	}
+	return members
 }
 
 func (r *Redis) del(args []string) any {

@@ -58,6 +58,9 @@ const (
 	FanOut Change = 'f'
 	// Moved: the row is moved to where no lookup behind it finds it.
 	Moved Change = 'm'
+	// Between: a row that other lookups lead through is moved, so they do not find the key
+	// behind it. The key that it led to must be looked up, too.
+	Between Change = 'k'
 )
 
 // Bounds say what may happen in a Cache.
@@ -168,11 +171,9 @@ type session struct {
 	limit                  uint8 // commits that it has read, if it holds the slot no more
 	held                   uint8 // where settled stands for good, plus one
 	seen                   uint8 // the newest commit that came over Kafka
-	// Settled stands at lookBefore, less one, until the stream has passed
-	// lookUntil.
-	lookBefore, lookUntil uint8
-	sent                  uint8
-	window                [windowMax]packet
+	looks                  outlooks
+	sent                   uint8
+	window                 [windowMax]packet
 }
 
 // How far a sweep is.
@@ -218,13 +219,13 @@ const (
 	looks    // its statement runs
 	found    // and has found its keys, or none
 	fanned   // they are on their way
-	over     // and so is its end
+	over     // and so is its end: see outlooks
 )
 
 // A fanOut goes on beside the stream of the session that holds the slot.
 type fanOut struct {
 	phase  uint8
-	before uint8 // where settled stands until it is over, and the stream has passed until
+	before uint8 // where settled stands
 	until  uint8 // what the lookup has seen
 	finds  uint8 // 1: the key
 }
@@ -504,7 +505,7 @@ func (w *Cache) database(s *State, step func(*State)) {
 		n.flushed++
 		n.ages[n.flushed] = 0
 		if w.listen != nil {
-			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", OtherPart: ", of another part of the entry,", Other: ", of another row,", Lookup: ", of a row that a lookup leads from,", FanOut: ", of a row that a fan-out leads from,", Moved: ", which moves the row,"}[w.change(n.flushed)]
+			what := map[Change]string{Complete: "", Doubtful: ", a delete,", Truncate: ", a TRUNCATE,", OtherPart: ", of another part of the entry,", Other: ", of another row,", Lookup: ", of a row that a lookup leads from,", FanOut: ", of a row that a fan-out leads from,", Moved: ", which moves the row,", Between: ", which moves a row that lookups lead through,"}[w.change(n.flushed)]
 			w.say(&n, "database: commit %d%s is flushed, not visible", n.flushed, what)
 		}
 		step(&n)
@@ -690,7 +691,7 @@ func (w *Cache) threshold(s *State) uint8 {
 
 // later: what commit c asks for is not done when it is applied.
 func (w *Cache) later(c uint8) bool {
-	return w.change(c) == Truncate || w.change(c) == Lookup || w.change(c) == FanOut
+	return w.change(c) == Truncate || w.change(c) == Lookup || w.change(c) == FanOut || w.change(c) == Between
 }
 
 // settle notes what the last step has shown and promised.

@@ -45,7 +45,12 @@ func (w *Cache) fanOn(n *State) (line string) {
 		default:
 			line = "has no key to send"
 		}
-		n.fan.phase++
+		if n.fan.phase++; n.fan.phase == over {
+			if !w.off(LookupsSettleLater) {
+				at.looks.note(n.fan.before, n.fan.until, w.hops())
+			}
+			n.fan = fanOut{}
+		}
 		p.lo, p.settled = at.next-1, w.settledAt(n, at, at.next-1)
 		at.push(p)
 	}
@@ -79,7 +84,7 @@ func (f *fanOut) settled(but uint8) uint8 {
 
 // pending: if the session ends now, the entry is to be swept, because of a fan-out, or
 // of a sweep.
-func (f *fanOut) pending() bool { return f.phase != noFanOut && f.phase != over }
+func (f *fanOut) pending() bool { return f.phase != noFanOut }
 
 func (s *sweep) pending() bool {
 	return s.phase != noSweep && s.phase != noted || s.again > 0

@@ -58,7 +58,7 @@ func (w *Cache) Quiet(s *State, step func(*State)) (done bool) {
 		w.tell("sweep: drops a name")
 	case s.sweep.phase != noSweep:
 		w.tell("sweep: %s", w.sweepOn(&n))
-	case s.fan.phase != noFanOut && s.fan.phase != over:
+	case s.fan.phase != noFanOut:
 		w.tell("fan-out: %s", w.fanOn(&n))
 	case w.lost(s):
 		w.renew(&n)

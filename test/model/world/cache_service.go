@@ -150,7 +150,7 @@ func (w *Cache) own(n *State, at *session) {
 		sweeping = true
 	}
 	if settled < at.lo && w.looksUp() && !w.off(LookupsOutlive) {
-		at.lookBefore = settled + 1 // and until: see target
+		at.looks.note(settled, unknownEnd, w.hops())
 	}
 	at.lo = max(at.lo, n.confirmed)
 	if w.off(ResumeFromLo) {
@@ -171,12 +171,11 @@ func (w *Cache) target(n *State, at *session) {
 	if !w.off(TargetBehindOwn) {
 		at.target = w.targetNow(n)
 	}
-	at.lookUntil = w.stream(n)
+	if at.looks.until[0] == unknownEnd {
+		at.looks.until[0] = w.stream(n)
+	}
 	if w.off(FirstDelivery) {
 		at.target = 0
-	}
-	if at.lookBefore > 0 && at.lo >= at.lookUntil {
-		at.lookBefore = 0
 	}
 	at.phase = running
 	p := packet{lo: at.lo, settled: at.lo, note: done}
@@ -186,11 +185,7 @@ func (w *Cache) target(n *State, at *session) {
 	case at == &n.sessions[0] && n.sweep.phase != noSweep:
 		p.settled, p.note = n.sweep.before, pending
 	}
-	if at.lookBefore > 0 {
-		p.settled = min(p.settled, at.lookBefore-1)
-	} else {
-		at.lookUntil = 0
-	}
+	p.settled = at.looks.settled(p.settled, p.settled)
 	at.push(p)
 }
 
@@ -255,13 +250,9 @@ func (w *Cache) sendNext(n *State, at *session) {
 		} else if at.held == 0 {
 			at.held = o // it will be fenced before that could end, too
 		}
-	case w.change(c) == Lookup || w.change(c) == FanOut:
-		if at.lookBefore == 0 {
-			at.lookBefore = o
-		}
-		at.lookUntil = w.stream(n)
-		if w.off(LookupsSettleLater) {
-			at.lookBefore = 0
+	case w.change(c) == Lookup || w.change(c) == FanOut || w.change(c) == Between:
+		if !w.off(LookupsSettleLater) {
+			at.looks.note(o-1, w.stream(n), w.hops())
 		}
 		if !w.finds(n, c) {
 			p.does = nothing
@@ -318,9 +309,6 @@ func (w *Cache) settledAt(n *State, at *session, o uint8) uint8 {
 		if !w.off(SettledWaits) {
 			settled = n.sweep.settled(settled)
 		}
-		if n.fan.phase == over && (o >= n.fan.until || w.off(LookupsSettleLater)) {
-			n.fan = fanOut{}
-		}
 		if !w.off(FanOutHoldsSettled) {
 			settled = n.fan.settled(settled)
 		}
@@ -328,24 +316,34 @@ func (w *Cache) settledAt(n *State, at *session, o uint8) uint8 {
 	if at.held > 0 {
 		settled = at.held - 1
 	}
-	if at.lookBefore > 0 && o >= at.lookUntil {
-		at.lookBefore, at.lookUntil = 0, 0
+	dropped := settled
+	if w.off(LookupsAwaitDrops) {
+		dropped = o
 	}
-	if at.lookBefore > 0 {
-		settled = min(settled, at.lookBefore-1)
+	return at.looks.settled(settled, dropped)
+}
+
+// unknownEnd stands for where the log ends, until that is asked.
+const unknownEnd = 255
+
+// hops is how often a lookup that has missed a key may rely on another one.
+func (w *Cache) hops() uint8 {
+	if strings.ContainsRune(w.bounds.Changes, rune(Between)) && !w.off(LookupsAwaitLookups) {
+		return 1
 	}
-	return settled
+	return 0
 }
 
 // looksUp: keys may have to be looked up.
 func (w *Cache) looksUp() bool {
-	return strings.ContainsAny(w.bounds.Changes, string(Lookup)+string(FanOut))
+	return strings.ContainsAny(w.bounds.Changes, string(Lookup)+string(FanOut)+string(Between))
 }
 
 // finds: a lookup that runs now leads from commit c to the key.
 func (w *Cache) finds(n *State, c uint8) bool {
 	for later := c + 1; later <= n.flushed; later++ {
-		if w.change(later) == Moved && n.sees(later) {
+		hides := w.change(later) == Moved || w.change(later) == Between || w.change(later) == Truncate
+		if hides && n.sees(later) {
 			return false
 		}
 	}

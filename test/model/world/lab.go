@@ -46,6 +46,7 @@ type lab struct {
 	memo    map[callOn]outcome
 
 	renames map[renaming]Cell
+	retells map[retelling]Cell
 
 	versions []int8 // of data cells
 	marks    []mark
@@ -55,7 +56,7 @@ type lab struct {
 }
 
 // cellsMax is how many keys a master has at most: a data key, its side key, the
-// watermark, and the names of cached keys.
+// watermark, and the names of cached keys, or the set of an index.
 const cellsMax = 4
 
 // A callID names a call; equal ones are equal calls.
@@ -78,6 +79,7 @@ func newLab(names []string, patches ...Patch) *lab {
 	l := &lab{
 		redis: fakeredis.New(), names: names, sources: map[string]string{},
 		entries: []fakeredis.Entry{{}}, ids: map[string]Cell{}, memo: map[callOn]outcome{}, renames: map[renaming]Cell{},
+		retells: map[retelling]Cell{},
 	}
 	l.redis.Now = now
 	for _, script := range scripts {
@@ -99,6 +101,7 @@ func newLab(names []string, patches ...Patch) *lab {
 var scripts = []guard.Script{
 	guard.Own, guard.Apply, guard.ApplyValues, guard.Begin, guard.Fill, guard.Release, guard.Invalidate, guard.Forget,
 	guard.Collect, guard.Name, guard.Seal, guard.DropNamed,
+	guard.Members, guard.Build, guard.Gather, guard.Complete,
 }
 
 // A Patch takes a rule out of a script.
@@ -179,6 +182,15 @@ func (l *lab) value(hash bool, version uint8) Cell {
 
 // has reports whether a set's cell has a member.
 func (l *lab) has(c Cell, member string) bool { return slices.Contains(l.entries[c].Members, member) }
+
+// with returns a set's cell with a member.
+func (l *lab) with(c Cell, member string) Cell {
+	e := l.entries[c]
+	if at, found := slices.BinarySearch(e.Members, member); !found {
+		e.Members = slices.Insert(slices.Clone(e.Members), at, member)
+	}
+	return l.cell(e)
+}
 
 // without returns a set's cell without a member.
 func (l *lab) without(c Cell, member string) Cell {

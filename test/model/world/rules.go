@@ -48,6 +48,10 @@ const (
 	// stream has passed the lookup; LookupsOutlive a session.
 	LookupsSettleLater
 	LookupsOutlive
+	// LookupsAwaitDrops: until that has dropped its keys, too. LookupsAwaitLookups: and
+	// what lookups have seen that it relies on.
+	LookupsAwaitDrops
+	LookupsAwaitLookups
 	// SeenBehindLookup: the place in the log that it must pass is asked behind the
 	// lookup.
 	SeenBehindLookup
@@ -93,6 +97,29 @@ const (
 	// SealsLast: names are complete when it is known that Redis did not restart while they
 	// were collected.
 	SealsLast
+	// SetIsBegunFirst: a set of an index is begun before it is read in the database.
+	SetIsBegunFirst
+	// SetPositionBehind: from where on it is complete is asked behind the reading.
+	SetPositionBehind
+	// AdditionsAreMarked: what is added to a set that is being built leaves a token.
+	AdditionsAreMarked
+	// CompleteAsksRedis: whether the stream is there the script asks that completes the
+	// set, not the session before it.
+	CompleteAsksRedis
+	// EditsGoTogether: what a batch does to sets is in its script.
+	EditsGoTogether
+	// IndexSettlesLater: a change whose keys an index has told settles when the stream
+	// has passed what was in the log when it was visible.
+	IndexSettlesLater
+	// ScanIsOfOneSet: a large set counts as read if it was the same until the end, and
+	// ScanIsOfOneProcess: in one process of Redis.
+	ScanIsOfOneSet
+	ScanIsOfOneProcess
+	// SetsAreSwept with their entry, SetsAreSweptTwice: in both passes.
+	// SweptIsAskedElsewhere: in between the database answers.
+	SetsAreSwept
+	SetsAreSweptTwice
+	SweptIsAskedElsewhere
 )
 
 // An Ablation takes rules away, in a world that is just large enough to show

@@ -25,6 +25,9 @@ func Worlds() []Part {
 	for _, c := range ClusterConfigurations {
 		parts = append(parts, Part{"cluster", c.Bounds.Name, runCluster(c.Small, Ablation{}), runCluster(c.Bounds, Ablation{})})
 	}
+	for _, c := range IndexConfigurations {
+		parts = append(parts, Part{"indexes", c.Bounds.Name, runIndex(c.Small, Ablation{}), runIndex(c.Bounds, Ablation{})})
+	}
 	return parts
 }
 
@@ -44,11 +47,18 @@ func Ablations() []Case {
 	for _, c := range ClusterCases {
 		cases = append(cases, Case{c.Ablation, c.Bounds.String(), runCluster(c.Bounds, c.Ablation)})
 	}
+	for _, c := range IndexCases {
+		cases = append(cases, Case{c.Ablation, c.Bounds.String(), runIndex(c.Bounds, c.Ablation)})
+	}
 	return cases
 }
 
 func runCache(b Bounds, a Ablation) Run {
 	return func(limits explore.Limits) explore.Result { return explore.Run(NewCache(b, a), limits) }
+}
+
+func runIndex(b IndexBounds, a Ablation) Run {
+	return func(limits explore.Limits) explore.Result { return explore.Run(NewIndex(b, a), limits) }
 }
 
 // Story tells what an ablation has come to.
@@ -77,7 +87,7 @@ func (b Bounds) String() string {
 			parts = append(parts, fmt.Sprintf(format, args...))
 		}
 	}
-	words := map[Change]string{Complete: "a row", Doubtful: "a delete", Truncate: "a TRUNCATE", OtherPart: "another part", Other: "another row", Lookup: "a row that a lookup leads from", FanOut: "a row that a fan-out leads from", Moved: "a row that moves"}
+	words := map[Change]string{Complete: "a row", Doubtful: "a delete", Truncate: "a TRUNCATE", OtherPart: "another part", Other: "another row", Lookup: "a row that a lookup leads from", FanOut: "a row that a fan-out leads from", Moved: "a row that moves", Between: "a row that moves between"}
 	var changes []string
 	for _, c := range b.Changes {
 		changes = append(changes, words[Change(c)])
