@@ -84,8 +84,8 @@ func TestIndexScripts(t *testing.T) {
 			o.edit(1, edits{})
 			for set, members := range map[string][]any{a: {"1\x00", "2\x00", "3\x00"}, b: {}} {
 				o.build(set, "x")
-				m.gather(set, "x", members...)
-				m.want("complete", o.complete(set, "x", 1), guard.OK)
+				m.gather(set, "x", "y", members...)
+				m.want("complete", o.complete(set, "y", 1), guard.OK)
 			}
 			large := m.script(guard.Members, []string{b, a, indexSet("absent"), b}, 6, guard.ReadMember("r"))
 			if !strings.Contains(large, "] LARGE INCOMPLETE [") {

@@ -347,6 +347,9 @@ func (w *Index) ask(n *IndexState, at *indexSession) (line string) {
 	reply := w.lab.run(callID{'w'}, n.redis.cells[:], false, func() (guard.Script, []string, []string) {
 		return guard.Members, []string{setKey}, []string{strconv.Itoa(most), guard.ReadMember(buildToken(fresh))}
 	})
+	if replies, ok := reply.([]any); ok && len(replies) == 1 {
+		reply = replies[0] // of the one set
+	}
 	switch reply := reply.(type) {
 	case []any:
 		if slices.Contains(reply, any(setMember)) {
