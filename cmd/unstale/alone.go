@@ -104,6 +104,8 @@ func (noDatabase) Snapshot(_ context.Context, s *change.Snapshot) error {
 // fixedCatalog is what the entries are by the configuration alone.
 type fixedCatalog []plan.Entry
 
+func (fixedCatalog) Replan(context.Context) error { return nil }
+
 func (c fixedCatalog) Look(context.Context) (apply.Look, error) {
 	fingerprints := guard.Fingerprints{}
 	for i := range c {

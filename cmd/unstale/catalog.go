@@ -66,12 +66,8 @@ type catalog struct {
 func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
 	defer cancel()
-	if c.conn == nil || c.conn.IsClosed() {
-		conn, err := pgx.ConnectConfig(ctx, c.config)
-		if err != nil {
-			return apply.Look{}, fmt.Errorf("connect to the database: %w", err)
-		}
-		c.conn = conn
+	if err := c.connect(ctx); err != nil {
+		return apply.Look{}, err
 	}
 	var names []database.Name
 	for i := range c.entries {
@@ -103,6 +99,13 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 	if err != nil {
 		c.close(ctx)
 		return apply.Look{}, err
+	}
+	for _, e := range c.entries {
+		name := database.Name{Schema: e.Schema, Table: e.Table}
+		if p := published[name]; p.Inherited && !derivedFrom(e) {
+			p.Whole = false // an entry over a table has no rows but those of that one
+			published[name] = p
+		}
 	}
 	unpublished := c.publishedAs(published)
 	today := guard.Fingerprints{}
@@ -139,6 +142,43 @@ func (c *catalog) Look(ctx context.Context) (apply.Look, error) {
 		c.shaped = fingerprints
 	}
 	return apply.Look{Fingerprints: today, Shapes: shapes, Unplanned: maps.Clone(c.unplanned)}, nil
+}
+
+// Replan implements apply.Catalog.
+func (c *catalog) Replan(ctx context.Context) error {
+	if c.derive == nil || !slices.ContainsFunc(c.entries, derivedFrom) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
+	defer cancel()
+	if err := c.connect(ctx); err != nil {
+		return err
+	}
+	found, problems, err := c.derive(ctx, c.conn)
+	if err != nil {
+		c.close(ctx)
+		return err
+	}
+	if err := c.compare(found, problems); err != nil {
+		return err
+	}
+	for i := range c.entries {
+		e := &c.entries[i]
+		if _, held := c.unplanned[e.Name]; held && len(tablesOf(e)) > 0 {
+			return fmt.Errorf("%w: %s", change.ErrReplan, e.Name)
+		}
+	}
+	return nil
+}
+
+func (c *catalog) connect(ctx context.Context) (err error) {
+	if c.conn != nil && !c.conn.IsClosed() {
+		return nil
+	}
+	if c.conn, err = pgx.ConnectConfig(ctx, c.config); err != nil {
+		return fmt.Errorf("connect to the database: %w", err)
+	}
+	return nil
 }
 
 // fingerprint is another one whenever values that are cached for e may not be what
@@ -208,13 +248,17 @@ func keyOf(e *plan.Entry, columns map[string]database.KeyColumn) (letters, histo
 // with each look, while the replica identity of a partition is wrong. The stream
 // describes the rows of a partition by the replica identity of the root, so what
 // a lesser one leaves out cannot be seen there; the entry is swept again and
-// again instead, and the instance is not ready, until a person has mended it.
+// again instead, and the instance is not ready, until a person has mended it. So is one
+// over a table that others inherit from: their changes come under their names, where the
+// publication does not show that.
 func (c *catalog) doubt(today guard.Fingerprints) {
 	if len(c.wrong) == 0 {
 		return
 	}
 	for _, e := range c.entries {
-		if partitioned(e) && slices.ContainsFunc(c.wrong, func(p database.Problem) bool { return slices.Contains(tablesOf(&e), p.Table) }) {
+		if slices.ContainsFunc(c.wrong, func(p database.Problem) bool {
+			return slices.Contains(tablesOf(&e), p.Table) && (partitioned(e) || p.Entry == e.Name)
+		}) {
 			entry := today[e.Name]
 			entry.Hash = fmt.Sprintf("%s in doubt %d", entry.Hash, c.looks)
 			today[e.Name] = entry
@@ -287,13 +331,18 @@ func (c *catalog) compare(found []derived, problems config.Problems) error {
 // without is why the stream must be taken over again where the changes of a table are not
 // all sent: if only entries want it that cannot be planned any more, without them.
 func (c *catalog) without(unpublished error) error {
+	why := unpublished
 	for i := range c.entries {
 		e := &c.entries[i]
-		if _, held := c.unplanned[e.Name]; held && slices.ContainsFunc(tablesOf(e), func(n database.Name) bool { return !c.published[n].Whole }) {
-			return fmt.Errorf("%w: %s", change.ErrReplan, e.Name)
+		if !slices.ContainsFunc(tablesOf(e), func(n database.Name) bool { return !c.published[n].Whole }) {
+			continue
 		}
+		if _, held := c.unplanned[e.Name]; !held {
+			return unpublished
+		}
+		why = fmt.Errorf("%w: %s", change.ErrReplan, e.Name)
 	}
-	return unpublished
+	return why
 }
 
 // derivedFrom reports whether the keys of an entry follow from a query, or from depends_on.
@@ -378,13 +427,6 @@ func (c *catalog) ask(ctx context.Context, names []database.Name) (map[database.
 	var published map[database.Name]database.Published
 	if !c.needs.Foreign {
 		published, err = database.Publications(ctx, c.conn, c.needs.Publication, names)
-	}
-	for _, e := range c.entries {
-		name := database.Name{Schema: e.Schema, Table: e.Table}
-		if p := published[name]; p.Inherited && !derivedFrom(e) {
-			p.Whole = false
-			published[name] = p
-		}
 	}
 	sets := slices.ContainsFunc(c.entries, func(e plan.Entry) bool { return e.Sets() })
 	if err != nil || maps.Equal(fingerprints, c.shaped) || !sets && c.describe == nil {

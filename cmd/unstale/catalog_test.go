@@ -8,6 +8,7 @@ import (
 
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/config"
+	"github.com/unstale/unstale/internal/database"
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/plan"
 )
@@ -81,5 +82,24 @@ func TestAnEntryIsPlannedAnewBesideOneThatCannotBe(t *testing.T) {
 		if errors.Is(err, change.ErrReplan) != test.anew || !maps.Equal(c.unplanned, test.unplanned) {
 			t.Errorf("%s: %v, %v", test.name, err, c.unplanned)
 		}
+	}
+}
+
+// What the stream does not bring under the name of an entry's table is swept for with each
+// look; no other entry is.
+func TestAnEntryIsInDoubtWhileItsTableIsInherited(t *testing.T) {
+	name := database.Name{Schema: "public", Table: "items"}
+	c := &catalog{
+		looks: 7, wrong: []database.Problem{{Entry: "item", Table: name}},
+		entries: []plan.Entry{
+			{Name: "item", Schema: "public", Table: "items"}, {Name: "other", Schema: "public", Table: "others"},
+			{Name: "query", Query: "SELECT", Dependencies: []plan.Dependency{{Schema: "public", Table: "items"}}},
+		},
+	}
+	today := guard.Fingerprints{"item": {Hash: "a"}, "other": {Hash: "a"}, "query": {Hash: "a"}}
+	c.doubt(today)
+	want := guard.Fingerprints{"item": {Hash: "a in doubt 7"}, "other": {Hash: "a"}, "query": {Hash: "a"}}
+	if !maps.Equal(today, want) {
+		t.Errorf("got %v, want %v", today, want)
 	}
 }

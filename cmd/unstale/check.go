@@ -401,7 +401,7 @@ func (fs *findings) redis(ctx context.Context, c *config.Config) {
 		return
 	}
 	defer client.Close()
-	problems, err := redissink.Diagnose(ctx, client, keyTemplates(c)...)
+	problems, err := redissink.Diagnose(ctx, client, redisKeys(c)...)
 	if err != nil {
 		fs.add("redis", err.Error(), "")
 	}

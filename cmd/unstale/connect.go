@@ -89,7 +89,7 @@ func standsInTheWay(problems []database.Problem) error {
 func refuseRedis(ctx context.Context, c *config.Config, client *redis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	problems, err := redissink.Diagnose(ctx, client, keyTemplates(c)...)
+	problems, err := redissink.Diagnose(ctx, client, redisKeys(c)...)
 	if err != nil {
 		return nil
 	}

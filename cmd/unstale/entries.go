@@ -15,6 +15,7 @@ import (
 	"github.com/unstale/unstale/internal/guard"
 	"github.com/unstale/unstale/internal/pgsource"
 	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/redissink"
 	"github.com/unstale/unstale/internal/value"
 )
 
@@ -40,10 +41,15 @@ func parseTemplates(c *config.Config) ([]*guard.Template, config.Problems) {
 	return templates, append(problems, collisions(c, templates, func(int) func(string) guard.Alphabet { return words })...)
 }
 
-// keyTemplates are those of the entries that have a sound one.
-func keyTemplates(c *config.Config) (templates []*guard.Template) {
-	all, _ := parseTemplates(c)
-	return slices.DeleteFunc(all, func(t *guard.Template) bool { return t == nil })
+// redisKeys are those of the entries that have a sound template.
+func redisKeys(c *config.Config) (keys []redissink.Keys) {
+	templates, _ := parseTemplates(c)
+	for i, t := range templates {
+		if t != nil {
+			keys = append(keys, redissink.Keys{Template: t, Kept: c.Entries[i].OnChange != config.Invalidate})
+		}
+	}
+	return keys
 }
 
 // collisions finds entries that could name the same key: a change to a row of

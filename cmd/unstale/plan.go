@@ -134,9 +134,9 @@ func (d *derived) warmRules(e *plan.Entry) []shownRule {
 
 // lookedUp is how the database would run a lookup.
 type lookedUp struct {
-	Keys      int64    `json:"keys,omitempty"`      // that it expects for one row
-	Indexes   []string `json:"indexes,omitempty"`   // that it uses
-	Unindexed []string `json:"unindexed,omitempty"` // statements that make those it lacks
+	Keys      int64    `json:"keys,omitempty"`       // that it expects for one row
+	Indexes   []string `json:"indexes,omitempty"`    // that it uses
+	Unindexed []string `json:"unindexed,omitempty"`  // statements that make those it lacks
 	ReadWhole []string `json:"read_whole,omitempty"` // tables of which it reads every row, whatever index there is
 }
 

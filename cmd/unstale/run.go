@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -106,12 +107,28 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 		if c.Database.URL == "" {
 			return runAlone(workCtx, c, client, metrics, &status, logger)
 		}
-		for {
+		for ran, said := false, ""; ; {
 			err := runBeside(workCtx, c, client, metrics, &status, logger)
-			if !errors.Is(err, change.ErrReplan) {
+			switch {
+			case errors.Is(err, change.ErrReplan):
+				ran, said = true, ""
+				logger.Info("planning anew", "reason", err)
+				continue
+			case !ran || err == nil || workCtx.Err() != nil:
 				return err
 			}
-			logger.Info("planning anew", "reason", err)
+			// It has run as it is configured, so this is an outage, and no reason to end.
+			if text := err.Error(); text != said {
+				said = text
+				holding := apply.Status{State: apply.StateHolding, Holding: map[string]string{"database": text}}
+				status.is(func() apply.Status { return holding })
+				logger.Warn("holding: what has changed cannot be planned, and work goes on when it can", "err", err)
+			}
+			select {
+			case <-workCtx.Done():
+				return nil
+			case <-time.After(connectAgainAfter):
+			}
 		}
 	})
 	return work.Wait()

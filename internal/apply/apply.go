@@ -63,6 +63,10 @@ type Catalog interface {
 	// source does not send every change of the entries' tables, and change.ErrReplan
 	// if the planner's dependencies are not those of today.
 	Look(ctx context.Context) (Look, error)
+	// Replan returns change.ErrReplan if a look would, or if an entry that cannot be
+	// planned any more is all that wants a table. The next look shows all that it
+	// would have shown without.
+	Replan(ctx context.Context) error
 }
 
 // A Look at the catalog.
@@ -246,12 +250,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		if change.IsRefusal(err) {
 			// Perhaps nobody reads any more what the source cannot have.
-			if _, looked := l.catalog.Look(ctx); errors.Is(looked, change.ErrReplan) {
-				err = looked
+			if replan := l.catalog.Replan(ctx); errors.Is(replan, change.ErrReplan) {
+				err = replan
 			}
 		}
 		if errors.Is(err, change.ErrReplan) {
-			return errors.Join(err, l.close()) // another loop goes on
+			return errors.Join(err, l.closeSource()) // another loop goes on
 		}
 		if errors.Is(err, change.ErrInUse) || errors.Is(err, change.ErrUnassigned) {
 			if !l.standBy(ctx, err) {
@@ -310,7 +314,7 @@ func (l *Loop) standBy(ctx context.Context, err error) bool {
 
 // stop closes the source, and says where the streams stand.
 func (l *Loop) stop() error {
-	err := l.close()
+	err := l.closeSource()
 	if now := l.Status(); len(now.Streams) == 1 {
 		l.logger.Info("stopped", "position", now.Streams[0].Position, "confirmed", now.Streams[0].Confirmed)
 	} else {
@@ -319,8 +323,8 @@ func (l *Loop) stop() error {
 	return err
 }
 
-func (l *Loop) close() error {
-	// The context of Run has ended, and closing must be bounded all the same.
+// closeSource is bounded: the context of Run may have ended.
+func (l *Loop) closeSource() error {
 	ctx, cancel := context.WithTimeout(context.Background(), l.options.ShutdownTimeout)
 	defer cancel()
 	l.status.set(func(s *Status) { s.State = StateStopped })

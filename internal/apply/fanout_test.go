@@ -63,7 +63,7 @@ func (r *rig) wantMark(what string, lo, settled uint64, sweeps ...guard.Sweep) {
 
 // The changes behind one that very many keys hang on do not wait for them. As long as it
 // lasts the watermark says that the entry is to be swept, and settled stands before it;
-// then until the stream has passed what the lookup has seen.
+// then until all that the lookup has seen has dropped its keys.
 func TestAFanOutGoesOnBeside(t *testing.T) {
 	card, err := guard.ParseTemplate("card:{id}")
 	if err != nil {

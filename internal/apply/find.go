@@ -264,7 +264,7 @@ func (q *statement) run(ctx context.Context, outages *outages, f *finding) {
 }
 
 // lookedUp is what holds settled back because of lookups that have seen more than
-// the stream has brought.
+// has dropped its keys.
 type lookedUp struct {
 	// hops is how many rows, one behind the other, may have led a lookup astray, each by a
 	// change whose own keys must be looked up.
@@ -280,12 +280,13 @@ type outlook struct {
 	hops   int
 }
 
-// lookupHops is lookedUp.hops: of each lookup there is another row on the way, or none.
+// lookupHops is lookedUp.hops: of each lookup there is another row on the way, or none; of
+// a written one, of each table that it names.
 func lookupHops(p *plan.Planner) int {
 	lookups := map[int]int{} // by entry
 	most := 1
 	for _, lookup := range p.Lookups() {
-		lookups[lookup.Entry]++
+		lookups[lookup.Entry] += max(1, lookup.Reads)
 		most = max(most, lookups[lookup.Entry])
 	}
 	return most - 1
@@ -318,8 +319,8 @@ func (l *lookedUp) note(before change.Position, seen uint64) {
 //
 // Of these a lookup may have found too little as well, and rely on others behind it. All
 // that are not above until are in next by now.
-func (l *lookedUp) outstanding(dropped change.Position) (before change.Position, yes bool) {
-	for l.now.until > 0 && dropped.LSN+pageHeader >= l.now.until {
+func (l *lookedUp) outstanding(dropped uint64) (before change.Position, yes bool) {
+	for l.now.until > 0 && dropped+pageHeader >= l.now.until {
 		if l.now.hops > 0 && l.next.until > l.now.until {
 			l.now.until = l.next.until
 			l.now.hops--

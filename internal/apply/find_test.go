@@ -344,6 +344,51 @@ func TestSettledWaitsForLookupsThatLookupsRelyOn(t *testing.T) {
 	})
 }
 
+// A sweep may hold settled where the log of another timeline was, whose places say nothing
+// of this one.
+func TestASweepOfAnotherTimelineReleasesNoLookup(t *testing.T) {
+	playWith(t, pages(t), func(r *rig) {
+		old := change.Position{Timeline: 1, LSN: 5000}
+		r.sink.mark.Lo, r.sink.mark.Settled = old, old
+		r.source.at.Origin.Timeline = 2
+		r.source.at.Streams[0].Confirmed = change.Position{Timeline: 2, LSN: 1000}
+		r.gate.insert = 1000
+		r.finder.set(finds(1300, 1))
+		r.start()
+		renamed := r.categories(700, 1200, "a")
+		for i := range renamed {
+			renamed[i].Position.Timeline = 2
+		}
+		r.send(renamed)
+		r.pass(time.Minute)
+		if settled := r.sink.watermark().Settled; settled != (change.Position{Timeline: 2, LSN: 1000}) {
+			t.Errorf("settled at %s, and the lookup has seen 2/1300", settled)
+		}
+	})
+}
+
+// A lookup that somebody has written may be led astray by a row of each table that it
+// names, though a change of that one asks the same.
+func TestSettledWaitsForAWrittenLookupOnItself(t *testing.T) {
+	entries := pages(t)
+	for i := range entries[0].Dependencies {
+		for _, path := range entries[0].Dependencies[i].Paths {
+			if path.Lookup != nil {
+				path.Lookup.Written, path.Lookup.Reads = true, 2
+			}
+		}
+	}
+	playWith(t, entries, func(r *rig) {
+		r.finder.set(finds(300, 1))
+		r.start()
+		r.send(r.categories(700, 200, "a"))
+		r.wantMark("the first has seen the second", 208, 100)
+		r.finder.set(finds(400, 1))
+		r.send(r.categories(701, 300, "b"))
+		r.wantMark("the second has seen a third", 308, 100)
+	})
+}
+
 // Where every change asks, the log is always ahead of the stream: settled follows all
 // the same, at a distance.
 func TestSettledIsNotHeldForEver(t *testing.T) {

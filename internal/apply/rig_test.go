@@ -412,6 +412,7 @@ type catalog struct {
 	shapes    plan.Shapes
 	unplanned map[string]string
 	err       error
+	replan    error
 }
 
 func (c *catalog) Look(context.Context) (apply.Look, error) {
@@ -420,6 +421,12 @@ func (c *catalog) Look(context.Context) (apply.Look, error) {
 	look := apply.Look{Fingerprints: c.now, Shapes: c.shapes, Unplanned: c.unplanned}
 	c.shapes = nil
 	return look, c.err
+}
+
+func (c *catalog) Replan(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.replan
 }
 
 func (c *catalog) set(update func(*catalog)) {

@@ -11,6 +11,8 @@ import (
 	"github.com/unstale/unstale/internal/apply"
 	"github.com/unstale/unstale/internal/change"
 	"github.com/unstale/unstale/internal/guard"
+	"github.com/unstale/unstale/internal/plan"
+	"github.com/unstale/unstale/internal/value"
 )
 
 // Where another try cannot help, the stream is taken over anew from both sides,
@@ -426,5 +428,59 @@ func TestAnIdleWatermarkIsLookedAt(t *testing.T) {
 		if probes := r.sink.probes - before; probes > 1 {
 			r.t.Errorf("looked %d times while writing", probes)
 		}
+	})
+}
+
+// A refusal of the source is no look at the catalog: what that shows once, the next
+// session sees.
+func TestARefusalTakesNoShapesAway(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.source.mu.Lock()
+		r.source.attach = func() error { return &change.Refusal{Problem: "wal_level"} }
+		r.source.mu.Unlock()
+		r.source.fail(errors.New("reset"))
+		shapes := make(plan.Shapes, len(r.planner.Entries()))
+		for i, e := range r.planner.Entries() {
+			shapes[i] = e.Shape
+			if e.Name == "warm" {
+				shapes[i] = value.Shape{Columns: []value.Column{{Name: "id", Type: &value.Type{OID: 20}}}}
+			}
+		}
+		r.catalog.set(func(c *catalog) { c.shapes = shapes })
+		r.pass(time.Minute)
+		r.source.mu.Lock()
+		r.source.attach = nil
+		r.source.mu.Unlock()
+		r.pass(20 * time.Second)
+		r.gate.set(func(g *gate) { g.insert = 300 })
+		r.send(r.rows("warm", 702, 310, "3"))
+		r.wantDrops(`warm:3={"id":3}@310`)
+	})
+}
+
+// What the source cannot have is perhaps no longer read: the loop ends, to be made anew.
+func TestARefusalMayMeanAnotherPlan(t *testing.T) {
+	play(t, func(r *rig) {
+		r.start()
+		r.source.mu.Lock()
+		r.source.attach = func() error { return &change.Refusal{Problem: "table t does not exist"} }
+		r.source.mu.Unlock()
+		r.catalog.set(func(c *catalog) { c.replan = fmt.Errorf("%w: t", change.ErrReplan) })
+		r.source.fail(errors.New("reset"))
+		r.pass(time.Minute)
+		select {
+		case err := <-r.done:
+			if !errors.Is(err, change.ErrReplan) {
+				t.Errorf("ended with %v, want %v", err, change.ErrReplan)
+			}
+		default:
+			t.Error("it goes on as if nothing had happened")
+			r.stop()
+			<-r.done
+		}
+		r.stop()
+		r.loop = nil
+		synctest.Wait()
 	})
 }

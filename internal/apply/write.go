@@ -191,7 +191,11 @@ func (s *session) settledAt(stream int) change.Position {
 	if before, held, _ := s.fannedOut(stream); held && before.Compare(settled) < 0 {
 		settled = before
 	}
-	if before, outstanding := st.lookedUp.outstanding(settled); outstanding && before.Compare(settled) < 0 {
+	dropped := settled.LSN
+	if settled.Timeline != st.written.Timeline {
+		dropped = 0 // a sweep stands in front of what is of another log
+	}
+	if before, outstanding := st.lookedUp.outstanding(dropped); outstanding && before.Compare(settled) < 0 {
 		return before
 	}
 	return settled

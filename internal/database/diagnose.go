@@ -80,7 +80,7 @@ type Problem struct {
 	// Alters: what the reader makes of the log is not what the rows have.
 	Alters bool `json:"-"`
 	// Table is the entry's table whose old rows the log does not carry as it
-	// should; the zero name where it is about something else.
+	// should, or not under its name; the zero name where it is about something else.
 	Table Name `json:"-"`
 }
 

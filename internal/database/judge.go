@@ -399,6 +399,7 @@ func unfit(t *inspected) (Problem, bool) {
 		p.Text = fmt.Sprintf("it is a partition of %s, under whose name its changes are published", *t.Root)
 		p.Then = fmt.Sprintf("write table: %s", *t.Root)
 	case len(inherit) > 0:
+		p.Table = t.Relation.Name
 		p.Text = fmt.Sprintf("it is inherited: the rows of %s are read through it, but published under another name", list(inherit, "and"))
 		p.Then = "give each of these tables entries of its own, and read it by its own name with ONLY; or make it a partitioned table"
 	default:

@@ -78,6 +78,8 @@ type Lookup struct {
 	// is Written by a person they are not known.
 	Through []Through `json:"through"`
 	Written bool      `json:"written,omitempty"`
+	// Reads is how many tables a Written one names, each as often as it does.
+	Reads int `json:"-"`
 	// Index, if not nil, can answer in place of the database; else NoIndex says, where
 	// somebody asked for that, why none can.
 	Index   *Index `json:"index,omitempty"`

@@ -35,9 +35,10 @@ func (q *Query) Lookup(columns, key []Type) *plan.Lookup {
 		}
 		return value
 	})
+	tables, _ := q.Reads() // whether it locks is judged by who takes it
 	return &plan.Lookup{
 		SQL:       fmt.Sprintf("SELECT DISTINCT %s\nFROM %s, LATERAL (\n%s\n) AS found(%s)", strings.Join(keys, ", "), w.rows(rows), one, strings.Join(names, ", ")),
-		Arguments: w.arguments, Written: true,
+		Arguments: w.arguments, Written: true, Reads: len(tables),
 	}
 }
 

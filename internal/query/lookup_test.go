@@ -21,7 +21,7 @@ func TestALookupRunsForManyRowsAtOnce(t *testing.T) {
 FROM unnest($1::text[]::integer[], $2::text[]::integer[]) AS changed_("Id", "shop"), LATERAL (
 SELECT p.id, p.sold FROM changed AS p WHERE p.category = changed_."Id" AND p.shop = changed_."shop" AND '@no' <> '' -- of the shop;
 ) AS found(k1, k2)`,
-		Arguments: []plan.Argument{{Column: "Id", Type: "integer"}, {Column: "shop", Type: "integer"}}, Written: true,
+		Arguments: []plan.Argument{{Column: "Id", Type: "integer"}, {Column: "shop", Type: "integer"}}, Written: true, Reads: 1,
 	}
 	if diff := cmp.Diff(want, q.Lookup([]query.Type{integer, integer}, []query.Type{integer, boolean})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

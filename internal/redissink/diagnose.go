@@ -39,9 +39,15 @@ const probeKey = "unstale:probe"
 // passing are the errors of a Redis that will soon answer again.
 var passing = []string{"LOADING", "BUSY", "READONLY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "OOM"}
 
-// Diagnose looks at everything that Unstale needs of the Redis behind client, for keys of
-// these templates. It changes nothing. The error is that of a Redis that does not answer.
-func Diagnose(ctx context.Context, client *redis.Client, templates ...*guard.Template) ([]Problem, error) {
+// Keys are those of an entry.
+type Keys struct {
+	Template *guard.Template
+	Kept     bool // its values are written by the service: it must read what is there
+}
+
+// Diagnose looks at everything that Unstale needs of the Redis behind client, for these
+// keys. It changes nothing. The error is that of a Redis that does not answer.
+func Diagnose(ctx context.Context, client *redis.Client, keys ...Keys) ([]Problem, error) {
 	s := New(client, Options{})
 	server, err := s.info(ctx, "server")
 	if err != nil {
@@ -89,10 +95,24 @@ func Diagnose(ctx context.Context, client *redis.Client, templates ...*guard.Tem
 		})
 	}
 	tried := guard.Commands(probeKey)
-	always := len(tried)
-	for _, t := range templates {
-		// UNLINK is one that writes and does not read, GET one that reads.
-		tried = append(tried, []string{"UNLINK", sampleKey(t)}, []string{"GET", sampleKey(t)})
+	of := make([]int, len(tried)) // one more than which of the keys it is about
+	// try adds a command that needs the right to write a key, and one that needs that to
+	// read it.
+	try := func(i int, key string, reads bool) {
+		tried, of = append(tried, []string{"UNLINK", key}), append(of, i+1)
+		if reads {
+			tried, of = append(tried, []string{"GET", key}), append(of, i+1)
+		}
+	}
+	for i, k := range keys {
+		if len(k.Template.AppendLiteral(nil, 0)) == 0 {
+			continue // the right may depend on the value that it begins with
+		}
+		key := k.Template.Key(slices.Repeat([]string{"0"}, len(k.Template.Columns()))...)
+		try(i, key, k.Kept)
+		if side, ok := guard.SideKey(key); ok {
+			try(len(keys), side, true)
+		}
 	}
 	var commands []any
 	for _, command := range tried {
@@ -129,43 +149,46 @@ func Diagnose(ctx context.Context, client *redis.Client, templates ...*guard.Tem
 		}
 	}
 	var refused []string
-	keys := map[*guard.Template]bool{}
-	numbers, _ := eval.Int64Slice() // its error was looked at
+	unreachable := make([]bool, len(keys)+1) // the last for side keys
+	numbers, _ := eval.Int64Slice()          // its error was looked at
 	for _, n := range numbers {
-		if int(n) < always {
+		if of[n] == 0 {
 			refused = append(refused, tried[n][0])
 		} else {
-			keys[templates[(int(n)-always)/2]] = true
+			unreachable[of[n]-1] = true
 		}
 	}
 	switch {
 	case len(refused) > 0:
 		problems = append(problems, noPermission(client, strings.ToLower(strings.Join(refused, ", ")), errors.New("a script would end in its middle")))
 	case len(problems) == 0:
-		for _, t := range templates {
-			if keys[t] {
-				problems = append(problems, noKeys(client, t))
+		for i, k := range keys {
+			if unreachable[i] {
+				problems = append(problems, noKeys(client, "the keys "+k.Template.String(), patternOf(k.Template)))
 			}
+		}
+		if unreachable[len(keys)] {
+			problems = append(problems, noKeys(client, "what stands beside keys", "{*}:l*"))
 		}
 	}
 	return problems, nil
 }
 
-// sampleKey is one that a template may have.
-func sampleKey(t *guard.Template) string {
-	return t.Key(slices.Repeat([]string{"0"}, len(t.Columns()))...)
+// noKeys says that a user may not name keys.
+func noKeys(client *redis.Client, what, pattern string) Problem {
+	return Problem{
+		Text: fmt.Sprintf("user %s may not read and write %s: the first change that drops one would be held", user(client), what),
+		Mend: fmt.Sprintf("ACL SETUSER %s ~%s", user(client), pattern),
+	}
 }
 
-// noKeys says that a user may not read and write the keys of a template.
-func noKeys(client *redis.Client, t *guard.Template) Problem {
+// patternOf is Redis' pattern of the keys of a template.
+func patternOf(t *guard.Template) string {
 	pattern := globs.Replace(string(t.AppendLiteral(nil, 0)))
 	if len(t.Columns()) > 0 {
 		pattern += "*"
 	}
-	return Problem{
-		Text: fmt.Sprintf("user %s may not read and write the keys %s: the first change that drops one would be held", user(client), t),
-		Mend: fmt.Sprintf("ACL SETUSER %s ~%s", user(client), pattern),
-	}
+	return pattern
 }
 
 // globs writes what a pattern of Redis would take for something else.

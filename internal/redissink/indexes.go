@@ -47,32 +47,45 @@ func (s *Sink) indexPrefixes(templates []plan.Keys) []string {
 
 func (x *indexes) key(set plan.IndexSet) string { return x.prefixes[set.Index] + set.Name }
 
-// Ask asks sets of indexes for their members, in one round trip, and returns what each
-// has. It and the methods behind it need an owner of the stream.
+// Ask asks sets of indexes for their members, in one round trip if they have few, and
+// returns what each has. It and the methods behind it need an owner of the stream.
 func (s *Sink) Ask(ctx context.Context, sets []plan.IndexSet) ([]plan.Answer, error) {
 	x := s.indexes.Load()
 	answers := make([]plan.Answer, len(sets))
 	token := guard.ReadMember(rand.Text())
-	keys := make([]string, len(sets))
-	for i, set := range sets {
-		keys[i] = x.key(set)
+	left := make([]int, len(sets)) // those that have not answered
+	for i := range left {
+		left[i] = i
 	}
-	err := s.known(ctx, func() error {
-		replies, err := s.client.EvalSha(ctx, guard.Members.SHA, keys, wholeMembers, token).Slice()
-		if err == nil && len(replies) != len(sets) {
-			err = fmt.Errorf("reply of script members: %v", replies)
+	for len(left) > 0 {
+		keys := make([]string, len(left))
+		for i, number := range left {
+			keys[i] = x.key(sets[number])
 		}
-		for i := range replies {
-			if err == nil {
-				answers[i], err = readAnswer(replies[i], token)
+		var replies []any
+		if err := s.known(ctx, func() (err error) {
+			replies, err = s.client.EvalSha(ctx, guard.Members.SHA, keys, wholeMembers, token).Slice()
+			return err
+		}); err != nil {
+			return answers, fmt.Errorf("ask sets of indexes: %w", err)
+		}
+		var later []int
+		for i, reply := range replies {
+			if reply == "LATER" {
+				later = append(later, left[i])
+				continue
+			}
+			var err error
+			if answers[left[i]], err = readAnswer(reply, token); err != nil {
+				return answers, err
 			}
 		}
-		if err != nil {
-			return fmt.Errorf("ask sets of indexes: %w", err)
+		if len(replies) != len(left) || len(later) == len(left) {
+			return answers, fmt.Errorf("reply of script members: %v", replies)
 		}
-		return nil
-	})
-	return answers, err
+		left = later
+	}
+	return answers, nil
 }
 
 func readAnswer(reply any, token string) (plan.Answer, error) {

@@ -17,6 +17,9 @@ import (
 // hotCategories are those that are renamed where sets answer: each is asked for again.
 const hotCategories = 50
 
+// roundsMax bounds how often they are renamed until all sets are there.
+const roundsMax = 100
+
 // lookupsByIndex has the built binary apply a backlog of transactions, each of which asks
 // ten lookups, and another one that asks the database right after.
 func (b *bench) lookupsByIndex(ctx context.Context) (err error) {
@@ -46,7 +49,10 @@ func (b *bench) lookupsByIndex(ctx context.Context) (err error) {
 	}
 	b.say("building the sets of an index")
 	written := uint64(0)
-	for built := 0.0; built < hotCategories*lookupEntries; {
+	for built, rounds := 0.0, 0; built < hotCategories*lookupEntries; rounds++ {
+		if rounds == roundsMax {
+			return fmt.Errorf("after %d rounds %.0f sets are built: %w", rounds, built, errShort)
+		}
 		if err := b.renameHot(ctx, hotCategories); err != nil {
 			return err
 		}
@@ -149,6 +155,9 @@ func (s *service) metric(ctx context.Context, beginning string) (sum float64, er
 		return 0, err
 	}
 	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("ask for metrics: %s", reply.Status)
+	}
 	lines := bufio.NewScanner(reply.Body)
 	for lines.Scan() {
 		if name, number, ok := strings.Cut(lines.Text(), " "); ok && strings.HasPrefix(name, beginning) {

@@ -87,9 +87,14 @@ func TestIndexScripts(t *testing.T) {
 				m.gather(set, "x", "y", members...)
 				m.want("complete", o.complete(set, "y", 1), guard.OK)
 			}
-			large := m.script(guard.Members, []string{b, a, indexSet("absent"), b}, 6, guard.ReadMember("r"))
-			if !strings.Contains(large, "] LARGE INCOMPLETE [") {
-				m.t.Errorf("got %q", large)
+			ask := func(most int) string {
+				return m.script(guard.Members, []string{b, a, indexSet("absent"), b}, most, guard.ReadMember("r"))
+			}
+			if got := ask(6); !strings.Contains(got, "] LATER INCOMPLETE [") {
+				t.Errorf("too many together: %q", got)
+			}
+			if got := ask(4); !strings.Contains(got, "] LARGE INCOMPLETE [") {
+				t.Errorf("too many by itself: %q", got)
 			}
 		},
 		"a set is not complete before the stream is there": func(m *master) {
@@ -271,6 +276,14 @@ func TestASetIsRead(t *testing.T) {
 	slices.SortFunc(answer.Members, func(a, b [][]byte) int { return strings.Compare(string(a[0]), string(b[0])) })
 	if diff := cmp.Diff(plan.Answer{Whole: true, Members: [][][]byte{{[]byte("0"), {}}, {[]byte("1"), {}}}}, answer); diff != "" {
 		t.Errorf("a small one (-want +got):\n%s", diff)
+	}
+	s.fill(1500)
+	several, err := s.Ask(t.Context(), []plan.IndexSet{one, one, one})
+	check(t, err)
+	for i, answer := range several {
+		if len(answer.Members) != 1500 {
+			t.Errorf("answer %d of sets that are too large for one reply together has %d members", i, len(answer.Members))
+		}
 	}
 	want := s.fill(5000)
 	slices.Sort(want)

@@ -433,16 +433,16 @@ func TestKeysThatAreOutOfReachAreNamed(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, stack.RedisOptions{})
 	m := masterOn(t, server, false)
-	m.do("ACL", "SETUSER", "few", "on", "nopass", "~unstale:*", "~product:*", "%R~read:*", "+@all")
+	m.do("ACL", "SETUSER", "few", "on", "nopass", "~unstale:*", "~product:*", "%R~read:*", "%W~write:*", "%W~kept:*", "+@all")
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Username: "few", Password: "x", MaxRetries: -1, DisableIdentity: true})
 	defer client.Close()
-	var templates []*guard.Template
-	for _, text := range []string{"product:{id}", "product_page:{id}", "read:{a}:{b}", "odd*[:{id}", "all"} {
+	var keys []redissink.Keys
+	for _, text := range []string{"product:{id}", "product_page:{id}", "read:{a}:{b}", "write:{id}", "kept:{id}", "odd*[:{id}", "all", "{tenant}:of"} {
 		template, err := guard.ParseTemplate(text)
 		check(t, err)
-		templates = append(templates, template)
+		keys = append(keys, redissink.Keys{Template: template, Kept: text == "kept:{id}"})
 	}
-	problems, err := redissink.Diagnose(t.Context(), client, templates...)
+	problems, err := redissink.Diagnose(t.Context(), client, keys...)
 	check(t, err)
 	var mends []string
 	for _, p := range problems {
@@ -453,11 +453,14 @@ func TestKeysThatAreOutOfReachAreNamed(t *testing.T) {
 		}
 		m.do(command...)
 	}
-	want := []string{"ACL SETUSER few ~product_page:*", "ACL SETUSER few ~read:*", `ACL SETUSER few ~odd\*\[:*`, "ACL SETUSER few ~all"}
+	want := []string{
+		"ACL SETUSER few ~product_page:*", "ACL SETUSER few ~read:*", "ACL SETUSER few ~kept:*", `ACL SETUSER few ~odd\*\[:*`, "ACL SETUSER few ~all",
+		"ACL SETUSER few ~{*}:l*",
+	}
 	if !slices.Equal(mends, want) {
 		t.Errorf("mends %q, want %q", mends, want)
 	}
-	if problems, err := redissink.Diagnose(t.Context(), client, templates...); err != nil || len(problems) > 0 {
+	if problems, err := redissink.Diagnose(t.Context(), client, keys...); err != nil || len(problems) > 0 {
 		t.Errorf("mended: %v, %v", problems, err)
 	}
 }
