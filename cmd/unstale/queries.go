@@ -260,11 +260,20 @@ func (d *derived) needs(entry *config.Entry) []database.TableNeed {
 		if entry.Loads() || lookedUp[need.Name] {
 			need.Loaded, need.Columns = true, of.Columns
 		}
+		var direct []string
 		for _, path := range of.Paths {
+			if path.Lookup == nil {
+				direct = append(direct, path.Columns()...)
+			}
 			for _, column := range path.Columns() {
 				if !slices.Contains(need.KeyColumns, column) {
 					need.KeyColumns = append(need.KeyColumns, column)
 				}
+			}
+		}
+		for _, column := range need.KeyColumns {
+			if !slices.Contains(direct, column) {
+				need.Passed = append(need.Passed, column)
 			}
 		}
 		needs = append(needs, need)

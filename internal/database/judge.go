@@ -70,6 +70,8 @@ type judgement struct {
 type wanted struct {
 	inspected
 	keys []string // key columns that exist
+	// spelled are those of keys whose values a key has as they are.
+	spelled []string
 	// fromLog are the entries whose values are written from the log, loaded
 	// those whose values are read from the table, warmed those of which that is
 	// done if a person asks for it.
@@ -302,8 +304,14 @@ func (j *judgement) group() {
 		}
 		for _, name := range need.KeyColumns {
 			column := found.Column(name)
-			if column != nil && j.keyColumn(&found, need.Entry, column) && !slices.Contains(t.keys, name) {
+			if column == nil || !j.keyColumn(&found, need.Entry, column) {
+				continue
+			}
+			if !slices.Contains(t.keys, name) {
 				t.keys = append(t.keys, name)
+			}
+			if !slices.Contains(need.Passed, name) && !slices.Contains(t.spelled, name) {
+				t.spelled = append(t.spelled, name)
 			}
 		}
 	}
@@ -431,7 +439,7 @@ func (j *judgement) keyColumn(t *inspected, entry string, c *Column) bool {
 // spellings warns of key columns whose text the application may well write in
 // another way than PostgreSQL does.
 func (j *judgement) spellings(t *wanted) {
-	for _, name := range t.keys {
+	for _, name := range t.spelled {
 		c := t.Column(name)
 		if spelling := spelling(c); spelling != "" {
 			j.add(Problem{
