@@ -56,7 +56,7 @@ func TestWhatWouldNotStayIsNotLoaded(t *testing.T) {
 		{"records are gone", func(st *warmStream, m *guard.Watermark) *guard.Watermark { st.Confirmed = offset(11); return m }, "partition 1 of t has passed what Redis has"},
 		{"the group knows of others", func(st *warmStream, m *guard.Watermark) *guard.Watermark { st.Gap = "is another one"; return m }, "partition 1 of t is another one: changes since are missing"},
 		{"another primary", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { m.Origin = "x"; return m }, "the database has restarted, or is another one"},
-		{"another entry", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { m.Fingerprints = nil; return m }, "entry product is not what unstale run has taken up"},
+		{"another entry", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { m.Fingerprints = nil; return m }, "run unstale warm again in ten seconds"},
 		{"a sweep", func(_ *warmStream, m *guard.Watermark) *guard.Watermark {
 			m.Sweeps = []guard.Sweep{{Key: "product:{id}"}}
 			return m

@@ -504,14 +504,21 @@ func (r *reader) unwritten(path string, e *Entry) {
 	if e.OnChange != Invalidate || slices.ContainsFunc(r.found, func(f finding) bool { return f.path == onChange }) {
 		return
 	}
+	mend := "write on_change: update, warm or refresh; or take this out"
+	switch {
+	case r.has(join(path, "query")):
+		mend = "write on_change: refresh; or take this out"
+	case r.has(join(path, "depends_on")):
+		mend = "take it out" // the service can write none
+	}
 	for i := range settings {
 		if !settings[i].written {
 			continue
 		}
 		at := join(path, settings[i].name())
-		if r.has(at) {
-			r.addAt(at, "is about what the service writes, and this entry only invalidates: its values are the application's own",
-				"write on_change: update, warm or refresh; or take this out")
+		said := slices.ContainsFunc(r.found, func(f finding) bool { return f.path == at })
+		if r.has(at) && !said {
+			r.addAt(at, "is about what the service writes, and this entry only invalidates: its values are the application's own", mend)
 		}
 	}
 }
