@@ -210,6 +210,13 @@ func (d *derived) written(queries *database.Queries, entry *config.Entry, key []
 	types := make([]query.Type, len(key))
 	for i, name := range key {
 		types[i] = d.types[slices.Index(d.query.Parameters, name)]
+		// PostgreSQL would take it, and the cast fail at the first text that is no such value.
+		if results[i].Text() && !types[i].Text() {
+			return keys, &query.Error{
+				Offset: -1, Text: fmt.Sprintf("column %d is %s, and {%s} is compared with %s", i+1, results[i].Name, name, types[i].Name),
+				Mend: fmt.Sprintf("return the column that @%s is compared with; or, where every text is such a value, cast it: ...::%s", name, types[i].Name),
+			}
+		}
 	}
 	return q.KeysWritten(types), nil
 }
