@@ -28,6 +28,8 @@ type derived struct {
 	// says why they cannot be.
 	keys   query.Keys
 	noKeys string
+	// listed are the relations that warm_keys names.
+	listed [][2]string
 	// asides are what is wrong with the configuration and no reason to doubt a value: a
 	// lookup that no index can answer, a warm_keys that cannot be run.
 	asides config.Problems
@@ -194,7 +196,7 @@ func (d *derived) written(queries *database.Queries, entry *config.Entry, key []
 		name := q.Parameters[0]
 		return keys, &query.Error{Offset: strings.Index(entry.WarmKeys, "@"+name), Text: "@" + name + " has no value here: the keys are listed for nobody's", Mend: "return a column for each placeholder of the key"}
 	}
-	if _, err := q.Reads(); err != nil {
+	if d.listed, err = q.Reads(); err != nil {
 		return keys, err
 	}
 	results, err := queries.Results(q, nil)
@@ -228,7 +230,7 @@ func (d *derived) advice(entry, databaseName, role string) []database.Problem {
 	}
 	return []database.Problem{{
 		Severity: database.Advice, Subject: "entry " + entry, Text: d.unverified.Error(),
-		Mend: []string{fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{databaseName}.Sanitize(), pgx.Identifier{role}.Sanitize())},
+		Mend: []string{database.GrantTemporary(databaseName, role)},
 	}}
 }
 
@@ -324,6 +326,9 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 			steps = []database.Step{{Table: database.Name{Schema: of.Schema, Table: of.Table}, Columns: of.Join}}
 		}
 		way, err := database.ExplainLookup(ctx, conn, statement, arguments, steps)
+		if errors.Is(err, database.ErrUnallowed) {
+			continue // check names the right
+		}
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", x.entries[lookup.Entry].Name, err)
 		}
@@ -332,33 +337,55 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 	return ways, nil
 }
 
-// unloadable are the entries whose results the role may not load.
-func (x *examination) unloadable(ctx context.Context, conn *pgx.Conn) ([]database.Problem, error) {
-	var problems []database.Problem
+// unallowed are the entries whose lookups the role may not run, or whose results it may
+// not load; the rights on tables are Diagnose's.
+func (x *examination) unallowed(ctx context.Context, c *config.Config, conn *pgx.Conn) (problems []database.Problem, unlisted config.Problems, err error) {
 	loads := x.loads()
 	role := conn.Config().User
-	for i := range loads {
+	say := func(entry, doing string, lack *database.Lack) {
+		problems = append(problems, database.Problem{
+			Severity: database.Wrong, Subject: "entry " + entry, Text: fmt.Sprintf("role %s may not %s: %s", role, doing, lack.Text), Mend: lack.Mend,
+		})
+	}
+	for _, lookup := range plan.New(x.entries).Lookups() {
+		name := x.entries[lookup.Entry].Name
+		lack, err := database.LacksToFind(ctx, conn, lookup.SQL, len(lookup.Arguments))
+		if err != nil {
+			return nil, nil, fmt.Errorf("entry %s: %w", name, err)
+		}
+		if lack != nil {
+			say(name, "look its keys up", lack)
+		}
+	}
+	for i := range x.entries {
+		name := x.entries[i].Name
 		if loads[i].Query == "" || !x.entries[i].Loads() {
 			continue
 		}
 		relations, err := x.derived[i].query.Reads()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		refused, views, err := database.MayLoad(ctx, conn, &loads[i], relations)
+		lack, err := database.LacksToLoad(ctx, conn, &loads[i], relations)
 		if err != nil {
-			return nil, fmt.Errorf("entry %s: %w", x.entries[i].Name, err)
+			return nil, nil, fmt.Errorf("entry %s: %w", name, err)
 		}
-		if refused == "" {
-			continue
+		if lack != nil {
+			say(name, "load its results", lack)
+			continue // what lists the keys reads the same
 		}
-		p := database.Problem{Severity: database.Wrong, Subject: "entry " + x.entries[i].Name, Text: fmt.Sprintf("role %s may not load its results: %s", role, refused)}
-		for _, view := range views {
-			p.Mend = append(p.Mend, fmt.Sprintf("GRANT SELECT ON %s TO %s;", view.SQL(), pgx.Identifier{role}.Sanitize()))
+		if lack, err = database.LacksToList(ctx, conn, &loads[i], x.derived[i].listed); err != nil {
+			return nil, nil, fmt.Errorf("entry %s: %w", name, err)
 		}
-		problems = append(problems, p)
+		switch entry := &c.Entries[i]; {
+		case lack == nil:
+		case entry.WarmKeys == "":
+			say(name, "list its keys", lack)
+		default:
+			unlisted = append(unlisted, c.Problem(entry.Path("warm_keys"), fmt.Sprintf("role %s may not run it: %s", role, lack.Text), strings.Join(lack.Mend, " ")))
+		}
 	}
-	return problems, nil
+	return problems, unlisted, nil
 }
 
 // unindexed advises the indexes that lookups lack, each once.

@@ -45,9 +45,12 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE n.nspname = $1 AND c.relname = $2`
 
 // ExplainLookup says how PostgreSQL would run a lookup for one row, with the settings
-// of a Finder. arguments is the number of its parameters.
+// of a Finder; its error is [ErrUnallowed] where the role may not. arguments is the number of its parameters.
 func ExplainLookup(ctx context.Context, conn *pgx.Conn, statement string, arguments int, steps []Step) (way Way, err error) {
 	top, err := explain(ctx, conn, statement, arguments)
+	if _, lacks := lacking(err); lacks {
+		return way, fmt.Errorf("explain a lookup: %w: %w", ErrUnallowed, err)
+	}
 	if err != nil {
 		return way, fmt.Errorf("explain a lookup: %w", err)
 	}
