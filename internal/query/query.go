@@ -17,6 +17,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -59,7 +60,7 @@ func Parse(text string) (*Query, error) {
 	result, err := pg.Parse(q.SQL)
 	if err != nil {
 		if syntax, ok := errors.AsType[*parser.Error](err); ok {
-			return nil, q.At(syntax.Cursorpos, syntax.Message, "")
+			return nil, q.At(syntax.Cursorpos, syntax.Message, q.mendAt(syntax.Cursorpos))
 		}
 		return nil, &Error{Offset: -1, Text: err.Error()}
 	}
@@ -85,6 +86,28 @@ func Parse(text string) (*Query, error) {
 		return nil, numbered
 	}
 	return q, nil
+}
+
+var (
+	colonName = regexp.MustCompile(`^:([A-Za-z_][A-Za-z0-9_]*)`)
+	begins    = regexp.MustCompile(`(?i)^[\s(]*(SELECT|WITH|VALUES|TABLE)\b`)
+)
+
+// mendAt guesses from what stands at a character of SQL, counted from 1, what is wrong
+// there: the parameters of another library, most often.
+func (q *Query) mendAt(character int) string {
+	rest := q.SQL[byteOf(q.SQL, max(character-1, 0)):]
+	switch name := colonName.FindStringSubmatch(rest); {
+	case name != nil:
+		return "write parameters as @name: @" + name[1]
+	case strings.HasPrefix(rest, "?"), strings.HasPrefix(rest, "%"), rest == "" && strings.HasSuffix(strings.TrimSpace(q.SQL), "?"):
+		return "write parameters as @name"
+	case strings.HasPrefix(rest, "$"):
+		return "write parameters as @name, and a text as '...'; in the configuration $$ is one $, and $$$$ begins and ends a text"
+	case !begins.MatchString(q.SQL):
+		return "write one SELECT"
+	}
+	return "write what psql takes, with @name for each parameter"
 }
 
 // eachParameter visits the parameters where they stand.

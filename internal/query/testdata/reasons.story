@@ -127,3 +127,67 @@ SELECT id FROM (SELECT id, c::text AS code FROM t) s WHERE code = @c
 ==>
 t t (c id)
   sweep: nothing ties its rows to @c by an equality of texts: c is char(n), whose blanks at the end count in a text and not in a comparison
+
+---
+# Parameters as others write them, and other slips.
+-- types:
+SELECT id FROM t WHERE id = :id
+==>
+SELECT id FROM t WHERE id = :id
+                            ^
+syntax error at or near ":"
+write parameters as @name: @id
+
+---
+-- types:
+SELECT id FROM t WHERE id = ?
+==>
+SELECT id FROM t WHERE id = ?
+                             ^
+syntax error at end of input
+write parameters as @name
+
+---
+-- types:
+SELECT id FROM t WHERE id = %(id)s
+==>
+SELECT id FROM t WHERE id = %(id)s
+                            ^
+syntax error at or near "%"
+write parameters as @name
+
+---
+-- types:
+SELECT id FROM t WHERE id = $1
+==>
+SELECT id FROM t WHERE id = $1
+                            ^
+$1 has no name
+write parameters as @name
+
+---
+-- types:
+SELEC id FROM t
+==>
+SELEC id FROM t
+^
+syntax error at or near "SELEC"
+write one SELECT
+
+---
+-- types:
+SELECT id FROM t WHERE v LIKE $a%$
+==>
+SELECT id FROM t WHERE v LIKE $a%$
+                              ^
+syntax error at or near "$"
+write parameters as @name, and a text as '...'; in the configuration $$ is one $, and $$$$ begins and ends a text
+
+---
+-- types:
+SELECT id FROM WHERE
+==>
+SELECT id FROM WHERE
+               ^
+syntax error at or near "WHERE"
+write what psql takes, with @name for each parameter
