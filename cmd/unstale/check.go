@@ -215,7 +215,9 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 		fs.add("database", err.Error(), "")
 	}
 	for _, p := range slices.Concat(unindexed(x, ways), lingering(x)) {
-		fs.addProblem(p)
+		if !fs.says(func(mend string) bool { return slices.Contains(p.Mend, mend) }) { // once is enough
+			fs.addProblem(p)
+		}
 	}
 }
 

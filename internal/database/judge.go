@@ -72,6 +72,7 @@ type wanted struct {
 	keys []string // key columns that exist
 	// spelled are those of keys whose values a key has as they are.
 	spelled []string
+	needs   []TableNeed
 	// fromLog are the entries whose values are written from the log, loaded
 	// those whose values are read from the table, warmed those of which that is
 	// done if a person asks for it.
@@ -80,6 +81,20 @@ type wanted struct {
 
 func (t *wanted) hasStored() bool {
 	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Generated == "s" })
+}
+
+// entriesBy names the entries whose keys depend on some of the columns.
+func (t *wanted) entriesBy(columns []string) string {
+	var names []string
+	for _, need := range t.needs {
+		if len(absent(columns, need.KeyColumns)) < len(columns) && !slices.Contains(names, need.Entry) {
+			names = append(names, need.Entry)
+		}
+	}
+	if len(names) == 1 {
+		return "entry " + names[0]
+	}
+	return "entries " + list(names, "and")
 }
 
 // relations are the table and its partitions, as far as they have a replica
@@ -288,6 +303,7 @@ func (j *judgement) group() {
 			byOID[found.OID] = t
 			j.tables = append(j.tables, t)
 		}
+		t.needs = append(t.needs, need)
 		sound := j.have(&found, need, "key", need.KeyColumns)
 		if need.Written && sound {
 			sound = j.identified(&found, need)
@@ -557,7 +573,8 @@ func (j *judgement) identity(t *wanted) {
 		case whole && j.fullFails(t):
 			return it + " has REPLICA IDENTITY FULL and a virtual generated column: once published, every UPDATE and DELETE on it fails"
 		case !r.Replica.Holds(t.keys):
-			return fmt.Sprintf("%s does not have the old value of %s: the key of the old row would stay", its, list(absent(t.keys, columns), "and"))
+			missing := absent(t.keys, columns)
+			return fmt.Sprintf("%s does not have the old value of %s: the key of the old row would stay, of %s", its, list(missing, "and"), t.entriesBy(missing))
 		}
 		return ""
 	}
