@@ -251,14 +251,15 @@ func tablesOf(e *plan.Entry) []database.Name {
 // needs are what the entry asks of each of its tables: the old values of the columns
 // that lead to keys, and to be read by lookups, or by who loads the results.
 func (d *derived) needs(entry *config.Entry) []database.TableNeed {
-	lookedUp := map[database.Name]bool{}
+	read := map[database.Name][]string{} // by lookups
 	for _, of := range d.dependencies {
 		for _, path := range of.Paths {
 			if path.Lookup == nil {
 				continue
 			}
 			for _, table := range path.Lookup.Through {
-				lookedUp[database.Name{Schema: table.Schema, Table: table.Table}] = true
+				name := database.Name{Schema: table.Schema, Table: table.Table}
+				read[name] = append(read[name], table.Reads...)
 			}
 		}
 	}
@@ -266,8 +267,10 @@ func (d *derived) needs(entry *config.Entry) []database.TableNeed {
 	for _, of := range d.dependencies {
 		// Each that is read with it is a dependency of its own.
 		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: of.Schema, Table: of.Table}, Inherited: true}
-		if entry.Loads() || lookedUp[need.Name] {
+		if entry.Loads() {
 			need.Loaded, need.Columns = true, of.Columns
+		} else {
+			need.Found = read[need.Name]
 		}
 		var direct []string
 		for _, path := range of.Paths {

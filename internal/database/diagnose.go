@@ -44,6 +44,8 @@ type TableNeed struct {
 	FromLog bool
 	// Loaded: values are read from the table.
 	Loaded bool
+	// Found are the columns that lookups of the entry read.
+	Found []string
 	// Inherited: other tables may inherit from it. Where those are read, too, they are
 	// asked for like it.
 	Inherited bool

@@ -509,6 +509,22 @@ func (j *judgement) table(t *wanted) {
 // readable judges whether the asking role may load what entries want it to.
 func (j *judgement) readable(t *wanted) {
 	mend := j.grants(t, t.loaded)
+	var found []TableNeed
+	var finders []string
+	for _, need := range t.needs {
+		if len(need.Found) > 0 {
+			found = append(found, TableNeed{Columns: need.Found})
+			if !slices.Contains(finders, need.Entry) {
+				finders = append(finders, need.Entry)
+			}
+		}
+	}
+	if find := j.grants(t, found); len(find) > 0 && !slices.Equal(mend, find) {
+		j.add(Problem{
+			Severity: Wrong, Subject: "role " + j.Asking, Mend: find,
+			Text: fmt.Sprintf("it may not read what the lookups of %s read of %s", list(finders, "and"), t.Name),
+		})
+	}
 	if len(mend) > 0 {
 		j.add(Problem{
 			Severity: Wrong, Subject: "role " + j.Asking, Mend: mend,

@@ -452,7 +452,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 	lookup := &plan.Lookup{SQL: w.statement(keys, where, tellsApart(with, found)), Arguments: w.arguments}
 	for _, it := range with {
 		r.asks[it] = true
-		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
+		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of)), Reads: w.readOf(it)})
 	}
 	if r.indexed {
 		lookup.Index, lookup.NoIndex = r.index(lookup, usable, found, with)

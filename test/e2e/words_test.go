@@ -86,3 +86,27 @@ func TestCheckNamesTheRightsThatQueriesNeed(t *testing.T) {
 		execute(t, f.conn, "DROP OWNED BY "+role, "GRANT pg_read_all_stats TO "+role)
 	}
 }
+
+// A lookup may be let read no more than it does.
+func TestALookupNeedsTheRightsOnItsColumns(t *testing.T) {
+	t.Parallel()
+	f := newFixtureOn(t, sharedPostgres(t, 15), sharedRedis(t))
+	role := f.slot + "_finds"
+	execute(t, f.conn,
+		`CREATE TABLE kinds (id int PRIMARY KEY, name text)`, `CREATE TABLE products (id int PRIMARY KEY, kind int, name text)`,
+		"CREATE ROLE "+role+" LOGIN REPLICATION")
+	path, _ := writeConfig(t, strings.Replace(f.config("  a: {key: 'a:{id}', query: 'SELECT p.name, k.name AS kind FROM products p JOIN kinds k ON k.id = p.kind WHERE p.id = @id'}\n"), f.url, as(role, f.url), 1))
+	const says = "it may not read what the lookups of a read of public.products"
+	for _, test := range []struct {
+		right string
+		want  bool
+	}{{"", false}, {"SELECT (id)", false}, {"SELECT (id, kind)", true}} {
+		if test.right != "" {
+			execute(t, f.conn, "GRANT "+test.right+" ON products TO "+role)
+		}
+		out, _, _ := unstaleCommand(t, "check", "--config", path)
+		if strings.Contains(out, says) == test.want || test.want && strings.Contains(out, "permission denied") {
+			t.Errorf("%s:\n%s", test.right, out)
+		}
+	}
+}
