@@ -552,11 +552,9 @@ func (w *warm) unreadable(number int, err error) error {
 			Mend:    "unstale check names the right that is missing",
 		}
 	}
-	role := pgx.Identifier{w.role}.Sanitize()
 	return &change.Refusal{
 		Problem: fmt.Sprintf("%s: role %s may not read %s.%s (%s)", e.Name, w.role, e.Schema, e.Table, refused.Message),
-		Mend: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s;",
-			pgx.Identifier{e.Schema}.Sanitize(), role, pgx.Identifier{e.Schema, e.Table}.Sanitize(), role),
+		Mend:    strings.Join(database.GrantRead(database.Name{Schema: e.Schema, Table: e.Table}, w.role), " "),
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 func TestAWarmNamesTheRightThatIsMissing(t *testing.T) {
 	w := &warm{role: "app", entries: []plan.Entry{{Name: "order", Schema: "shop", Table: "Orders"}}}
 	err := w.stopped(0, fmt.Errorf("estimate: %w", &pgconn.PgError{Code: "42501", Message: "permission denied for table Orders"}))
-	for _, want := range []string{"permission denied", `GRANT SELECT ON "shop"."Orders" TO "app";`} {
+	for _, want := range []string{"permission denied", `GRANT SELECT ON shop."Orders" TO app;`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not say %q", err, want)
 		}

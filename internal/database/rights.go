@@ -63,6 +63,11 @@ func GrantTemporary(database, role string) string {
 	return grant("TEMPORARY ON DATABASE "+quote(database), role)
 }
 
+// GrantRead are the statements that let a role read a table.
+func GrantRead(table Name, role string) []string {
+	return []string{grant("USAGE ON SCHEMA "+quote(table.Schema), role), grant("SELECT ON "+table.SQL(), role)}
+}
+
 // lacking is the right that an error says is missing; ok: it says so.
 func lacking(err error) (refused *pgconn.PgError, ok bool) {
 	refused, ok = errors.AsType[*pgconn.PgError](err)
