@@ -97,7 +97,11 @@ func (b *binder) bindSelect(s *pg.SelectStmt, outer *scope) (*block, error) {
 	case s.IntoClause != nil:
 		return nil, b.refuse(s.IntoClause.Rel.GetLocation(), "SELECT INTO writes", "a cached result is what a SELECT returns")
 	case len(s.LockingClause) > 0:
-		return nil, b.refuse(-1, "FOR UPDATE and FOR SHARE lock rows", "leave it out")
+		wrong := b.refuse(-1, "FOR UPDATE and FOR SHARE lock rows", "leave it out")
+		if b.view == "" {
+			wrong.Offset = b.query.locks()
+		}
+		return nil, wrong
 	}
 	if s.WithClause != nil {
 		with, err := b.bindWith(s.WithClause, outer)

@@ -110,6 +110,24 @@ func (q *Query) mendAt(character int) string {
 	return "write what psql takes, with @name for each parameter"
 }
 
+var locking = regexp.MustCompile(`(?i)^FOR\s+(NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b`)
+
+// locks is the byte of the text where rows are locked, which the tree does not have; -1:
+// nobody knows.
+func (q *Query) locks() int {
+	for at := 0; at < len(q.text); {
+		if end := skip(q.text, at); end > at {
+			at = end
+			continue
+		}
+		if (at == 0 || !starts(q.text[at-1])) && locking.MatchString(q.text[at:]) {
+			return at
+		}
+		at++
+	}
+	return -1
+}
+
 // eachParameter visits the parameters where they stand.
 func (q *Query) eachParameter(see func(*pg.ParamRef)) {
 	walk(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: q.tree}}, func(n *pg.Node) bool {

@@ -191,3 +191,33 @@ SELECT id FROM WHERE
                ^
 syntax error at or near "WHERE"
 write what psql takes, with @name for each parameter
+
+---
+# Where it stands, and what it is called.
+-- types: int4
+SELECT v FROM t
+WHERE id = @id AND v <> 'for update'
+FOR NO KEY UPDATE
+==>
+FOR NO KEY UPDATE
+^
+FOR UPDATE and FOR SHARE lock rows
+leave it out
+
+---
+-- types: int4
+SELECT v FROM t WHERE id = @id AND v = current_user
+==>
+SELECT v FROM t WHERE id = @id AND v = current_user
+                                       ^
+the value of current_user depends on the time or on who asks, and no change tells when it becomes another
+compute it into a column; or write the entry with depends_on; or cache the result without Unstale, with a short TTL of the application's own
+
+---
+-- types: int4
+SELECT v, localtimestamp(3) FROM t WHERE id = @id
+==>
+SELECT v, localtimestamp(3) FROM t WHERE id = @id
+          ^
+the value of localtimestamp depends on the time or on who asks, and no change tells when it becomes another
+compute it into a column; or write the entry with depends_on; or cache the result without Unstale, with a short TTL of the application's own
