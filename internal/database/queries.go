@@ -258,7 +258,37 @@ func (q *Queries) untaken(of *query.Query, doing string, err error) error {
 	if _, lacks := lacking(err); lacks {
 		return q.unallowed(refused)
 	}
+	if refused.Code == "42883" {
+		return q.unknown(of, refused)
+	}
 	return of.At(int(refused.Position), refused.Message, refused.Hint)
+}
+
+// unknown is a function or an operator that there is not. PostgreSQL says coun() of coun(*),
+// and that casts may help where there is no function of that name at all.
+func (q *Queries) unknown(of *query.Query, refused *pgconn.PgError) error {
+	wrong := of.At(int(refused.Position), refused.Message, refused.Hint)
+	name := of.NameAt(wrong.Offset)
+	if name == "" {
+		return wrong
+	}
+	var names []string
+	rows, err := q.conn.Query(q.ctx, "SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE pg_catalog.pg_function_is_visible(oid)")
+	if err == nil {
+		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil {
+		return fmt.Errorf("look for similar functions: %w", err)
+	}
+	if slices.Contains(names, name) {
+		return wrong
+	}
+	wrong.Text = "there is no function " + name
+	wrong.Mend = "name one that search_path has, or write its schema"
+	if near := nearest(name, names); len(near) > 0 {
+		wrong.Mend = "did you mean " + list(near, "or") + "?"
+	}
+	return wrong
 }
 
 // unallowed is a right that is missing to read what a query names, as a *query.Error.

@@ -148,6 +148,21 @@ func (q *Query) At(character int, text, mend string) *Error {
 	return wrong
 }
 
+// NameAt is the name that stands, without a schema or quotes, before a ( at a byte of the
+// text; empty: none does.
+func (q *Query) NameAt(offset int) string {
+	if offset < 0 || offset > len(q.text) {
+		return ""
+	}
+	called := called.FindStringSubmatch(q.text[offset:])
+	if called == nil {
+		return ""
+	}
+	return strings.ToLower(called[1])
+}
+
+var called = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)\s*\(`)
+
 // WithoutParameters is the SQL with a NULL of its type for each parameter: what reads
 // the same columns, and may be a view.
 func (q *Query) WithoutParameters(types []Type) string {

@@ -28,6 +28,9 @@ func TestWhatCheckSaysOfQueries(t *testing.T) {
 		"key: 'a:{n}', query: 'SELECT id FROM items WHERE n::text = @n'",
 		"key: 'a:{id}', lookup: index, query: 'SELECT p.id, k.name FROM products p JOIN kinds k ON k.id = p.kind WHERE p.id = @id'",
 		"key: 'a:{id}', lookup: index, query: 'SELECT p.id, k.name FROM products p JOIN kinds k ON k.id = p.kind WHERE p.id = @id'}\n  b: {key: 'b:{kind}', query: 'SELECT id FROM products WHERE kind = @kind'",
+		"key: 'a:{id}', query: 'SELECT coun(*) FROM items WHERE id = @id'",
+		"key: 'a:{id}', query: 'SELECT Lowr(name) FROM items WHERE id = @id'",
+		"key: 'a:{id}', query: 'SELECT lower(id) FROM items WHERE id = @id'",
 	} {
 		path, _ := writeConfig(t, f.config("  a: {"+entry+"}\n"))
 		out, _, _ := unstaleCommand(t, "check", "--config", path)
