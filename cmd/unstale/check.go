@@ -146,6 +146,11 @@ func (fs *findings) bareKeys(c *config.Config) {
 	}
 }
 
+// says reports whether a statement that mends something is said.
+func (fs *findings) says(is func(mend string) bool) bool {
+	return slices.ContainsFunc(*fs, func(f finding) bool { return slices.ContainsFunc(f.Mend, is) })
+}
+
 func (fs *findings) add(subject, text, mend string) {
 	f := finding{Severity: database.Wrong, Subject: subject, Text: text, printed: fmt.Sprintf("error: %s: %s", subject, text)}
 	if mend != "" {
@@ -192,24 +197,27 @@ func (fs *findings) database(ctx context.Context, c *config.Config) {
 			fs.addProblem(p)
 		}
 	}
-	unloadable, err := x.unloadable(ctx, conn)
+	unallowed, unlisted, err := x.unallowed(ctx, c, conn)
 	if err != nil {
 		fs.add("database", err.Error(), "")
 	}
-	granted := slices.ContainsFunc(*fs, func(f finding) bool {
-		return slices.ContainsFunc(f.Mend, func(mend string) bool { return strings.HasPrefix(mend, "GRANT SELECT") })
-	})
-	for _, p := range unloadable {
-		if len(p.Mend) > 0 || !granted { // else the right on a table is said above
+	granted := fs.says(func(mend string) bool { return strings.HasPrefix(mend, "GRANT SELECT") })
+	for _, p := range unallowed {
+		known := len(p.Mend) > 0
+		p.Mend = slices.DeleteFunc(p.Mend, func(mend string) bool { return fs.says(func(said string) bool { return said == mend }) })
+		if len(p.Mend) > 0 || !known && !granted { // else the right is said above
 			fs.addProblem(p)
 		}
 	}
+	fs.addConfig(unlisted.Err())
 	ways, err := x.ways(ctx, conn)
 	if err != nil {
 		fs.add("database", err.Error(), "")
 	}
 	for _, p := range slices.Concat(unindexed(x, ways), lingering(x)) {
-		fs.addProblem(p)
+		if !fs.says(func(mend string) bool { return slices.Contains(p.Mend, mend) }) { // once is enough
+			fs.addProblem(p)
+		}
 	}
 }
 

@@ -87,7 +87,12 @@ func (t *taker) refuse(setting string, offset int, text, mend string) {
 
 func (t *taker) take() (err error) {
 	of := &t.entry.DependsOn[t.at]
-	if t.relation, err = t.queries.Relation(of.Schema, of.Table); err != nil {
+	t.relation, err = t.queries.Relation(of.Schema, of.Table)
+	if wrong, ok := errors.AsType[*query.Error](err); ok {
+		t.refuse("", 0, wrong.Text, wrong.Mend)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if t.relation == nil {

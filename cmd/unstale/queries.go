@@ -28,6 +28,8 @@ type derived struct {
 	// says why they cannot be.
 	keys   query.Keys
 	noKeys string
+	// listed are the relations that warm_keys names.
+	listed [][2]string
 	// asides are what is wrong with the configuration and no reason to doubt a value: a
 	// lookup that no index can answer, a warm_keys that cannot be run.
 	asides config.Problems
@@ -194,7 +196,7 @@ func (d *derived) written(queries *database.Queries, entry *config.Entry, key []
 		name := q.Parameters[0]
 		return keys, &query.Error{Offset: strings.Index(entry.WarmKeys, "@"+name), Text: "@" + name + " has no value here: the keys are listed for nobody's", Mend: "return a column for each placeholder of the key"}
 	}
-	if _, err := q.Reads(); err != nil {
+	if d.listed, err = q.Reads(); err != nil {
 		return keys, err
 	}
 	results, err := queries.Results(q, nil)
@@ -210,6 +212,13 @@ func (d *derived) written(queries *database.Queries, entry *config.Entry, key []
 	types := make([]query.Type, len(key))
 	for i, name := range key {
 		types[i] = d.types[slices.Index(d.query.Parameters, name)]
+		// PostgreSQL would take it, and the cast fail at the first text that is no such value.
+		if results[i].Text() && !types[i].Text() {
+			return keys, &query.Error{
+				Offset: -1, Text: fmt.Sprintf("column %d is %s, and {%s} is compared with %s", i+1, results[i].Name, name, types[i].Name),
+				Mend: fmt.Sprintf("return the column that @%s is compared with; or, where every text is such a value, cast it: ...::%s", name, types[i].Name),
+			}
+		}
 	}
 	return q.KeysWritten(types), nil
 }
@@ -221,7 +230,7 @@ func (d *derived) advice(entry, databaseName, role string) []database.Problem {
 	}
 	return []database.Problem{{
 		Severity: database.Advice, Subject: "entry " + entry, Text: d.unverified.Error(),
-		Mend: []string{fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{databaseName}.Sanitize(), pgx.Identifier{role}.Sanitize())},
+		Mend: []string{database.GrantTemporary(databaseName, role)},
 	}}
 }
 
@@ -242,14 +251,15 @@ func tablesOf(e *plan.Entry) []database.Name {
 // needs are what the entry asks of each of its tables: the old values of the columns
 // that lead to keys, and to be read by lookups, or by who loads the results.
 func (d *derived) needs(entry *config.Entry) []database.TableNeed {
-	lookedUp := map[database.Name]bool{}
+	read := map[database.Name][]string{} // by lookups
 	for _, of := range d.dependencies {
 		for _, path := range of.Paths {
 			if path.Lookup == nil {
 				continue
 			}
 			for _, table := range path.Lookup.Through {
-				lookedUp[database.Name{Schema: table.Schema, Table: table.Table}] = true
+				name := database.Name{Schema: table.Schema, Table: table.Table}
+				read[name] = append(read[name], table.Reads...)
 			}
 		}
 	}
@@ -257,14 +267,25 @@ func (d *derived) needs(entry *config.Entry) []database.TableNeed {
 	for _, of := range d.dependencies {
 		// Each that is read with it is a dependency of its own.
 		need := database.TableNeed{Entry: entry.Name, Name: database.Name{Schema: of.Schema, Table: of.Table}, Inherited: true}
-		if entry.Loads() || lookedUp[need.Name] {
+		if entry.Loads() {
 			need.Loaded, need.Columns = true, of.Columns
+		} else {
+			need.Found = read[need.Name]
 		}
+		var direct []string
 		for _, path := range of.Paths {
+			if path.Lookup == nil {
+				direct = append(direct, path.Columns()...)
+			}
 			for _, column := range path.Columns() {
 				if !slices.Contains(need.KeyColumns, column) {
 					need.KeyColumns = append(need.KeyColumns, column)
 				}
+			}
+		}
+		for _, column := range need.KeyColumns {
+			if !slices.Contains(direct, column) {
+				need.Passed = append(need.Passed, column)
 			}
 		}
 		needs = append(needs, need)
@@ -308,8 +329,8 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 			steps = []database.Step{{Table: database.Name{Schema: of.Schema, Table: of.Table}, Columns: of.Join}}
 		}
 		way, err := database.ExplainLookup(ctx, conn, statement, arguments, steps)
-		if errors.Is(err, database.ErrForbidden) {
-			continue // the right that is missing is a problem of its own
+		if errors.Is(err, database.ErrUnallowed) {
+			continue // check names the right
 		}
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", x.entries[lookup.Entry].Name, err)
@@ -319,33 +340,55 @@ func (x *examination) ways(ctx context.Context, conn *pgx.Conn) (map[*plan.Looku
 	return ways, nil
 }
 
-// unloadable are the entries whose results the role may not load.
-func (x *examination) unloadable(ctx context.Context, conn *pgx.Conn) ([]database.Problem, error) {
-	var problems []database.Problem
+// unallowed are the entries whose lookups the role may not run, or whose results it may
+// not load; the rights on tables are Diagnose's.
+func (x *examination) unallowed(ctx context.Context, c *config.Config, conn *pgx.Conn) (problems []database.Problem, unlisted config.Problems, err error) {
 	loads := x.loads()
 	role := conn.Config().User
-	for i := range loads {
+	say := func(entry, doing string, lack *database.Lack) {
+		problems = append(problems, database.Problem{
+			Severity: database.Wrong, Subject: "entry " + entry, Text: fmt.Sprintf("role %s may not %s: %s", role, doing, lack.Text), Mend: lack.Mend,
+		})
+	}
+	for _, lookup := range plan.New(x.entries).Lookups() {
+		name := x.entries[lookup.Entry].Name
+		lack, err := database.LacksToFind(ctx, conn, lookup.SQL, len(lookup.Arguments))
+		if err != nil {
+			return nil, nil, fmt.Errorf("entry %s: %w", name, err)
+		}
+		if lack != nil {
+			say(name, "look its keys up", lack)
+		}
+	}
+	for i := range x.entries {
+		name := x.entries[i].Name
 		if loads[i].Query == "" || !x.entries[i].Loads() {
 			continue
 		}
 		relations, err := x.derived[i].query.Reads()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		refused, views, err := database.MayLoad(ctx, conn, &loads[i], relations)
+		lack, err := database.LacksToLoad(ctx, conn, &loads[i], relations)
 		if err != nil {
-			return nil, fmt.Errorf("entry %s: %w", x.entries[i].Name, err)
+			return nil, nil, fmt.Errorf("entry %s: %w", name, err)
 		}
-		if refused == "" {
-			continue
+		if lack != nil {
+			say(name, "load its results", lack)
+			continue // what lists the keys reads the same
 		}
-		p := database.Problem{Severity: database.Wrong, Subject: "entry " + x.entries[i].Name, Text: fmt.Sprintf("role %s may not load its results: %s", role, refused)}
-		for _, view := range views {
-			p.Mend = append(p.Mend, fmt.Sprintf("GRANT SELECT ON %s TO %s;", view.SQL(), pgx.Identifier{role}.Sanitize()))
+		if lack, err = database.LacksToList(ctx, conn, &loads[i], x.derived[i].listed); err != nil {
+			return nil, nil, fmt.Errorf("entry %s: %w", name, err)
 		}
-		problems = append(problems, p)
+		switch entry := &c.Entries[i]; {
+		case lack == nil:
+		case entry.WarmKeys == "":
+			say(name, "list its keys", lack)
+		default:
+			unlisted = append(unlisted, c.Problem(entry.Path("warm_keys"), fmt.Sprintf("role %s may not run it: %s", role, lack.Text), strings.Join(lack.Mend, " ")))
+		}
 	}
-	return problems, nil
+	return problems, unlisted, nil
 }
 
 // unindexed advises the indexes that lookups lack, each once.

@@ -40,6 +40,9 @@ const (
 	warmSample = 256
 
 	warmMend = "start unstale run with this configuration, wait until unstale status says ready, and run unstale warm again"
+	// warmAgain is for what a run with this configuration notices by itself: a right that
+	// was granted, a view that was replaced.
+	warmAgain = "run unstale warm again in ten seconds: a run with this configuration looks at the database every five; if it says the same then, " + warmMend
 )
 
 func newWarm() *cobra.Command {
@@ -393,7 +396,7 @@ func (w *warm) claim() guard.Claim {
 // those of the streams, read behind them; nil: there is none.
 func (w *warm) stays(marks []*guard.Watermark) error {
 	for i, mark := range marks {
-		st, problem := &w.streams[i], ""
+		st, problem, mend := &w.streams[i], "", warmMend
 		switch {
 		case mark == nil || mark.Lo.IsZero():
 			problem = fmt.Sprintf("no unstale run has worked with this Redis and %s yet: its first start drops every key of the entries", st.said)
@@ -410,12 +413,13 @@ func (w *warm) stays(marks []*guard.Watermark) error {
 			case problem != "":
 			case mark.Fingerprints[e.Name] != w.today[e.Name]:
 				problem = fmt.Sprintf("entry %s is not what unstale run has taken up: it drops every key of it when it notices", e.Name)
+				mend = warmAgain
 			case sweeps(mark, mark.Epoch, e.Key.String()):
 				problem = fmt.Sprintf("entry %s is being swept: every key of it is dropped", e.Name)
 			}
 		}
 		if problem != "" {
-			return &change.Refusal{Problem: problem, Mend: warmMend}
+			return &change.Refusal{Problem: problem, Mend: mend}
 		}
 	}
 	return nil
@@ -548,11 +552,9 @@ func (w *warm) unreadable(number int, err error) error {
 			Mend:    "unstale check names the right that is missing",
 		}
 	}
-	role := pgx.Identifier{w.role}.Sanitize()
 	return &change.Refusal{
 		Problem: fmt.Sprintf("%s: role %s may not read %s.%s (%s)", e.Name, w.role, e.Schema, e.Table, refused.Message),
-		Mend: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s;",
-			pgx.Identifier{e.Schema}.Sanitize(), role, pgx.Identifier{e.Schema, e.Table}.Sanitize(), role),
+		Mend:    strings.Join(database.GrantRead(database.Name{Schema: e.Schema, Table: e.Table}, w.role), " "),
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 func TestAWarmNamesTheRightThatIsMissing(t *testing.T) {
 	w := &warm{role: "app", entries: []plan.Entry{{Name: "order", Schema: "shop", Table: "Orders"}}}
 	err := w.stopped(0, fmt.Errorf("estimate: %w", &pgconn.PgError{Code: "42501", Message: "permission denied for table Orders"}))
-	for _, want := range []string{"permission denied", `GRANT SELECT ON "shop"."Orders" TO "app";`} {
+	for _, want := range []string{"permission denied", `GRANT SELECT ON shop."Orders" TO app;`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not say %q", err, want)
 		}
@@ -56,7 +56,7 @@ func TestWhatWouldNotStayIsNotLoaded(t *testing.T) {
 		{"records are gone", func(st *warmStream, m *guard.Watermark) *guard.Watermark { st.Confirmed = offset(11); return m }, "partition 1 of t has passed what Redis has"},
 		{"the group knows of others", func(st *warmStream, m *guard.Watermark) *guard.Watermark { st.Gap = "is another one"; return m }, "partition 1 of t is another one: changes since are missing"},
 		{"another primary", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { m.Origin = "x"; return m }, "the database has restarted, or is another one"},
-		{"another entry", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { m.Fingerprints = nil; return m }, "entry product is not what unstale run has taken up"},
+		{"another entry", func(_ *warmStream, m *guard.Watermark) *guard.Watermark { m.Fingerprints = nil; return m }, "run unstale warm again in ten seconds"},
 		{"a sweep", func(_ *warmStream, m *guard.Watermark) *guard.Watermark {
 			m.Sweeps = []guard.Sweep{{Key: "product:{id}"}}
 			return m

@@ -366,7 +366,7 @@ func (r *reader) mapping(path string, s *setting, node ast.Node, e *Entry) {
 		*s.child(s.short).at(r.config, e).(*bool) = true
 	}
 	for _, c := range s.children() {
-		if _, ok := seen[c.name()]; c.required && !ok && !r.has(c.unless) {
+		if _, ok := seen[c.name()]; c.required && !ok && !r.has(c.unless) && !r.misspelt(path, c.name()) {
 			r.addAt(join(path, c.name()), "is missing", c.writeExample())
 		}
 	}
@@ -430,6 +430,9 @@ func (r *reader) over(path string, e *Entry) {
 	}
 	switch len(given) {
 	case 0:
+		if slices.ContainsFunc(kinds, func(kind string) bool { return r.misspelt(path, kind) }) {
+			return
+		}
 		r.addAt(join(path, "table"), "is missing", "write table: products; or a query; or depends_on")
 		return
 	case 1:
@@ -504,14 +507,21 @@ func (r *reader) unwritten(path string, e *Entry) {
 	if e.OnChange != Invalidate || slices.ContainsFunc(r.found, func(f finding) bool { return f.path == onChange }) {
 		return
 	}
+	mend := "write on_change: update, warm or refresh; or take this out"
+	switch {
+	case r.has(join(path, "query")):
+		mend = "write on_change: refresh; or take this out"
+	case r.has(join(path, "depends_on")):
+		mend = "take it out" // the service can write none
+	}
 	for i := range settings {
 		if !settings[i].written {
 			continue
 		}
 		at := join(path, settings[i].name())
-		if r.has(at) {
-			r.addAt(at, "is about what the service writes, and this entry only invalidates: its values are the application's own",
-				"write on_change: update, warm or refresh; or take this out")
+		said := slices.ContainsFunc(r.found, func(f finding) bool { return f.path == at })
+		if r.has(at) && !said {
+			r.addAt(at, "is about what the service writes, and this entry only invalidates: its values are the application's own", mend)
 		}
 	}
 }
@@ -533,7 +543,18 @@ func (r *reader) unknown(at spot, full, name string, s *setting, value ast.Node)
 			r.document.hideValue(value, r.document.locate(value.GetToken(), text))
 		}
 	}
-	r.add(at, full, "unknown key", mend)
+	r.add(at, full, unknownKey, mend)
+}
+
+const unknownKey = "unknown key"
+
+// misspelt reports whether an unknown key of the mapping at path was taken for name: that
+// it is missing as well need not be said.
+func (r *reader) misspelt(path, name string) bool {
+	return slices.ContainsFunc(r.found, func(f finding) bool {
+		key, ok := strings.CutPrefix(f.path, join(path, ""))
+		return ok && f.text == unknownKey && nearest(key, []string{name}) != ""
+	})
 }
 
 // newEntry is an entry with every default filled in.

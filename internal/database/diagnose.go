@@ -34,6 +34,8 @@ type TableNeed struct {
 	Name  Name
 	// KeyColumns are in the entry's key: the log must carry their old values.
 	KeyColumns []string
+	// Passed are those of KeyColumns that no key has: a lookup finds keys by them.
+	Passed []string
 	// Written: the entry's values are rows, so that a key must be that of one
 	// row. They have these Columns; nil means all.
 	Written bool
@@ -42,6 +44,8 @@ type TableNeed struct {
 	FromLog bool
 	// Loaded: values are read from the table.
 	Loaded bool
+	// Found are the columns that lookups of the entry read.
+	Found []string
 	// Inherited: other tables may inherit from it. Where those are read, too, they are
 	// asked for like it.
 	Inherited bool

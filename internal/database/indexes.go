@@ -2,13 +2,11 @@ package database
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A Way is what PostgreSQL's planner says of a lookup.
@@ -28,9 +26,6 @@ type Unindexed struct {
 	// leads to it.
 	Mend []string
 }
-
-// ErrForbidden says that the role lacks a right, which Diagnose names.
-var ErrForbidden = errors.New("the role may not read that")
 
 // A Step is a table that a lookup reads, by one of these columns at least.
 type Step struct {
@@ -53,14 +48,14 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE n.nspname = $1 AND c.relname = $2`
 
 // ExplainLookup says how PostgreSQL would run a lookup for one row, with the settings
-// of a Finder. arguments is the number of its parameters. The error is ErrForbidden where
-// the role may not read what the lookup does.
+// of a Finder; its error is [ErrUnallowed] where the role may not. arguments is the number
+// of its parameters.
 func ExplainLookup(ctx context.Context, conn *pgx.Conn, statement string, arguments int, steps []Step) (way Way, err error) {
 	top, err := explain(ctx, conn, statement, arguments)
+	if _, lacks := lacking(err); lacks {
+		return way, fmt.Errorf("explain a lookup: %w: %w", ErrUnallowed, err)
+	}
 	if err != nil {
-		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == insufficientPrivilege {
-			err = ErrForbidden
-		}
 		return way, fmt.Errorf("explain a lookup: %w", err)
 	}
 	way.Rows = top.Rows

@@ -70,6 +70,9 @@ type judgement struct {
 type wanted struct {
 	inspected
 	keys []string // key columns that exist
+	// spelled are those of keys whose values a key has as they are.
+	spelled []string
+	needs   []TableNeed
 	// fromLog are the entries whose values are written from the log, loaded
 	// those whose values are read from the table, warmed those of which that is
 	// done if a person asks for it.
@@ -78,6 +81,20 @@ type wanted struct {
 
 func (t *wanted) hasStored() bool {
 	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Generated == "s" })
+}
+
+// entriesBy names the entries whose keys depend on some of the columns.
+func (t *wanted) entriesBy(columns []string) string {
+	var names []string
+	for _, need := range t.needs {
+		if len(absent(columns, need.KeyColumns)) < len(columns) && !slices.Contains(names, need.Entry) {
+			names = append(names, need.Entry)
+		}
+	}
+	if len(names) == 1 {
+		return "entry " + names[0]
+	}
+	return "entries " + list(names, "and")
 }
 
 // relations are the table and its partitions, as far as they have a replica
@@ -286,6 +303,7 @@ func (j *judgement) group() {
 			byOID[found.OID] = t
 			j.tables = append(j.tables, t)
 		}
+		t.needs = append(t.needs, need)
 		sound := j.have(&found, need, "key", need.KeyColumns)
 		if need.Written && sound {
 			sound = j.identified(&found, need)
@@ -302,8 +320,14 @@ func (j *judgement) group() {
 		}
 		for _, name := range need.KeyColumns {
 			column := found.Column(name)
-			if column != nil && j.keyColumn(&found, need.Entry, column) && !slices.Contains(t.keys, name) {
+			if column == nil || !j.keyColumn(&found, need.Entry, column) {
+				continue
+			}
+			if !slices.Contains(t.keys, name) {
 				t.keys = append(t.keys, name)
+			}
+			if !slices.Contains(need.Passed, name) && !slices.Contains(t.spelled, name) {
+				t.spelled = append(t.spelled, name)
 			}
 		}
 	}
@@ -432,7 +456,7 @@ func (j *judgement) keyColumn(t *inspected, entry string, c *Column) bool {
 // spellings warns of key columns whose text the application may well write in
 // another way than PostgreSQL does.
 func (j *judgement) spellings(t *wanted) {
-	for _, name := range t.keys {
+	for _, name := range t.spelled {
 		c := t.Column(name)
 		if spelling := spelling(c); spelling != "" {
 			j.add(Problem{
@@ -486,6 +510,22 @@ func (j *judgement) table(t *wanted) {
 // readable judges whether the asking role may load what entries want it to.
 func (j *judgement) readable(t *wanted) {
 	mend := j.grants(t, t.loaded)
+	var found []TableNeed
+	var finders []string
+	for _, need := range t.needs {
+		if len(need.Found) > 0 {
+			found = append(found, TableNeed{Columns: need.Found})
+			if !slices.Contains(finders, need.Entry) {
+				finders = append(finders, need.Entry)
+			}
+		}
+	}
+	if find := j.grants(t, found); len(find) > 0 && !slices.Equal(mend, find) {
+		j.add(Problem{
+			Severity: Wrong, Subject: "role " + j.Asking, Mend: find,
+			Text: fmt.Sprintf("it may not read what the lookups of %s read of %s", list(finders, "and"), t.Name),
+		})
+	}
 	if len(mend) > 0 {
 		j.add(Problem{
 			Severity: Wrong, Subject: "role " + j.Asking, Mend: mend,
@@ -550,7 +590,8 @@ func (j *judgement) identity(t *wanted) {
 		case whole && j.fullFails(t):
 			return it + " has REPLICA IDENTITY FULL and a virtual generated column: once published, every UPDATE and DELETE on it fails"
 		case !r.Replica.Holds(t.keys):
-			return fmt.Sprintf("%s does not have the old value of %s: the key of the old row would stay", its, list(absent(t.keys, columns), "and"))
+			missing := absent(t.keys, columns)
+			return fmt.Sprintf("%s does not have the old value of %s: the key of the old row would stay, of %s", its, list(missing, "and"), t.entriesBy(missing))
 		}
 		return ""
 	}

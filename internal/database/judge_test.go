@@ -153,7 +153,7 @@ func parseStory(t *testing.T, input string) (*server, Needs) {
 		case "entry":
 			needs.Tables = append(needs.Tables, TableNeed{
 				Entry: f.text("name", ""), Name: parseName(f.text("table", "")),
-				KeyColumns: f.list("key"), Columns: f.list("columns"),
+				KeyColumns: f.list("key"), Passed: f.list("passed"), Found: f.list("found"), Columns: f.list("columns"),
 				Written: f.flag("written", false), FromLog: f.flag("fromlog", false), Loaded: f.flag("loaded", false),
 			})
 		default:

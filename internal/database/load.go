@@ -226,6 +226,10 @@ func (l *Loader) Load(ctx context.Context, number int, keys [][]string) (values 
 	if err == nil && unloadable != nil {
 		err = unloadable
 	}
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == cardinalityViolation && load.Query != "" && !load.Many {
+		// PostgreSQL speaks of the subquery that loadQuery makes of the query; or of one in it.
+		err = &Unloadable{cardinalityViolation, "the query has several rows for one key, and the entry rows: one: write rows: many, or LIMIT 1 in the query; or a subquery in it has several where one is wanted"}
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("load %d %s: %w", len(keys), load.what(), err)
 	}

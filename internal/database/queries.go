@@ -39,7 +39,8 @@ func NewQueries(ctx context.Context, conn *pgx.Conn) *Queries {
 	}
 }
 
-// Relation returns the relation of that name, nil if there is none.
+// Relation returns the relation of that name, nil if there is none. Its error is a
+// *query.Error where the role may not look into the schema.
 func (q *Queries) Relation(schema, name string) (*query.Relation, error) {
 	asked := [2]string{schema, name}
 	if known, ok := q.relations[asked]; ok {
@@ -50,6 +51,9 @@ func (q *Queries) Relation(schema, name string) (*query.Relation, error) {
 		quoted = pgx.Identifier{schema, name}
 	}
 	found, err := q.relation("to_regclass($1::text)", quoted.Sanitize())
+	if refused, lacks := lacking(err); lacks {
+		return nil, q.unallowed(refused)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read what %s is: %w", strings.Trim(schema+"."+name, "."), err)
 	}
@@ -234,17 +238,66 @@ func (q *Queries) Function(schema, name string, arguments int) (*query.Function,
 // error is a *query.Error where PostgreSQL does not take the query.
 func (q *Queries) Parameters(of *query.Query) ([]query.Type, error) {
 	prepared, err := q.conn.PgConn().Prepare(q.ctx, "", of.SQL, nil)
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return nil, of.At(int(refused.Position), refused.Message, refused.Hint)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("prepare the query: %w", err)
+		return nil, q.untaken(of, "prepare the query", err)
 	}
 	types, err := q.typesOf(prepared.ParamOIDs)
 	if err != nil {
 		return nil, fmt.Errorf("read the types of the parameters: %w", err)
 	}
 	return types, nil
+}
+
+// untaken is why PostgreSQL does not take a query, and what mends it: a *query.Error where
+// the query is to blame, or a right that is missing.
+func (q *Queries) untaken(of *query.Query, doing string, err error) error {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	if _, lacks := lacking(err); lacks {
+		return q.unallowed(refused)
+	}
+	if refused.Code == "42883" {
+		return q.unknown(of, refused)
+	}
+	return of.At(int(refused.Position), refused.Message, refused.Hint)
+}
+
+// unknown is a function or an operator that there is not. PostgreSQL says coun() of coun(*),
+// and that casts may help where there is no function of that name at all.
+func (q *Queries) unknown(of *query.Query, refused *pgconn.PgError) error {
+	wrong := of.At(int(refused.Position), refused.Message, refused.Hint)
+	name := of.NameAt(wrong.Offset)
+	if name == "" {
+		return wrong
+	}
+	var names []string
+	rows, err := q.conn.Query(q.ctx, "SELECT DISTINCT proname FROM pg_catalog.pg_proc WHERE pg_catalog.pg_function_is_visible(oid)")
+	if err == nil {
+		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil {
+		return fmt.Errorf("look for similar functions: %w", err)
+	}
+	if slices.Contains(names, name) {
+		return wrong
+	}
+	wrong.Text = "there is no function " + name
+	wrong.Mend = "name one that search_path has, or write its schema"
+	if near := nearest(name, names); len(near) > 0 {
+		wrong.Mend = "did you mean " + list(near, "or") + "?"
+	}
+	return wrong
+}
+
+// unallowed is a right that is missing to read what a query names, as a *query.Error.
+func (q *Queries) unallowed(refused *pgconn.PgError) error {
+	mend, err := grants(q.ctx, q.conn, refused, nil)
+	if err != nil {
+		return err
+	}
+	return &query.Error{Offset: -1, Text: refused.Message, Mend: strings.Join(mend, " ")}
 }
 
 // Results returns the types of the columns of a query's result, its parameters being of
@@ -262,11 +315,8 @@ func (q *Queries) Results(of *query.Query, parameters []query.Type) ([]query.Typ
 		return nil, fmt.Errorf("read the types of the columns: %w", err)
 	}
 	prepared, err := q.conn.PgConn().Prepare(q.ctx, "", of.SQL, oids)
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return nil, of.At(int(refused.Position), refused.Message, refused.Hint)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("prepare the lookup: %w", err)
+		return nil, q.untaken(of, "prepare the lookup", err)
 	}
 	results := make([]uint32, len(prepared.Fields))
 	for i := range prepared.Fields {

@@ -93,6 +93,8 @@ type Through struct {
 	// Columns are those that an equality ties to the row or to another table: one
 	// of them had better be indexed.
 	Columns []string `json:"columns"`
+	// Reads are all that the lookup reads of it.
+	Reads []string `json:"-"`
 }
 
 // An Argument is a column of the changed row.

@@ -78,6 +78,10 @@ func (b *binder) within() string {
 // instead is what to do where a query cannot be planned.
 const instead = "compute it into a column, or write the entry with depends_on"
 
+// whatever is what to do where a value changes and no row does: a ttl does not help, since
+// only what the service writes has one.
+const whatever = "compute it into a column; or write the entry with depends_on; or cache the result without Unstale, with a short TTL of the application's own"
+
 // bindSelect binds a SELECT, a VALUES list or a set operation.
 func (b *binder) bindSelect(s *pg.SelectStmt, outer *scope) (*block, error) {
 	if b.depth++; b.depth > depthMax {
@@ -93,7 +97,11 @@ func (b *binder) bindSelect(s *pg.SelectStmt, outer *scope) (*block, error) {
 	case s.IntoClause != nil:
 		return nil, b.refuse(s.IntoClause.Rel.GetLocation(), "SELECT INTO writes", "a cached result is what a SELECT returns")
 	case len(s.LockingClause) > 0:
-		return nil, b.refuse(-1, "FOR UPDATE and FOR SHARE lock rows", "leave it out")
+		wrong := b.refuse(-1, "FOR UPDATE and FOR SHARE lock rows", "leave it out")
+		if b.view == "" {
+			wrong.Offset = b.query.locks()
+		}
+		return nil, wrong
 	}
 	if s.WithClause != nil {
 		with, err := b.bindWith(s.WithClause, outer)

@@ -73,6 +73,11 @@ type Type struct {
 // Textual reports whether values of the type are equal exactly if their texts are.
 func (t Type) Textual() bool { return t.family() != "" }
 
+// Text reports whether values of the type are texts, whose casts to other types may fail.
+func (t Type) Text() bool {
+	return t.Base == "text" || t.Base == "varchar" || t.Base == "bpchar" || t.Base == "name"
+}
+
 // family groups the types whose values are equal exactly if their texts are, also
 // across types, and whose cast to text is their output. Empty: equality is not that of
 // texts, or, of inet and cidr, their cast adds what their output leaves out.

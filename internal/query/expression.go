@@ -46,7 +46,7 @@ func (b *binder) bindInto(s *scalar, root *pg.Node, at *scope, place any) (wrong
 		case *pg.Node_FuncCall:
 			wrong = b.bindCall(s, n.FuncCall, at)
 		case *pg.Node_SqlvalueFunction:
-			wrong = b.refuse(n.SqlvalueFunction.Location, "its value depends on the time or on who asks, and no change tells when it becomes another", instead+", or give the entry a short ttl")
+			wrong = b.refuse(n.SqlvalueFunction.Location, "the value of "+sqlValue(n.SqlvalueFunction)+" depends on the time or on who asks, and no change tells when it becomes another", whatever)
 		case *pg.Node_GroupingFunc, *pg.Node_JsonObjectAgg, *pg.Node_JsonArrayAgg:
 			s.aggregates, s.opaque = true, true
 			wrong = b.ownAggregate(whole, -1, at)
@@ -65,6 +65,12 @@ func (b *binder) bindInto(s *scalar, root *pg.Node, at *scope, place any) (wrong
 		return wrong == nil
 	})
 	return wrong
+}
+
+// sqlValue is how SQL writes a function without parentheses: current_user.
+func sqlValue(f *pg.SQLValueFunction) string {
+	name := strings.TrimPrefix(f.Op.String(), "SVFOP_")
+	return strings.ToLower(strings.TrimSuffix(name, "_N"))
 }
 
 func isText(t *pg.TypeName) bool {
@@ -88,7 +94,7 @@ func (b *binder) bindCall(s *scalar, call *pg.FuncCall, at *scope) error {
 	case function.Volatility == 'v':
 		return b.refuse(call.Location, name+"() may return another value each time, and no change tells when", instead)
 	case function.Volatility == 's' && function.BuiltIn && slices.Contains(ofTheTime, name):
-		return b.refuse(call.Location, "the value of "+name+"() depends on the time or on who asks, and no change tells when it becomes another", instead+", or give the entry a short ttl")
+		return b.refuse(call.Location, "the value of "+name+"() depends on the time or on who asks, and no change tells when it becomes another", whatever)
 	case function.Volatility == 's' && !(function.BuiltIn && slices.Contains(ofArgumentsOnly, name)):
 		return b.refuse(call.Location, name+"() may read tables, and a change to those would not be noticed", "declare it IMMUTABLE if it reads nothing but its arguments; else "+instead)
 	}

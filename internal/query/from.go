@@ -151,7 +151,7 @@ func unreadable(r *Relation) (what, mend string) {
 	case what == "" && r.RowSecurity:
 		return "under row security, so what a query shows depends on who asks", "read it without row security, or write the entry with depends_on"
 	case r.ofSystem():
-		return what, "leave it out, or give the entry a short ttl and depends_on"
+		return what, "leave it out; or write the entry with depends_on, whose values the application caches with a short TTL of its own"
 	}
 	return what, mend
 }

@@ -48,7 +48,7 @@ func (q *Query) Lookup(columns, key []Type) *plan.Lookup {
 func (q *Query) Reads() (tables [][2]string, err error) {
 	walk(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: q.tree}}, func(n *pg.Node) bool {
 		if n.GetLockingClause() != nil {
-			err = &Error{Offset: -1, Text: "FOR UPDATE and FOR SHARE lock rows", Mend: "leave it out"}
+			err = &Error{Offset: q.locks(), Text: "FOR UPDATE and FOR SHARE lock rows", Mend: "leave it out"}
 		}
 		if v := n.GetRangeVar(); v != nil {
 			tables = append(tables, [2]string{v.Schemaname, v.Relname})

@@ -17,6 +17,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -59,7 +60,7 @@ func Parse(text string) (*Query, error) {
 	result, err := pg.Parse(q.SQL)
 	if err != nil {
 		if syntax, ok := errors.AsType[*parser.Error](err); ok {
-			return nil, q.At(syntax.Cursorpos, syntax.Message, "")
+			return nil, q.At(syntax.Cursorpos, syntax.Message, q.mendAt(syntax.Cursorpos))
 		}
 		return nil, &Error{Offset: -1, Text: err.Error()}
 	}
@@ -87,6 +88,46 @@ func Parse(text string) (*Query, error) {
 	return q, nil
 }
 
+var (
+	colonName = regexp.MustCompile(`^:([A-Za-z_][A-Za-z0-9_]*)`)
+	begins    = regexp.MustCompile(`(?i)^[\s(]*(SELECT|WITH|VALUES|TABLE)\b`)
+)
+
+// mendAt guesses from what stands at a character of SQL, counted from 1, what is wrong
+// there: the parameters of another library, most often.
+func (q *Query) mendAt(character int) string {
+	rest := q.SQL[byteOf(q.SQL, max(character-1, 0)):]
+	switch name := colonName.FindStringSubmatch(rest); {
+	case name != nil:
+		return "write parameters as @name: @" + name[1]
+	case strings.HasPrefix(rest, "?"), strings.HasPrefix(rest, "%"), rest == "" && strings.HasSuffix(strings.TrimSpace(q.SQL), "?"):
+		return "write parameters as @name"
+	case strings.HasPrefix(rest, "$"):
+		return "write parameters as @name, and a text as '...'; in the configuration $$ is one $, and $$$$ begins and ends a text"
+	case !begins.MatchString(q.SQL):
+		return "write one SELECT"
+	}
+	return "write what psql takes, with @name for each parameter"
+}
+
+var locking = regexp.MustCompile(`(?i)^FOR\s+(NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b`)
+
+// locks is the byte of the text where rows are locked, which the tree does not have; -1:
+// nobody knows.
+func (q *Query) locks() int {
+	for at := 0; at < len(q.text); {
+		if end := skip(q.text, at); end > at {
+			at = end
+			continue
+		}
+		if (at == 0 || !starts(q.text[at-1])) && locking.MatchString(q.text[at:]) {
+			return at
+		}
+		at++
+	}
+	return -1
+}
+
 // eachParameter visits the parameters where they stand.
 func (q *Query) eachParameter(see func(*pg.ParamRef)) {
 	walk(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: q.tree}}, func(n *pg.Node) bool {
@@ -106,6 +147,21 @@ func (q *Query) At(character int, text, mend string) *Error {
 	}
 	return wrong
 }
+
+// NameAt is the name that stands, without a schema or quotes, before a ( at a byte of the
+// text; empty: none does.
+func (q *Query) NameAt(offset int) string {
+	if offset < 0 || offset > len(q.text) {
+		return ""
+	}
+	called := called.FindStringSubmatch(q.text[offset:])
+	if called == nil {
+		return ""
+	}
+	return strings.ToLower(called[1])
+}
+
+var called = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)\s*\(`)
 
 // WithoutParameters is the SQL with a NULL of its type for each parameter: what reads
 // the same columns, and may be a view.

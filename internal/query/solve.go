@@ -119,7 +119,7 @@ func (r *reach) sources(a *asked, usable []*conjunct, edges map[*item][]*item) (
 	found := make([]source, len(a.key))
 	for i, name := range a.key {
 		parameter := slices.Index(a.parameters, name)
-		source, why := r.source(classes, usable, near, parameter, a.types[parameter])
+		source, why := r.source(classes, usable, near, parameter, name, a.types[parameter])
 		if source == nil && !a.alone {
 			return nil, fmt.Sprintf("nothing ties its rows to @%s by an equality%s", name, why)
 		}
@@ -143,11 +143,11 @@ type source struct {
 
 // source finds that of parameter i: at best a column of the row itself, else of the
 // nearest table; see settled.
-func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int, of Type) (*source, string) {
+func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int, name string, of Type) (*source, string) {
 	var best *source
 	why := ""
 	if of.family() == "" && r.without&Families == 0 {
-		return nil, fmt.Sprintf(" of texts: it is %s, of which values that differ as texts are equal", cmp.Or(of.Name, "of an unknown type"))
+		return nil, fmt.Sprintf(" of texts: it %s%s", of.untextual(), asText(usable, i, name, of))
 	}
 	for _, at := range c.of(parameter(i)) {
 		if at.item == r.of {
@@ -171,10 +171,14 @@ func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int,
 			}
 			by := sides[1]
 			if to := by.column(); to != nil && to.item.relation.Column(to.name).family() != of.family() {
-				why = fmt.Sprintf(" of texts: %s is %s", to.name, to.typ().Name)
+				why = fmt.Sprintf(" of texts: %s %s", to.name, to.typ().untextual())
 				continue
 			}
-			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) || !by.textual() {
+			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) {
+				continue
+			}
+			if differs := by.untextual(); differs != "" {
+				why = " of texts: " + differs
 				continue
 			}
 			if of.ofZone() || !by.steady() {
@@ -204,15 +208,41 @@ func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int,
 	if best != nil {
 		return best, why
 	}
+	if why == "" && slices.ContainsFunc(usable, func(u *conjunct) bool { return u.computes(i) }) {
+		why = fmt.Sprintf(" with itself: the query computes with it, and which values of it are the same then is not known; compare with @%s alone, and compute before the key is made", name)
+	}
 	for _, u := range usable {
 		if at := u.holder(i); at != nil && r.there[at.item] {
 			if at.typ().element().family() == of.family() {
 				return &source{elements: at}, ""
 			}
-			why = fmt.Sprintf(" of texts: %s is %s", at.name, at.typ().Name)
+			why = fmt.Sprintf(" of texts: %s %s", at.name, at.typ().untextual())
 		}
 	}
 	return nil, why
+}
+
+// asText is the equality that would tie parameter i where its type does not; empty: there
+// is none. Of other types the text depends on settings, is compared as they are, or, of
+// inet, is not what people write.
+func asText(usable []*conjunct, i int, name string, of Type) string {
+	if of.Base != "numeric" && of.Base != "name" {
+		return ""
+	}
+	for _, u := range usable {
+		for _, sides := range [][2]*scalar{{u.left, u.right}, {u.right, u.left}} {
+			if sides[0] != nil && sides[1] != nil && sides[0].isParameter(i) && sides[1].column() != nil {
+				return fmt.Sprintf("; %s::text = @%s would tie them", sides[1].column().name, name)
+			}
+		}
+	}
+	return ""
+}
+
+// computes reports whether an equality is one of an expression over parameter i.
+func (c *conjunct) computes(i int) bool {
+	over := func(s *scalar) bool { return s != nil && slices.Contains(s.parameters, i) && !s.isParameter(i) }
+	return c.right != nil && (over(c.left) || over(c.right))
 }
 
 // holder is the column whose arrays hold the parameter where the condition is true, nil
@@ -422,7 +452,7 @@ func (r *reach) lookup(a *asked, usable []*conjunct, edges map[*item][]*item, fo
 	lookup := &plan.Lookup{SQL: w.statement(keys, where, tellsApart(with, found)), Arguments: w.arguments}
 	for _, it := range with {
 		r.asks[it] = true
-		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of))})
+		lookup.Through = append(lookup.Through, plan.Through{Schema: it.relation.Schema, Table: it.relation.Name, Columns: joined(usable, it, append(with, r.of)), Reads: w.readOf(it)})
 	}
 	if r.indexed {
 		lookup.Index, lookup.NoIndex = r.index(lookup, usable, found, with)

@@ -1,26 +1,48 @@
 package query
 
 import (
+	"cmp"
 	"slices"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 )
 
-// textual reports whether nothing in a computed value makes texts equal that
-// differ.
-func (s *scalar) textual() bool {
-	fine := true
+// untextual says what in a computed value may make texts equal that differ; empty:
+// nothing does.
+func (s *scalar) untextual() (why string) {
 	walk(s.node, func(n *pg.Node) bool {
-		fine = fine && n.GetCollateClause() == nil
-		return fine
+		if n.GetCollateClause() != nil {
+			why = "with COLLATE it is not known whether texts that differ are equal"
+		}
+		return why == ""
 	})
-	for _, to := range s.references {
-		fine = fine && (to.value == nil || to.value.textual())
+	for _, ref := range s.inOrder() {
+		if to := s.references[ref]; why == "" && to.value != nil {
+			why = to.value.untextual()
+		}
 	}
-	return fine && !slices.ContainsFunc(s.reads, func(read reference) bool {
-		of := column{read.item, read.name}.typ()
-		return of.Nondeterministic || of.Base == "bpchar" || of.Base == ""
-	})
+	for _, read := range s.reads {
+		if of := (column{read.item, read.name}).typ(); why == "" && (of.Nondeterministic || of.Base == "bpchar" || of.Base == "") {
+			why = read.name + " " + of.untextual()
+		}
+	}
+	return why
+}
+
+// untextual says what a type is whose values are not those of a parameter's family.
+func (t Type) untextual() string {
+	name := cmp.Or(t.Name, "of an unknown type")
+	switch {
+	case t.Nondeterministic:
+		return "has a collation for which texts that differ may be equal"
+	case t.Base == "bpchar":
+		return "is char(n), whose blanks at the end count in a text and not in a comparison"
+	case t.Base == "name":
+		return "is name, which cuts longer texts off: several lead to one value"
+	case t.family() == "" && t.Element == "":
+		return "is " + name + ", of which values that differ as texts are equal"
+	}
+	return "is " + name
 }
 
 // ofZone reports whether values of the type are written, read, and taken apart in the

@@ -16,6 +16,7 @@ type writer struct {
 	// collations are those of the arguments; empty: the database's.
 	collations []string
 	elements   []string // arrays whose elements are keys
+	reads      []column // of the tables
 }
 
 func (w *writer) name(it *item) string {
@@ -26,9 +27,7 @@ func (w *writer) name(it *item) string {
 }
 
 func (w *writer) column(c column) string {
-	if c.item == w.of {
-		w.take(c.name)
-	}
+	w.read(c.item, c.name)
 	return w.name(c.item) + "." + quote(c.name)
 }
 
@@ -44,10 +43,27 @@ func (w *writer) element(c column) string {
 
 func (w *writer) takes(s *scalar) {
 	for _, read := range s.reads {
-		if read.item == w.of {
-			w.take(read.name)
+		w.read(read.item, read.name)
+	}
+}
+
+// read notes a column that the statement has: an argument, if it is the row's own.
+func (w *writer) read(it *item, name string) {
+	if it == w.of {
+		w.take(name)
+	} else if at := (column{it, name}); !slices.Contains(w.reads, at) {
+		w.reads = append(w.reads, at)
+	}
+}
+
+// readOf are the columns that the statement has of a table.
+func (w *writer) readOf(it *item) (names []string) {
+	for _, at := range w.reads {
+		if at.item == it {
+			names = append(names, at.name)
 		}
 	}
+	return names
 }
 
 func (w *writer) take(name string) {

@@ -219,7 +219,7 @@ func TestDependsOnIsHeldAgainstTheDatabase(t *testing.T) {
 		{`{products: {lookup: 'SELECT id FROM products WHERE name = @category_id'}}`, `depends_on: {products: {lookup: 'SELECT id FROM products WHERE name `, `operator does not exist: text = integer`},
 		{`{products: {lookup: 'SELECT id, name FROM products WHERE id = @id'}}`, `depends_on: {products: {lookup: '`, `it returns 2 columns, and the key a:{id} has one placeholder`},
 		{`{products: {lookup: 'SELECT price FROM products WHERE id = @id'}}`, `depends_on: {products: {lookup: '`, `what it returns for {id} is numeric`},
-		{`{products: {lookup: 'SELECT id FROM products WHERE id = @id FOR UPDATE'}}`, `depends_on: {products: {lookup: '`, `FOR UPDATE and FOR SHARE lock rows`},
+		{`{products: {lookup: 'SELECT id FROM products WHERE id = @id FOR UPDATE'}}`, `depends_on: {products: {lookup: 'SELECT id FROM products WHERE id = @id `, `FOR UPDATE and FOR SHARE lock rows`},
 		{`{products: {lookup: 'WITH gone AS (DELETE FROM products RETURNING id) SELECT id FROM gone WHERE id = @id'}}`, `depends_on: {products: {lookup: '`, `it cannot be run for many rows at once`},
 	} {
 		path, _ := writeConfig(t, f.config("  a: {key: 'a:{id}', depends_on: "+c.dependsOn+"}\n"))

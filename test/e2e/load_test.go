@@ -242,6 +242,8 @@ func TestRowsThatCannotBeLoadedAreNoOutage(t *testing.T) {
 		database.Load{Table: table, Key: []string{"sku"}},
 		database.Load{Table: table, Key: []string{"id"}},
 		database.Load{Table: database.Name{Table: "gone"}, Key: []string{"id"}},
+		database.Load{Query: "SELECT body FROM products WHERE sku = k1", Key: []string{"sku"}},
+		database.Load{Query: "SELECT body FROM products WHERE sku = k1", Key: []string{"sku"}, Many: true},
 	)
 	for _, test := range []struct {
 		name   string
@@ -254,6 +256,9 @@ func TestRowsThatCannotBeLoadedAreNoOutage(t *testing.T) {
 		{"the other row", 0, [][]string{{"a"}}, "", ""},
 		{"a column that is gone", 1, [][]string{{"1"}}, "42703", "has no column id"},
 		{"a table that is gone", 2, [][]string{{"1"}}, "42703", "has no column id"},
+		{"a query with two rows", 3, [][]string{{"a"}, {"b"}}, "21000", "write rows: many, or LIMIT 1"},
+		{"a query with one", 3, [][]string{{"a"}}, "", ""},
+		{"a query that may have two", 4, [][]string{{"b"}}, "", ""},
 	} {
 		_, _, err := loader.Load(within(t, time.Minute), test.number, test.keys)
 		got, says := "", ""

@@ -484,7 +484,7 @@ func TestAViewThatMayNotBeReadIsNamed(t *testing.T) {
 		out, _, _ := unstaleCommand(t, "check", "-c", path)
 		return out
 	}
-	want := fmt.Sprintf(`GRANT SELECT ON public.cards TO %q;`, role)
+	want := fmt.Sprintf(`GRANT SELECT ON public.cards TO %s;`, role)
 	if out := check("refresh"); !strings.Contains(out, want) || !strings.Contains(out, "permission denied for view cards") {
 		t.Errorf("want %s in\n%s", want, out)
 	}
@@ -552,7 +552,7 @@ func TestAQueryThatIsNotVerifiedIsSaid(t *testing.T) {
 	f.exec("REVOKE TEMPORARY ON DATABASE " + name + " FROM PUBLIC")
 	config := strings.Replace(f.config("  item: {key: 'item:{id}', query: 'SELECT id FROM items WHERE id = @id'}\n"), f.url, as(f.slot+"_asks", f.url), 1)
 	path, _ := writeConfig(t, config)
-	mend := fmt.Sprintf(`GRANT TEMPORARY ON DATABASE %q TO %q;`, name, f.slot+"_asks")
+	mend := fmt.Sprintf(`GRANT TEMPORARY ON DATABASE %s TO %s;`, name, f.slot+"_asks")
 	if out, _, _ := unstaleCommand(t, "check", "--config", path); !strings.Contains(out, mend) {
 		t.Errorf("want %s in\n%s", mend, out)
 	}

@@ -179,6 +179,7 @@ func TestAWarmOfQueriesSaysWhatItLists(t *testing.T) {
 		"SELECT id, kind FROM product":                                        `relation "product" does not exist`,
 		"SELECT id, kind FROM products WHERE id = @a":                         "@a has no value here",
 		"SELECT id, kind FROM products FOR UPDATE":                            "FOR UPDATE and FOR SHARE lock rows",
+		"SELECT kind, kind FROM products":                                     "column 1 is text, and {a} is compared with integer",
 		"SELECT ARRAY[id], kind FROM products":                                "its keys cannot be listed: cannot cast",
 		"WITH d AS (DELETE FROM products RETURNING *) SELECT id, kind FROM d": "its keys cannot be listed",
 		"DELETE FROM products RETURNING id, kind":                             "not a SELECT",

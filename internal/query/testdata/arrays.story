@@ -123,7 +123,7 @@ products products (codes id)
 SELECT id FROM products WHERE @name = ANY (folded)
 ==>
 products products (folded id)
-  sweep: nothing ties its rows to @name by an equality of texts: folded is text[]
+  sweep: nothing ties its rows to @name by an equality of texts: folded has a collation for which texts that differ may be equal
 
 ---
 # The elements of a list are those of each of its rows, not of one that a count holds.

@@ -275,7 +275,7 @@ SELECT id FROM orders WHERE customer_id = @c AND total > 10
   AND now() > '2024-01-01'
       ^
 the value of now() depends on the time or on who asks, and no change tells when it becomes another
-compute it into a column, or write the entry with depends_on, or give the entry a short ttl
+compute it into a column; or write the entry with depends_on; or cache the result without Unstale, with a short TTL of the application's own
 
 ---
 # A function that may read tables.

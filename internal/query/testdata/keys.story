@@ -136,7 +136,7 @@ categories c (opened shop_id) where opened IS NOT NULL
 SELECT id FROM products WHERE weight = @weight
 ==>
 products products (id weight)
-  sweep: nothing ties its rows to @weight by an equality of texts: weight is float8
+  sweep: nothing ties its rows to @weight by an equality of texts: weight is float8, of which values that differ as texts are equal
 
 ---
 -- types: int8
