@@ -174,10 +174,14 @@ func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int,
 				why = fmt.Sprintf(" of texts: %s is %s", to.name, to.typ().Name)
 				continue
 			}
-			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) || !by.textual() {
+			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) {
 				continue
 			}
-			if of.ofZone() || !by.steady() {
+			if !by.textual(of) {
+				why = " of texts: it is computed with a collation, a domain or a type of which values that differ as texts may be equal"
+				continue
+			}
+			if of.ofZone() || !r.steady(by) {
 				why = " of timestamps with time zone: what it is depends on the session's time zone"
 				if !of.ofZone() && !by.ofZone() {
 					why = " whose text is the same in each session: it depends on settings"
@@ -243,6 +247,9 @@ func (c *conjunct) holder(i int) *column {
 func (r *reach) knows(s *scalar) bool {
 	return !slices.ContainsFunc(s.reads, func(read reference) bool { return read.item == nil || read.name == "" || !r.there[read.item] })
 }
+
+// steady: see scalar.steady.
+func (r *reach) steady(s *scalar) bool { return r.without&Settings != 0 || s.steady() }
 
 // bare is the scalar without casts that keep equality.
 func (s *scalar) bare() *pg.Node {
@@ -471,7 +478,7 @@ func (r *reach) through(a *asked, edges map[*item][]*item, found []source) ([]*i
 // says reports whether a condition is one of the row and the tables alone, and can be
 // asked in another statement.
 func (r *reach) says(c *conjunct, with []*item) bool {
-	return !c.opaque && len(c.parameters) == 0 && len(c.reads) > 0 && c.sublink == nil && r.knows(c.scalar) && c.steady() &&
+	return !c.opaque && len(c.parameters) == 0 && len(c.reads) > 0 && c.sublink == nil && r.knows(c.scalar) && r.steady(c.scalar) &&
 		!slices.ContainsFunc(c.reads, func(read reference) bool { return read.item != r.of && !slices.Contains(with, read.item) })
 }
 
@@ -528,7 +535,7 @@ func joined(usable []*conjunct, of *item, with []*item) []string {
 func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 	edges := map[*item][]*item{}
 	for _, c := range usable {
-		if c.left == nil || c.right == nil || c.opaque || len(c.parameters) > 0 || !r.knows(c.scalar) || !c.steady() {
+		if c.left == nil || c.right == nil || c.opaque || len(c.parameters) > 0 || !r.knows(c.scalar) || !r.steady(c.scalar) {
 			continue
 		}
 		if _, ok := c.write(func(*item) string { return "t" }); !ok {
