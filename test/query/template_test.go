@@ -270,6 +270,9 @@ func (g *generator) filtered() (sql string, columns []column) {
 // compared with.
 func (g *generator) literal(typ string) string {
 	text := g.constant(typ)
+	if ambiguous[typ] != nil && g.chance(60) {
+		text = "'" + pick(g.r, ambiguous[typ]) + "'::" + typ
+	}
 	if g.chance(50) {
 		text, _, _ = strings.Cut(text, "::")
 	}
