@@ -122,6 +122,28 @@ var byIndex = map[string]string{
 	"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_sort": "off", "jit": "off",
 }
 
+// FixTexts makes what a value looks like as text independent of how a role or database
+// is set up: these are the settings of the stream.
+func FixTexts(config *pgx.ConnConfig) {
+	setParams(config, textSettings)
+}
+
+var textSettings = map[string]string{
+	"timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres", "bytea_output": "hex", "extra_float_digits": "1",
+}
+
+// setParams sets run-time parameters, whatever the spelling of those that the
+// configuration has already: ?TimeZone= in an address would go to the server as well, and
+// which of the two counts is chance.
+func setParams(config *pgx.ConnConfig, params map[string]string) {
+	for name := range config.RuntimeParams {
+		if _, ours := params[strings.ToLower(name)]; ours {
+			delete(config.RuntimeParams, name)
+		}
+	}
+	maps.Copy(config.RuntimeParams, params)
+}
+
 // NewLoader returns a loader that will connect as config says. Its methods name
 // a load by its number.
 func NewLoader(config *pgx.ConnConfig, loads []Load, options LoaderOptions) *Loader {
@@ -129,18 +151,14 @@ func NewLoader(config *pgx.ConnConfig, loads []Load, options LoaderOptions) *Loa
 		options.Connections = LoadConnections
 	}
 	config = config.Copy()
-	// What a value looks like as text must not depend on how a role or database
-	// is set up: these are the settings of the stream.
-	for name, value := range map[string]string{
-		"timezone": "UTC", "datestyle": "ISO", "intervalstyle": "postgres", "bytea_output": "hex", "extra_float_digits": "1",
+	FixTexts(config)
+	setParams(config, map[string]string{
 		"default_transaction_read_only": "on",
 		// A table that somebody alters is waited for, not given up: this error
 		// speaks of the server's state, that of a statement's time does not.
 		"lock_timeout": "1s",
-	} {
-		config.RuntimeParams[name] = value
-	}
-	maps.Copy(config.RuntimeParams, byIndex)
+	})
+	setParams(config, byIndex)
 	l := &Loader{config: config, loads: loads, free: make(chan *loadConn, options.Connections)}
 	for range options.Connections {
 		l.free <- nil

@@ -72,11 +72,20 @@ func (q *Queries) relation(oid string, argument any) (*query.Relation, error) {
 	r := &query.Relation{}
 	var number uint32
 	var kind, persistence string
-	err := q.conn.QueryRow(q.ctx, `
+	// The constants of a view's definition are written as the session has it: they go into
+	// lookups, which are read in sessions like the stream's.
+	batch := &pgx.Batch{}
+	for name, value := range textSettings {
+		batch.Queue("SELECT pg_catalog.set_config($1::text, $2::text, true)", name, value)
+	}
+	batch.Queue(`
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity, c.relispartition,
        CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = `+oid, argument).Scan(&number, &r.Schema, &r.Name, &kind, &persistence, &r.RowSecurity, &r.Partition, &r.Definition)
+WHERE c.oid = `+oid, argument).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&number, &r.Schema, &r.Name, &kind, &persistence, &r.RowSecurity, &r.Partition, &r.Definition)
+	})
+	err := q.conn.SendBatch(q.ctx, batch).Close()
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -151,7 +160,8 @@ WHERE c.relkind = 'f' OR c.relkind <> 'p' AND c.relpersistence <> 'p'`, number).
 
 // typesStatement goes through domains. A type is spelled with its schema unless
 // it is PostgreSQL's own, so that no search_path makes another of it; with the
-// modifier -1, for character alone would be character(1).
+// modifier -1, for character alone would be character(1). A domain may have another
+// collation than what is behind it.
 const typesStatement = `
 WITH RECURSIVE behind AS (
   SELECT t.oid AS asked, t.* FROM pg_catalog.pg_type t WHERE t.oid = ANY($1::oid[])
@@ -163,8 +173,10 @@ SELECT b.asked,
             WHEN b.typtype = 'e' THEN 'enum'
             WHEN n.nspname = 'pg_catalog' AND b.typtype IN ('b', 'r', 'm') THEN b.typname
             ELSE '' END,
-       CASE WHEN e.typtype = 'b' AND e.typnamespace = 'pg_catalog'::regnamespace THEN e.typname ELSE '' END
+       CASE WHEN e.typtype = 'b' AND e.typnamespace = 'pg_catalog'::regnamespace THEN e.typname ELSE '' END,
+       coalesce(NOT l.collisdeterministic, false)
 FROM behind b JOIN pg_catalog.pg_namespace n ON n.oid = b.typnamespace
+JOIN pg_catalog.pg_type a ON a.oid = b.asked LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.typcollation
 LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND e.typarray = b.oid
 WHERE b.typtype <> 'd'`
 
@@ -183,7 +195,7 @@ func (q *Queries) typesOf(oids []uint32) ([]query.Type, error) {
 		}
 		var oid uint32
 		var of query.Type
-		if _, err := pgx.ForEachRow(rows, []any{&oid, &of.Name, &of.Base, &of.Element}, func() error {
+		if _, err := pgx.ForEachRow(rows, []any{&oid, &of.Name, &of.Base, &of.Element, &of.Nondeterministic}, func() error {
 			q.types[oid] = of
 			return nil
 		}); err != nil {

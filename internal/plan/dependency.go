@@ -271,10 +271,7 @@ func (p *test) eval(of *version) truth {
 	if of.before && !p.identifies {
 		return anything
 	}
-	v := valueAt(of.row, p.at)
-	if v.State == change.Unchanged && of.other != nil {
-		v = valueAt(of.other, p.at)
-	}
+	v := argument(of.row, of.other, p.at)
 	switch v.State {
 	case change.Null:
 		switch {

@@ -225,7 +225,9 @@ func compileTest(r *change.Relation, p *Predicate, column func(name string) int)
 	}
 	if p.Column != "" {
 		t.at = column(p.Column)
-		t.identifies = t.at >= 0 && r.Columns[t.at].Identifies
+		// Under FULL every column does; but an update that shows no old row then comes from
+		// a partition with another identity, and which that is nobody says.
+		t.identifies = t.at >= 0 && r.Identity != change.IdentityFull && r.Columns[t.at].Identifies
 	}
 	for i := range p.Args {
 		t.args = append(t.args, compileTest(r, &p.Args[i], column))
@@ -476,11 +478,14 @@ func (k *pathProgram) same(q *Question, row, other *change.Row) bool {
 }
 
 // argument is a value of the row; where the log leaves it out because it did not
-// change, other has it.
+// change, other has it. What is left out is no NULL: one in its place is what a partition
+// with a lesser replica identity shows.
 func argument(row, other *change.Row, at int) change.Value {
 	value := valueAt(row, at)
 	if value.State == change.Unchanged && other != nil {
-		value = valueAt(other, at)
+		if before := valueAt(other, at); before.State != change.Null {
+			return before
+		}
 	}
 	return value
 }

@@ -36,6 +36,7 @@ type reach struct {
 	asks      map[*item]bool
 	indexed   bool
 	indexable map[*plan.Lookup]*item
+	paired    map[*conjunct][][2]*item // see pairs
 }
 
 // waiting is the far side of an outer join: it counts once a condition shows that
@@ -48,7 +49,7 @@ type waiting struct {
 }
 
 func reachOf(of *item, without Rule) *reach {
-	r := &reach{of: of, without: without, inside: map[any]bool{}, there: map[*item]bool{of: true}, asks: map[*item]bool{}, indexable: map[*plan.Lookup]*item{}}
+	r := &reach{of: of, without: without, inside: map[any]bool{}, there: map[*item]bool{of: true}, asks: map[*item]bool{}, indexable: map[*plan.Lookup]*item{}, paired: map[*conjunct][][2]*item{}}
 	for node := any(of); node != nil; {
 		r.inside[node] = true
 		switch n := node.(type) {

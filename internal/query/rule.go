@@ -29,6 +29,8 @@ const (
 	Settled
 	// ReadElsewhere: a column of a condition matters by itself if something else reads it.
 	ReadElsewhere
+	// Settings: what depends on the settings of a session is not asked in another.
+	Settings
 )
 
 // Rules are all of them.
@@ -38,6 +40,7 @@ var Rules = []struct {
 }{
 	{MissingSides, "missing sides of outer joins"}, {HeldColumns, "held columns"}, {NullsInNotIn, "NULLs in NOT IN"}, {StandingBlocks, "standing blocks"},
 	{WaitingSides, "waiting sides of outer joins"}, {NullPredicates, "predicates on NULL"}, {InheritedTables, "inherited tables"}, {Families, "families of types"}, {Settled, "lookups that run later"}, {ReadElsewhere, "columns read elsewhere"},
+	{Settings, "settings of sessions"},
 }
 
 // DeriveWithout is [Query.DeriveIndexed] without a rule, which makes it miss changes.

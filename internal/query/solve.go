@@ -177,11 +177,11 @@ func (r *reach) source(c classes, usable []*conjunct, near map[*item]int, i int,
 			if by.opaque || len(by.parameters) > 0 || len(by.reads) == 0 || !r.knows(by) {
 				continue
 			}
-			if differs := by.untextual(); differs != "" {
+			if differs := by.untextual(of); differs != "" {
 				why = " of texts: " + differs
 				continue
 			}
-			if of.ofZone() || !by.steady() {
+			if of.ofZone() || !r.steady(by) {
 				why = " of timestamps with time zone: what it is depends on the session's time zone"
 				if !of.ofZone() && !by.ofZone() {
 					why = " whose text is the same in each session: it depends on settings"
@@ -273,6 +273,9 @@ func (c *conjunct) holder(i int) *column {
 func (r *reach) knows(s *scalar) bool {
 	return !slices.ContainsFunc(s.reads, func(read reference) bool { return read.item == nil || read.name == "" || !r.there[read.item] })
 }
+
+// steady: see scalar.steady.
+func (r *reach) steady(s *scalar) bool { return r.without&Settings != 0 || s.steady() }
 
 // bare is the scalar without casts that keep equality.
 func (s *scalar) bare() *pg.Node {
@@ -501,7 +504,7 @@ func (r *reach) through(a *asked, edges map[*item][]*item, found []source) ([]*i
 // says reports whether a condition is one of the row and the tables alone, and can be
 // asked in another statement.
 func (r *reach) says(c *conjunct, with []*item) bool {
-	return !c.opaque && len(c.parameters) == 0 && len(c.reads) > 0 && c.sublink == nil && r.knows(c.scalar) && c.steady() &&
+	return !c.opaque && len(c.parameters) == 0 && len(c.reads) > 0 && c.sublink == nil && r.knows(c.scalar) && r.steady(c.scalar) &&
 		!slices.ContainsFunc(c.reads, func(read reference) bool { return read.item != r.of && !slices.Contains(with, read.item) })
 }
 
@@ -558,32 +561,45 @@ func joined(usable []*conjunct, of *item, with []*item) []string {
 func (r *reach) edges(usable []*conjunct) map[*item][]*item {
 	edges := map[*item][]*item{}
 	for _, c := range usable {
-		if c.left == nil || c.right == nil || c.opaque || len(c.parameters) > 0 || !r.knows(c.scalar) || !c.steady() {
-			continue
-		}
-		if _, ok := c.write(func(*item) string { return "t" }); !ok {
-			continue
-		}
-		var items []*item
-		for _, read := range c.reads {
-			if !slices.Contains(items, read.item) {
-				items = append(items, read.item)
-			}
-		}
-		if len(items) != 2 {
-			continue // it says nothing about two of them without the third
-		}
-		for _, a := range c.left.reads {
-			for _, b := range c.right.reads {
-				if a.item == b.item || a.item == r.of && (column{a.item, a.name}).typ().array() || b.item == r.of && (column{b.item, b.name}).typ().array() {
-					continue
-				}
-				edges[a.item] = append(edges[a.item], b.item)
-				edges[b.item] = append(edges[b.item], a.item)
-			}
+		for _, pair := range r.pairs(c) {
+			edges[pair[0]] = append(edges[pair[0]], pair[1])
+			edges[pair[1]] = append(edges[pair[1]], pair[0])
 		}
 	}
 	return edges
+}
+
+// pairs are the tables that one condition joins. It is asked with each try, and spelling a
+// condition takes as long as all the rest.
+func (r *reach) pairs(c *conjunct) (pairs [][2]*item) {
+	if known, ok := r.paired[c]; ok {
+		return known
+	}
+	defer func() { r.paired[c] = pairs }()
+	if c.left == nil || c.right == nil || c.opaque || len(c.parameters) > 0 || !r.knows(c.scalar) || !r.steady(c.scalar) {
+		return nil
+	}
+	if _, ok := c.write(func(*item) string { return "t" }); !ok {
+		return nil
+	}
+	var items []*item
+	for _, read := range c.reads {
+		if !slices.Contains(items, read.item) {
+			items = append(items, read.item)
+		}
+	}
+	if len(items) != 2 {
+		return nil // it says nothing about two of them without the third
+	}
+	for _, a := range c.left.reads {
+		for _, b := range c.right.reads {
+			if a.item == b.item || a.item == r.of && (column{a.item, a.name}).typ().array() || b.item == r.of && (column{b.item, b.name}).typ().array() {
+				continue
+			}
+			pairs = append(pairs, [2]*item{a.item, b.item})
+		}
+	}
+	return pairs
 }
 
 // distances are the lengths of the shortest ways from a table.

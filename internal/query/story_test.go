@@ -175,14 +175,15 @@ func named(parameters, key []string) (texts []string) {
 	return texts
 }
 
-// catalog is what CREATE TABLE and CREATE VIEW say.
+// catalog is what CREATE TABLE, CREATE VIEW and CREATE DOMAIN say.
 type catalog struct {
 	relations map[string]*query.Relation
 	enums     []string
+	domains   map[string]query.Type
 }
 
 func newCatalog(t *testing.T, ddl string) *catalog {
-	c := &catalog{relations: map[string]*query.Relation{}}
+	c := &catalog{relations: map[string]*query.Relation{}, domains: map[string]query.Type{}}
 	result, err := pg.Parse(ddl)
 	if err != nil {
 		t.Fatal(err)
@@ -191,6 +192,13 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 		switch n := raw.Stmt.Node.(type) {
 		case *pg.Node_CreateEnumStmt:
 			c.enums = append(c.enums, n.CreateEnumStmt.TypeName[0].GetString_().GetSval())
+		case *pg.Node_CreateDomainStmt:
+			names := n.CreateDomainStmt.TypeName.Names
+			of := c.typ(names[len(names)-1].GetString_().GetSval())
+			if collation := n.CreateDomainStmt.CollClause.GetCollname(); len(collation) > 0 {
+				of.Nondeterministic = collation[0].GetString_().GetSval() == "folds"
+			}
+			c.domains[n.CreateDomainStmt.Domainname[0].GetString_().GetSval()] = of
 		case *pg.Node_CreateStmt:
 			r := &query.Relation{Schema: "public", Name: n.CreateStmt.Relation.Relname, Kind: 'r', Persistence: n.CreateStmt.Relation.Relpersistence[0]}
 			if r.Persistence == 0 {
@@ -254,6 +262,9 @@ func newCatalog(t *testing.T, ddl string) *catalog {
 }
 
 func (c *catalog) typ(name string) query.Type {
+	if of, ok := c.domains[name]; ok {
+		return of
+	}
 	switch {
 	case slices.Contains(c.enums, name):
 		return query.Type{Name: "public." + name, Base: "enum"}

@@ -2,23 +2,30 @@ package query
 
 import (
 	"cmp"
+	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 )
 
-// untextual says what in a computed value may make texts equal that differ; empty:
-// nothing does.
-func (s *scalar) untextual() (why string) {
+// untextual says what in a computed value, which is compared with one of that type, may
+// make texts equal that differ; empty: nothing does. A domain may have a collation of its
+// own.
+func (s *scalar) untextual(of Type) (why string) {
 	walk(s.node, func(n *pg.Node) bool {
 		if n.GetCollateClause() != nil {
 			why = "with COLLATE it is not known whether texts that differ are equal"
+		}
+		if cast := n.GetTypeCast(); cast != nil && namedType(cast.TypeName).Base == "" && (of.Base != "enum" || typeName(cast.TypeName) != of.bareName()) {
+			why = fmt.Sprintf("it is cast to %s, of which it is not known whether texts that differ are equal", typeName(cast.TypeName))
 		}
 		return why == ""
 	})
 	for _, ref := range s.inOrder() {
 		if to := s.references[ref]; why == "" && to.value != nil {
-			why = to.value.untextual()
+			why = to.value.untextual(of)
 		}
 	}
 	for _, read := range s.reads {
@@ -47,7 +54,23 @@ func (t Type) untextual() string {
 
 // ofZone reports whether values of the type are written, read, and taken apart in the
 // time zone of the session.
-func (t Type) ofZone() bool { return t.Base == "timestamptz" || t.Base == "timetz" }
+func (t Type) ofZone() bool {
+	return slices.ContainsFunc([]string{t.Base, t.Element}, func(base string) bool {
+		return base == "timestamptz" || base == "timetz" || base == "tstzrange" || base == "tstzmultirange"
+	})
+}
+
+// ofTime reports whether a literal that stands beside a value of the type may be read in
+// another way with other settings.
+func (t Type) ofTime() bool {
+	return t.ofZone() || slices.ContainsFunc([]string{t.Base, t.Element}, func(base string) bool {
+		switch base {
+		case "date", "time", "timestamp", "interval", "daterange", "datemultirange", "tsrange", "tsmultirange":
+			return true
+		}
+		return false
+	})
+}
 
 // ofSettings reports whether how values of the type are written, or are read from a
 // text, depends on settings of the session.
@@ -69,10 +92,24 @@ func (s *scalar) ofZone() bool {
 	return found
 }
 
-// namedType is the built-in type that a cast names.
+// namedType is the built-in type that a cast names. It has no Base if that is none: a
+// domain over whatever it be, an enum, a type of an extension.
 func namedType(of *pg.TypeName) Type {
-	return Type{Base: of.Names[len(of.Names)-1].GetString_().GetSval()}
+	name := typeName(of)
+	if schema := of.Names[0].GetString_().GetSval(); len(of.Names) > 1 && schema != "pg_catalog" || !slices.Contains(builtIn, name) {
+		return Type{}
+	}
+	return Type{Base: name}
 }
+
+func typeName(of *pg.TypeName) string { return of.Names[len(of.Names)-1].GetString_().GetSval() }
+
+// builtIn are PostgreSQL's own types.
+var builtIn = strings.Fields(`bool int2 int4 int8 float4 float8 numeric money text varchar bpchar char name bytea uuid json jsonb jsonpath xml
+	date time timetz timestamp timestamptz interval inet cidr macaddr macaddr8 bit varbit oid regclass regtype regproc regprocedure
+	regoper regoperator regrole regnamespace regcollation regconfig regdictionary pg_lsn point line lseg box path polygon circle
+	tsvector tsquery int4range int8range numrange daterange tsrange tstzrange
+	int4multirange int8multirange nummultirange datemultirange tsmultirange tstzmultirange`)
 
 // floats reports whether it reads or makes floats, of which one is equal to many whole
 // numbers.
@@ -93,9 +130,31 @@ func (s *scalar) floats() bool {
 // the application's session had: nothing in it depends on TimeZone, DateStyle or
 // another setting. Columns that depend on those are steady by themselves, and compared
 // with others of their type.
-func (s *scalar) steady() bool { return s.column() != nil || s.steadyIn(s.node) }
+func (s *scalar) steady() bool { return s.column() != nil || s.steadyIn(s.node, s.ofTimes()) }
 
-func (s *scalar) steadyIn(root *pg.Node) bool {
+// ofTimes reports whether it reads or makes something beside which a literal may be a time.
+func (s *scalar) ofTimes() bool {
+	found := slices.ContainsFunc(s.reads, func(read reference) bool {
+		return read.item != nil && read.name != "" && column{read.item, read.name}.typ().ofTime()
+	})
+	walk(s.node, func(n *pg.Node) bool {
+		if cast := n.GetTypeCast(); cast != nil {
+			of := namedType(cast.TypeName)
+			found = found || of.ofTime() || of.Base == ""
+		}
+		return !found
+	})
+	for _, to := range s.references {
+		found = found || to.value != nil && to.value.ofTimes()
+	}
+	return found
+}
+
+// clearText are literals that are the same time, or none, whatever DateStyle and
+// IntervalStyle are: 01/02/2026 is a day of January or of February.
+var clearText = regexp.MustCompile(`^([^0-9]*|[0-9]{4}-[0-9]{2}-[0-9]{2}([ T]([0-9]{2}:){1,2}[0-9]{2}(\.[0-9]+)?)?|([0-9]{2}:){1,2}[0-9]{2}(\.[0-9]+)?|[0-9]+ [a-z]+( [0-9]{2}:[0-9]{2}:[0-9]{2})?)$`)
+
+func (s *scalar) steadyIn(root *pg.Node, times bool) bool {
 	fine := true
 	walk(root, func(n *pg.Node) bool {
 		if !fine {
@@ -107,11 +166,16 @@ func (s *scalar) steadyIn(root *pg.Node) bool {
 			switch {
 			case to == nil:
 			case to.value != nil:
-				fine = to.value.steadyIn(to.value.node)
+				fine = to.value.steadyIn(to.value.node, times)
 			case to.item != nil && to.item.kind == itemTable && to.name != "":
 				fine = !column{to.item, to.name}.typ().ofZone()
 			}
 			return false
+		case *pg.Node_AConst:
+			fine = !times || clearText.MatchString(n.AConst.GetSval().GetSval())
+		case *pg.Node_AIndirection:
+			// Of what type the field of a row is nobody knows.
+			fine = !slices.ContainsFunc(n.AIndirection.Indirection, func(part *pg.Node) bool { return part.GetString_() != nil })
 		case *pg.Node_NullTest:
 			return s.bareType(n.NullTest.Arg) == nil
 		case *pg.Node_AExpr:
@@ -128,6 +192,8 @@ func (s *scalar) steadyIn(root *pg.Node) bool {
 		case *pg.Node_TypeCast:
 			to := namedType(n.TypeCast.TypeName)
 			switch to.Base {
+			case "":
+				fine = n.TypeCast.Arg.GetAConst() != nil
 			case "timestamptz", "timetz":
 				fine = false
 			case "text", "varchar", "bpchar", "name", "json", "jsonb":
@@ -212,6 +278,8 @@ func (s *scalar) written(node *pg.Node) bool {
 			}
 		case n.GetTypeCast() != nil:
 			switch namedType(n.GetTypeCast().TypeName).Base {
+			case "":
+				found = found || n.GetTypeCast().Arg.GetAConst() == nil
 			case "date", "time", "timestamp", "interval", "timestamptz", "timetz", "money", "bytea", "float4", "float8":
 				found = true
 			}

@@ -122,6 +122,34 @@ func TestTheCatalogOfQueries(t *testing.T) {
 	}
 }
 
+// The constants of a view go into lookups, which are read in another session than the one
+// that has looked at the view.
+func TestConstantsOfViewsAreWrittenAsTheStreamWritesTexts(t *testing.T) {
+	for _, major := range databaseMajors {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			conn := connectTo(t, newDatabase(t, sharedPostgres(t, major)))
+			execute(t, conn,
+				`SET datestyle = 'German, DMY'`, `SET timezone = 'Asia/Tokyo'`, `SET intervalstyle = 'sql_standard'`, `SET extra_float_digits = -10`,
+				`CREATE TABLE homes (built date, sold timestamptz, lasts interval, weight float8)`,
+				`CREATE VIEW some_homes AS SELECT 1 AS one FROM homes WHERE built = '01/02/2026' AND sold = '2026-02-01' AND lasts = '-1 2:00' AND weight = 0.123456789::float8`,
+			)
+			r, err := database.NewQueries(t.Context(), conn).Relation("", "some_homes")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{"'2026-02-01'::date", "'2026-01-31 15:00:00+00'::timestamp", "'-1 days -02:00:00'::interval", "0.123456789"} {
+				if !strings.Contains(r.Definition, want) {
+					t.Errorf("%s is not in %s", want, r.Definition)
+				}
+			}
+			var style string
+			if err := conn.QueryRow(t.Context(), "SHOW datestyle").Scan(&style); err != nil || style != "German, DMY" {
+				t.Errorf("the session has the datestyle %s then: %v", style, err)
+			}
+		})
+	}
+}
+
 // PostgreSQL says which columns a query reads, and a plan that lacks one is refused;
 // where it may not be asked, the query stands unverified.
 func TestAQueryIsVerified(t *testing.T) {

@@ -50,9 +50,13 @@ func (w *world) query() generated {
 	depth := 1 + w.r.IntN(3)
 	var q generated
 	kind := w.r.IntN(100)
-	if kind < 20 {
+	switch {
+	case kind < 18:
 		g.parametersMax = 1
 		q.sql = g.application()
+	case kind < 30:
+		g.parametersMax = 1
+		q.sql = g.ofType()
 	}
 	switch {
 	case q.sql != "":
@@ -82,10 +86,12 @@ func (g *generator) alias() string {
 // families are the types that compare with each other.
 func family(typ string) string {
 	switch typ {
-	case "int4", "int8":
+	case "int2", "int4", "int8", "small":
 		return "int"
-	case "text", "varchar", "bpchar":
+	case "text", "varchar", "bpchar", "word":
 		return "text"
+	case "date", "timestamp", "timestamptz":
+		return "time"
 	}
 	return typ
 }
@@ -569,12 +575,14 @@ func (g *generator) constant(typ string) string {
 	case typ == "bool":
 		return map[string]string{"t": "true", "f": "false"}[v]
 	case family(typ) == "int":
-		if typ == "int8" {
-			return v + "::int8"
+		if typ != "int4" {
+			return v + "::" + typ
 		}
 		return v
 	case typ == "numeric":
 		return v + "::numeric"
+	case ambiguous[typ] != nil && g.chance(40):
+		v = pick(g.r, ambiguous[typ])
 	}
 	return "'" + v + "'::" + typ
 }
@@ -643,8 +651,8 @@ func (g *generator) aggregate(at *scope, typ string, depth int) string {
 		return pick(g.r, []string{"bool_or", "bool_and"}) + "(" + c + ")" + filter
 	case "text":
 		return "string_agg(" + c + ", ',' ORDER BY " + c + ")" + filter
-	case "varchar":
-		return "max(" + c + ")::varchar" // of text
+	case "varchar", "uuid", "jsonb", "small", "word":
+		return "max(" + c + "::text)" + filter + "::" + typ // there may be none of its own
 	}
 	return pick(g.r, []string{"min", "max"}) + "(" + c + ")" + filter
 }
@@ -697,6 +705,42 @@ func (g *generator) retype(name, typ string) {
 	}
 }
 
+// ofPart is a condition on what a value of such a type is made of, or can be made into;
+// empty: there is none.
+func (g *generator) ofPart(name, typ string) string {
+	part := map[string]string{
+		"_text": "text", "_int4": "int4", "jsonb": "text", "text": "text", "varchar": "text",
+		"date": "text", "interval": "text", "timestamp": "date", "timestamptz": "date",
+	}[typ]
+	p := ""
+	if part != "" {
+		p = g.parameter(part)
+	}
+	if p == "" {
+		return ""
+	}
+	switch typ {
+	case "jsonb":
+		g.is("part of a document")
+		return pick(g.r, []string{name + "->>'a' = " + p, name + " ->> 'n' = " + p, "lower(" + name + "->>'a') = " + p})
+	case "timestamp":
+		g.is("part of a time")
+		return pick(g.r, []string{name + "::date = " + p, "date_trunc('month', " + name + ")::date = " + p})
+	case "timestamptz":
+		g.is("part of a time")
+		return pick(g.r, []string{name + "::date = " + p, "(" + name + " AT TIME ZONE 'UTC')::date = " + p, "date_trunc('day', " + name + ", 'UTC')::date = " + p})
+	case "date", "interval":
+		g.is("part of a time")
+		return pick(g.r, []string{name + "::text = " + p, name + "::word = " + p, name + " || '' = " + p})
+	case "text", "varchar":
+		g.is("domain")
+		return pick(g.r, []string{name + "::word = " + p, name + " = " + p + "::word", name + " COLLATE " + g.collation() + " = " + p, "lower(" + name + "::word) = " + p})
+	}
+	g.is("element of an array")
+	return pick(g.r, []string{p + " = ANY (" + name + ")", p + " = ANY (" + name + ")", name + " @> ARRAY[" + p + "]", "ARRAY[" + p + ", " + g.constant(part) + "] <@ " + name,
+		p + " <> ALL (" + name + ")", "NOT " + p + " = ANY (" + name + ")", name + " && ARRAY[" + p + "]", name + "[1] = " + p})
+}
+
 // condition is a boolean expression. byParameter: rather one with a parameter.
 func (g *generator) condition(at *scope, depth int, byParameter bool) string {
 	sources := at.sources
@@ -717,7 +761,15 @@ func (g *generator) condition(at *scope, depth int, byParameter bool) string {
 				name, c = g.anyColumn(sources)
 			}
 		}
+		if g.chance(80) && (family(c.typ) != "text" || g.chance(10)) {
+			if condition := g.ofPart(name, c.typ); condition != "" {
+				return condition
+			}
+		}
 		if p := g.parameter(c.typ); p != "" {
+			if slices.Contains([]string{"interval", "jsonb", "citext", "_text", "_int4"}, c.typ) || g.collation() == "folds" && (c.name == "slug" || c.typ == "word") {
+				g.is("equality of no texts")
+			}
 			n := g.r.IntN(100)
 			if g.sober && g.chance(60) {
 				n = 0

@@ -4,7 +4,6 @@
 package query
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,7 +51,7 @@ func TestEveryChangedResultIsDropped(t *testing.T) {
 	servers := stack.New(stack.Options{Say: func(line string) { fmt.Fprintln(os.Stderr, line) }})
 	defer servers.Close()
 	ctx := t.Context()
-	server, err := servers.Postgres(ctx, stack.PostgresOptions{Settings: map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "synchronous_commit": "off", "autovacuum": "off"}})
+	server, err := servers.Postgres(ctx, stack.PostgresOptions{Extensions: []string{"citext"}, Settings: map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "synchronous_commit": "off", "autovacuum": "off"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,12 +67,12 @@ func TestEveryChangedResultIsDropped(t *testing.T) {
 	next := first
 	for worker := range *workers {
 		wg.Go(func() {
-			conn, err := open(ctx, server, worker)
+			conns, err := open(ctx, server, worker)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			defer conn.Close(context.Background())
+			defer conns.close()
 			for {
 				mu.Lock()
 				if over := time.Since(began); total.pairs >= *pairs && *pairs > 0 || *pairs == 0 && (over > withinMax && total.noticed() || over > 4*withinMax) || len(total.misses) > 200 {
@@ -84,11 +83,11 @@ func TestEveryChangedResultIsDropped(t *testing.T) {
 				next++
 				mu.Unlock()
 				one := newReport()
-				err := try(ctx, conn, number, one)
+				err := try(ctx, conns, number, one)
 				if slow, ok := errors.AsType[*pgconn.PgError](err); ok && slow.Code == "57014" {
 					// A generated query may take any time; the next world is as good.
 					t.Logf("world %d is given up: %v", number, err)
-					_, err = conn.Exec(ctx, "ROLLBACK")
+					err = conns.rollback(ctx)
 				}
 				mu.Lock()
 				total.add(one)
@@ -105,7 +104,15 @@ func TestEveryChangedResultIsDropped(t *testing.T) {
 	total.judge(t)
 }
 
-func open(ctx context.Context, server *stack.Postgres, worker int) (*pgx.Conn, error) {
+// conns are the connections to a database of which one world after the other is made.
+type conns struct {
+	// service is set up as those are in which the service looks up keys, app as the
+	// application's and that in which the service reads the catalog: as the database is.
+	service, app *pgx.Conn
+	icu          bool // the server has collations of ICU
+}
+
+func open(ctx context.Context, server *stack.Postgres, worker int) (*conns, error) {
 	setup, err := pgx.Connect(ctx, server.URL())
 	if err != nil {
 		return nil, err
@@ -115,16 +122,48 @@ func open(ctx context.Context, server *stack.Postgres, worker int) (*pgx.Conn, e
 	if _, err := setup.Exec(ctx, "CREATE DATABASE "+name); err != nil {
 		return nil, err
 	}
-	config, err := pgx.ParseConfig(server.DatabaseURL(name))
-	if err != nil {
+	if _, err := setup.Exec(ctx, fmt.Sprintf(ofDatabase, name), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return nil, err
 	}
-	// Every world has other tables of the same names, so no plan is kept.
-	config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	config.RuntimeParams["search_path"] = "w"
-	config.RuntimeParams["statement_timeout"] = "2s"
-	config.RuntimeParams["client_min_messages"] = "error"
-	return pgx.ConnectConfig(ctx, config)
+	c := &conns{}
+	for _, conn := range []**pgx.Conn{&c.service, &c.app} {
+		config, err := pgx.ParseConfig(server.DatabaseURL(name))
+		if err != nil {
+			return nil, err
+		}
+		// Every world has other tables of the same names, so no plan is kept.
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec
+		config.RuntimeParams["search_path"] = "w, public"
+		config.RuntimeParams["statement_timeout"] = "2s"
+		config.RuntimeParams["client_min_messages"] = "error"
+		if conn == &c.service {
+			database.FixTexts(config)
+		}
+		if *conn, err = pgx.ConnectConfig(ctx, config); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+	}
+	if _, err := c.service.Exec(ctx, "CREATE EXTENSION citext SCHEMA public"); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	_, err = c.service.Exec(ctx, "CREATE COLLATION public.probe (provider = icu, locale = 'und')")
+	c.icu = err == nil
+	return c, nil
+}
+
+func (c *conns) rollback(ctx context.Context) error {
+	_, err := c.service.Exec(ctx, "ROLLBACK")
+	_, also := c.app.Exec(ctx, "ROLLBACK")
+	return errors.Join(err, also)
+}
+
+func (c *conns) close() (err error) {
+	for _, conn := range []*pgx.Conn{c.service, c.app} {
+		if conn != nil {
+			err = errors.Join(err, conn.Close(context.Background()))
+		}
+	}
+	return err
 }
 
 // A subject is a query with its plan.
@@ -141,9 +180,13 @@ type subject struct {
 }
 
 // try makes a world, queries and transactions of a seed.
-func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) error {
-	w := newWorld(rand.New(rand.NewPCG(number, 1)))
+func try(ctx context.Context, conns *conns, number uint64, report *report) error {
+	conn, app := conns.service, conns.app
+	w := newWorld(rand.New(rand.NewPCG(number, 1)), conns.icu)
 	ddl := w.ddl()
+	if _, err := app.Exec(ctx, "RESET ALL; "+w.session, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return err
+	}
 	for _, statement := range []string{"DROP SCHEMA IF EXISTS w CASCADE", "CREATE SCHEMA w"} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			return err
@@ -161,18 +204,21 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 	}
 	for i := range w.r.IntN(3) {
 		g := &generator{world: w, classes: map[string]bool{}}
-		sql, columns, _ := g.statement(&scope{}, nil, w.r.IntN(2), false)
+		sql, columns := g.filtered()
+		if w.chance(70) {
+			sql, columns, _ = g.statement(&scope{}, nil, w.r.IntN(2), false)
+		}
 		view := &table{name: fmt.Sprintf("v%d", i+1), columns: columns}
 		create := "CREATE VIEW " + view.name + " AS " + sql
-		if _, err := conn.Exec(ctx, create); err == nil {
+		if _, err := app.Exec(ctx, create); err == nil {
 			w.views = append(w.views, view)
 			ddl += create + ";\n"
 		}
 	}
-	catalog := database.NewQueries(ctx, conn)
+	catalog := database.NewQueries(ctx, app)
 	var subjects []*subject
 	for i := 0; len(subjects) < queriesPerWorld && i < 2*queriesPerWorld; i++ {
-		s, err := newSubject(ctx, conn, catalog, w.query(), len(subjects), report)
+		s, err := newSubject(ctx, app, catalog, w.query(), len(subjects), report)
 		if err != nil {
 			return err
 		}
@@ -180,7 +226,7 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 			subjects = append(subjects, s)
 		}
 	}
-	before, err := evaluate(ctx, conn, subjects, nil, nil)
+	before, err := evaluate(ctx, app, w, subjects, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -209,7 +255,7 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 			if err != nil {
 				return err
 			}
-			after, err := evaluate(ctx, conn, subjects, changed, states[len(states)-1])
+			after, err := evaluate(ctx, app, w, subjects, changed, states[len(states)-1])
 			if err != nil {
 				return err
 			}
@@ -225,11 +271,24 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 			// transaction was written, so all keys go when all transactions are visible.
 			// lacking: it is not complete.
 			index, late, lacking bool
+			// planner: the planner itself has decided, on what the log shows. trusting: it takes
+			// all of that for whole.
+			planner, trusting bool
 		}
 		attempts := make([][]attempt, len(subjects))
 		for i, s := range subjects {
 			ask := func(_ int, of *plan.Lookup, rows []map[string]*string, into *drops) { asked.ask(s, of, rows, into) }
 			all := []attempt{{drops: s.drops(s.dependencies, changes, ask)}}
+			// Half as often: it asks all lookups once more.
+			for _, by := range []attempt{{planner: true}, {planner: true, trusting: true}} {
+				if w.chance(50) || by.trusting && report.trusting > 3 {
+					continue
+				}
+				if by.drops, err = s.planned(w, by.trusting, changes, ask); err != nil {
+					return err
+				}
+				all = append(all, by)
+			}
 			for rule, dependencies := range s.without {
 				if !report.caught(rule) {
 					all = append(all, attempt{rule: rule, drops: s.drops(dependencies, changes, ask)})
@@ -282,10 +341,14 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 								report.lacking++
 								break
 							}
+							if attempt.trusting {
+								report.trusting++
+								break
+							}
 							var b strings.Builder
-							fmt.Fprintf(&b, "world %d\n%s\n%s\n\nparameters %v = %q\nclasses %v\n", number, ddl, s.generated.sql, s.Parameters, s.keys[key], s.classes)
+							fmt.Fprintf(&b, "world %d\n%s\n%s\n%s\n\nparameters %v = %q\nclasses %v\n", number, w.session, ddl, s.generated.sql, s.Parameters, s.keys[key], s.classes)
 							for _, t := range w.tables {
-								fmt.Fprintf(&b, "%s: %s\n", t.name, state[t.name])
+								fmt.Fprintf(&b, "%s (sparse %v, toasts %v): %s\n", t.name, t.sparse, t.toasts, state[t.name])
 							}
 							for k, transaction := range transactions {
 								fmt.Fprintf(&b, "transaction: %s\n", strings.Join(transaction, "; "))
@@ -296,12 +359,12 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 							for k := range states {
 								fmt.Fprintf(&b, "result %d: %s\n", k, states[k][i][key])
 							}
-							fmt.Fprintf(&b, "missed from %d, index %v, late %v\n%s", k, attempt.index, attempt.late, told(s.dependencies))
+							fmt.Fprintf(&b, "missed from %d, index %v, late %v, planner %v\n%s", k, attempt.index, attempt.late, attempt.planner, told(s.dependencies))
 							report.misses = append(report.misses, miss{len(s.generated.sql), b.String()})
 						}
 					}
 				}
-				if attempt.rule == 0 && !attempt.index && span == 1 && !slices.ContainsFunc(changes[0], func(c row) bool { return c.truncated }) {
+				if attempt.rule == 0 && !attempt.index && !attempt.planner && span == 1 && !slices.ContainsFunc(changes[0], func(c row) bool { return c.truncated }) {
 					for key := range s.keys {
 						if attempt.drops[0].has(key) {
 							report.dropped(s, states[0][i][key] != states[1][i][key])
@@ -314,15 +377,16 @@ func try(ctx context.Context, conn *pgx.Conn, number uint64, report *report) err
 			}
 		}
 	}
-	return list(ctx, conn, w, ddl, subjects, before, report)
+	return list(ctx, conns, w, ddl, subjects, before, report)
 }
 
 // list has the keys of every query listed: one that shows a row, and shows none where
 // the tables are empty, must be among them. In parts they are the same, in the same order.
-func list(ctx context.Context, conn *pgx.Conn, w *world, ddl string, subjects []*subject, shown [][]string, report *report) error {
+func list(ctx context.Context, conns *conns, w *world, ddl string, subjects []*subject, shown [][]string, report *report) error {
+	conn := conns.service
 	listed := make([][][]string, len(subjects)) // nil: they cannot be
 	for i, s := range subjects {
-		keys, _, err := s.Query.Keys(database.NewQueries(ctx, conn), s.types, s.Parameters)
+		keys, _, err := s.Query.Keys(database.NewQueries(ctx, conns.app), s.types, s.Parameters)
 		if err != nil {
 			return err
 		}
@@ -366,7 +430,7 @@ func list(ctx context.Context, conn *pgx.Conn, w *world, ddl string, subjects []
 			return err
 		}
 	}
-	empty, err := evaluate(ctx, conn, subjects, nil, nil)
+	empty, err := evaluate(ctx, conns.app, w, subjects, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -447,8 +511,13 @@ func newSubject(ctx context.Context, conn *pgx.Conn, catalog *database.Queries, 
 	s.keys = [][]string{nil}
 	for _, of := range s.types {
 		base := of.Base
-		if base == "enum" {
+		switch {
+		case base == "enum":
 			base = "mood"
+		case strings.HasSuffix(of.Name, ".citext"):
+			base = "citext"
+		case of.Element != "":
+			base = "_" + of.Element
 		}
 		domain := values[base]
 		if domain == nil {
@@ -493,7 +562,7 @@ func (s *subject) touched(changes []row) bool {
 
 // evaluate returns what every query shows for every key. Those of which no table has
 // changed, by PostgreSQL's own account of them, show what they did before.
-func evaluate(ctx context.Context, conn *pgx.Conn, subjects []*subject, changes []row, before [][]string) ([][]string, error) {
+func evaluate(ctx context.Context, conn *pgx.Conn, w *world, subjects []*subject, changes []row, before [][]string) ([][]string, error) {
 	batch := &pgx.Batch{}
 	for _, s := range subjects {
 		if before != nil && !s.touched(changes) {
@@ -536,11 +605,17 @@ func evaluate(ctx context.Context, conn *pgx.Conn, subjects []*subject, changes 
 		for k := range results[i] {
 			// 1 and 1.0 are equal: which of two equal ones comes first, or stands for a
 			// group, is not said.
-			results[i][k] = strings.ReplaceAll(results[i][k], "1.0", "1")
+			results[i][k] = equals.Replace(results[i][k])
+			if w.folds {
+				results[i][k] = strings.ToLower(results[i][k])
+			}
 		}
 	}
 	return results, nil
 }
+
+// equals gives those numbers of values that are equal one text.
+var equals = strings.NewReplacer("1.00", "1", "1.0", "1", "3.00", "3")
 
 // A row is a change of one.
 type row struct {
@@ -605,34 +680,12 @@ func read(ctx context.Context, conn *pgx.Conn) ([]row, error) {
 	})
 }
 
-// parse reads a row as the log of PostgreSQL would have it.
-func parse(text *string) (map[string]*string, error) {
-	if text == nil {
-		return nil, nil
+// parse reads a row of the log.
+func parse(text *string) (row map[string]*string, err error) {
+	if text != nil {
+		err = json.Unmarshal([]byte(*text), &row)
 	}
-	decoder := json.NewDecoder(bytes.NewReader([]byte(*text)))
-	decoder.UseNumber()
-	var columns map[string]any
-	if err := decoder.Decode(&columns); err != nil {
-		return nil, err
-	}
-	row := map[string]*string{}
-	for name, value := range columns {
-		var text string
-		switch v := value.(type) {
-		case nil:
-			row[name] = nil
-			continue
-		case bool:
-			text = map[bool]string{true: "t", false: "f"}[v]
-		case json.Number:
-			text = v.String()
-		case string:
-			text = v
-		}
-		row[name] = &text
-	}
-	return row, nil
+	return row, err
 }
 
 // drops are the keys that the changes of one transaction drop.
@@ -644,7 +697,8 @@ type drops struct {
 func (d *drops) has(key int) bool { return d.all || d.some[key] }
 
 // drops says for each transaction what its changes drop, once the lookups have run.
-// It is what the planner does, as plainly as it can be said.
+// It is what the planner does where the log shows all of a row, as plainly as it can be
+// said.
 // ask answers a lookup for rows that a transaction has changed.
 func (s *subject) drops(dependencies []plan.Dependency, transactions [][]row, ask func(transaction int, of *plan.Lookup, rows []map[string]*string, into *drops)) []*drops {
 	var result []*drops

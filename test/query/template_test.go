@@ -258,3 +258,85 @@ func (g *generator) application() string {
 	g.is("count by reference")
 	return "SELECT count(*) FROM " + from.name + " " + a.alias + " WHERE " + reference + " = @p1"
 }
+
+// filtered is a view of the rows of a table by a literal.
+func (g *generator) filtered() (sql string, columns []column) {
+	t := pick(g.r, g.tables)
+	name, c := g.anyColumn([]source{{"a", t.columns, t}})
+	return "SELECT a.* FROM " + t.name + " a WHERE " + name + pick(g.r, []string{" = ", " <> ", " >= "}) + g.literal(c.typ), t.columns
+}
+
+// literal is a constant, perhaps one that is of the type only because of what it is
+// compared with.
+func (g *generator) literal(typ string) string {
+	text := g.constant(typ)
+	if ambiguous[typ] != nil && g.chance(60) {
+		text = "'" + pick(g.r, ambiguous[typ]) + "'::" + typ
+	}
+	if g.chance(50) {
+		text, _, _ = strings.Cut(text, "::")
+	}
+	return text
+}
+
+// ofType is a query in which a column decides whose equality, or whose text, is not what it
+// seems. Empty: this world has none.
+func (g *generator) ofType() string {
+	special := func(c column) bool {
+		return !slices.Contains([]string{"int4", "int8", "bool", "mood", "varchar"}, c.typ)
+	}
+	if g.chance(60) {
+		special = func(c column) bool { return ambiguous[c.typ] != nil }
+	}
+	var from []*table
+	for _, t := range slices.Concat(g.tables, g.views) {
+		if slices.ContainsFunc(t.columns, special) {
+			from = append(from, t)
+		}
+	}
+	if len(from) == 0 {
+		return ""
+	}
+	t, to := pick(g.r, from), pick(g.r, g.tables)
+	a, b := source{"a", t.columns, t}, source{"b", to.columns, to}
+	x, of := g.anyColumn([]source{a})
+	for !special(of) {
+		x, of = g.anyColumn([]source{a})
+	}
+	shown, _ := g.anyColumn([]source{a})
+	id, key := "b."+to.columns[0].name, to.columns[0]
+	if g.chance(50) {
+		id, key = "a."+t.columns[0].name, t.columns[0]
+	}
+	literal := g.literal(of.typ)
+	compares := pick(g.r, []string{" = ", " = ", " <> ", " >= ", " < "})
+	join := "SELECT " + shown + ", " + id + " FROM " + t.name + " a JOIN " + to.name + " b ON "
+	switch g.r.IntN(4) {
+	case 0:
+		g.is("literal of a type")
+		return join + g.on([]source{a}, b, false) + " WHERE " + id + " = " + g.parameter(key.typ) + " AND " + x + compares + literal
+	case 1:
+		for _, c := range b.columns {
+			if family(c.typ) == family(of.typ) && (c.name != of.name || g.chance(30)) {
+				g.is("join of types")
+				return join + "b." + c.name + " = " + x + " WHERE " + id + " = " + g.parameter(key.typ)
+			}
+		}
+		return ""
+	}
+	g.is("column of a type")
+	condition := ""
+	if g.chance(80) {
+		condition = g.ofPart(x, of.typ)
+	}
+	switch {
+	case condition == "" && g.chance(50):
+		condition = x + " = " + g.parameter(of.typ)
+	case condition == "":
+		condition = "coalesce(" + x + ", " + literal + ") = " + g.parameter(of.typ)
+	}
+	if g.chance(50) {
+		return "SELECT " + shown + " FROM " + t.name + " a WHERE " + condition
+	}
+	return join + g.on([]source{a}, b, false) + " WHERE " + condition
+}

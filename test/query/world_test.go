@@ -12,6 +12,11 @@ type world struct {
 	r      *rand.Rand
 	tables []*table
 	views  []*table
+	// folds: it has texts of which "a" and "A" are equal. icu: the server has collations of
+	// ICU, for that.
+	folds, icu bool
+	// session is how those of the application are set up.
+	session string
 }
 
 // A table, or a view, as queries see it.
@@ -24,6 +29,9 @@ type table struct {
 	options     string
 	partitions  []string
 	child       bool // it inherits
+	// sparse: its replica identity is its key; of a partitioned table, only that of its
+	// partitions. toasts: the log leaves out long values that are as they were.
+	sparse, toasts bool
 }
 
 type column struct {
@@ -32,24 +40,84 @@ type column struct {
 	null bool
 }
 
-// values are all that columns of a type are given: few, so that rows meet.
+// values are all that columns of a type are given: few, so that rows meet. Each has the
+// text that the log has.
 var values = map[string][]string{
-	"int4": {"1", "2", "3", "4"}, "int8": {"1", "2", "3", "4"},
-	"text": {"a", "b", "A", "c"}, "varchar": {"a", "b", "A"}, "bpchar": {"a", "b"},
+	"int4": {"1", "2", "3", "4"}, "int8": {"1", "2", "3", "4"}, "int2": {"1", "2", "3"}, "small": {"1", "2", "3"},
+	"text": {"a", "b", "A", "c"}, "varchar": {"a", "b", "A"}, "bpchar": {"a", "b"}, "word": {"a", "b", "A"}, "citext": {"a", "b", "A"},
 	"bool": {"t", "f"}, "mood": {"sad", "ok", "happy"}, "numeric": {"1", "1.0", "2.50", "3"},
+	"uuid": {"00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"},
+	// The evening of January 31st in New York is February in UTC, and a day of India begins
+	// half an hour before midnight there.
+	"date": {"2026-01-02", "2026-01-31", "2026-02-01"}, "timestamp": {"2026-01-02 00:00:00", "2026-01-31 22:00:00", "2026-02-01 00:00:00"},
+	"timestamptz": {"2026-01-02 00:00:00+00", "2026-01-31 18:30:00+00", "2026-02-01 03:00:00+00"},
+	"interval":    {"1 day", "02:00:00", "-1 days +01:00:00"},
+	"_text":       {"{a,b}", "{a}", "{}", "{A,NULL,c}"}, "_int4": {"{1,2}", "{3}", "{2,2}"},
+	"jsonb": {`{"a": "a", "n": 1}`, `{"a": "b", "n": 1.0}`, `{"n": null}`, `[1]`},
 }
 
-// strange is a value of each type that no row has.
-var strange = map[string]string{"int4": "77", "int8": "77", "text": "zz", "varchar": "zz", "bpchar": "zz", "numeric": "77"}
+// strange is a value of each type that no row has, though one may be equal to it.
+var strange = map[string]string{
+	"int4": "77", "int8": "77", "int2": "77", "text": "zz", "varchar": "zz", "bpchar": "zz", "citext": "B", "numeric": "1.00", "interval": "24:00:00",
+	"date": "2030-01-01", "timestamp": "2026-01-31 00:00:00", "timestamptz": "2026-02-01 05:00:00+00", "uuid": "00000000-0000-0000-0000-000000000077",
+}
+
+// ambiguous are literals whose meaning depends on the settings of the session.
+var ambiguous = map[string][]string{
+	"date": {"01/02/2026", "02.01.2026"}, "timestamp": {"01/02/2026", "2/1/2026 00:00"},
+	"timestamptz": {"2026-01-31 22:00:00", "01/02/2026"}, "interval": {"-1 1:00:00"},
+}
+
+// sessions are how those of an application may be set up. The service's own are not:
+// what the first leaves to the database, that has set up in another way, too.
+var sessions = []string{
+	"", "SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET intervalstyle = 'postgres'",
+	"SET datestyle = 'SQL, DMY'; SET timezone = 'Asia/Kolkata'; SET intervalstyle = 'iso_8601'",
+}
+
+// ofDatabase are the settings of the database.
+const ofDatabase = "ALTER DATABASE %[1]s SET datestyle = 'German, DMY'; ALTER DATABASE %[1]s SET timezone = 'America/New_York'; ALTER DATABASE %[1]s SET intervalstyle = 'sql_standard'"
 
 func (w *world) chance(percent int) bool { return w.r.IntN(100) < percent }
 
 func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
+// extras are columns beside keys and references, and how many tables of a hundred have
+// each.
+var extras = []struct {
+	name, typ string
+	percent   int
+}{
+	{"name", "text", 60}, {"n", "int4", 70}, {"flag", "bool", 60}, {"kind", "mood", 30}, {"amount", "numeric", 20}, {"code", "bpchar", 12}, {"label", "varchar", 12},
+	{"made", "date", 12}, {"at", "timestamp", 10}, {"seen", "timestamptz", 12}, {"lasts", "interval", 6}, {"token", "uuid", 8}, {"tags", "_text", 12}, {"sizes", "_int4", 8},
+	{"doc", "jsonb", 10}, {"few", "small", 8}, {"tiny", "int2", 8}, {"price", "numeric", 8}, {"slug", "text", 10}, {"word", "word", 8}, {"nick", "citext", 30},
+}
+
+// declared is how such a column is declared, where that is not its type.
+func (w *world) declared(c column) string {
+	switch c.name {
+	case "code":
+		return "char(2)"
+	case "price":
+		return "numeric(10,2)"
+	case "slug":
+		return "text COLLATE " + w.collation()
+	}
+	return c.typ
+}
+
+func (w *world) collation() string {
+	if w.folds && w.icu {
+		return "folds"
+	}
+	return `"C"`
+}
+
 // newWorld invents a schema: its tables refer to each other by foreign keys, loosely,
 // to themselves, by keys of two columns; some are partitioned, some inherit.
-func newWorld(r *rand.Rand) *world {
-	w := &world{r: r}
+func newWorld(r *rand.Rand, icu bool) *world {
+	w := &world{r: r, icu: icu, session: pick(r, sessions)}
+	w.folds = w.chance(25)
 	for i := range 2 + r.IntN(4) {
 		t := &table{name: fmt.Sprintf("t%d", i+1)}
 		add := func(name, typ string, null bool) { t.columns = append(t.columns, column{name, typ, null}) }
@@ -88,12 +156,14 @@ func newWorld(r *rand.Rand) *world {
 				t.constraints = append(t.constraints, "FOREIGN KEY (up) REFERENCES "+t.name+w.action())
 			}
 		}
-		for _, extra := range []column{{"name", "text", true}, {"n", "int4", true}, {"flag", "bool", true}, {"kind", "mood", true}, {"amount", "numeric", true}, {"code", "bpchar", true}, {"label", "varchar", true}} {
-			if w.chance(map[string]int{"name": 60, "n": 70, "flag": 60, "kind": 30, "amount": 20, "code": 12, "label": 12}[extra.name]) {
-				extra.null = w.chance(map[bool]int{true: 75, false: 50}[extra.name == "flag"])
-				t.columns = append(t.columns, extra)
+		for _, extra := range extras {
+			if extra.typ == "citext" && !w.folds || !w.chance(extra.percent) {
+				continue
 			}
+			null := w.chance(map[bool]int{true: 75, false: 50}[extra.name == "flag"])
+			add(extra.name, extra.typ, null)
 		}
+		t.sparse, t.toasts = w.chance(30), w.chance(30)
 		if w.chance(12) && len(t.constraints) == 0 {
 			t.options = " PARTITION BY LIST (id)"
 			t.partitions = []string{"FOR VALUES IN (1, 2)", "DEFAULT"}
@@ -137,31 +207,24 @@ func (t *table) column(name string) *column {
 	return nil
 }
 
-// noted writes every change of a row into the log, whoever makes it.
-const noted = `
-CREATE TABLE changes (number bigserial, relation text, old jsonb, new jsonb, truncated boolean);
-CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  IF TG_OP = 'INSERT' THEN INSERT INTO w.changes (relation, new) VALUES (TG_ARGV[0], to_jsonb(NEW));
-  ELSIF TG_OP = 'DELETE' THEN INSERT INTO w.changes (relation, old) VALUES (TG_ARGV[0], to_jsonb(OLD));
-  ELSIF TG_OP = 'UPDATE' THEN INSERT INTO w.changes (relation, old, new) VALUES (TG_ARGV[0], to_jsonb(OLD), to_jsonb(NEW));
-  ELSE INSERT INTO w.changes (relation, truncated) VALUES (TG_ARGV[0], true); END IF;
-  RETURN NULL; END $$;
-`
+// noted is the log.
+const noted = `CREATE TABLE changes (number bigserial, relation text, old jsonb, new jsonb, truncated boolean)`
 
 // ddl creates the tables, and the triggers that note what changes.
 func (w *world) ddl() string {
 	var b strings.Builder
-	b.WriteString("CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');\n")
+	b.WriteString("CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');\nCREATE DOMAIN small AS int4;\n")
+	if w.collation() == "folds" {
+		b.WriteString("CREATE COLLATION folds (provider = icu, locale = 'und-u-ks-level2', deterministic = false);\n")
+	}
+	b.WriteString("CREATE DOMAIN word AS text COLLATE " + w.collation() + ";\n")
 	for _, t := range w.tables {
 		var parts []string
 		for _, c := range t.columns {
 			if t.child && c.name != "more" {
 				continue
 			}
-			part := c.name + " " + map[string]string{"bpchar": "char(2)"}[c.typ]
-			if c.typ != "bpchar" {
-				part += c.typ
-			}
+			part := c.name + " " + w.declared(c)
 			if !c.null {
 				part += " NOT NULL"
 			}
@@ -177,11 +240,31 @@ func (w *world) ddl() string {
 	return b.String()
 }
 
+// triggers write every change of a row into the log, whoever makes it, each value as
+// PostgreSQL's log has it.
 func (w *world) triggers() string {
 	var b strings.Builder
 	for _, t := range w.tables {
-		fmt.Fprintf(&b, "CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION note('%s');\n", t.name, t.name)
-		fmt.Fprintf(&b, "CREATE TRIGGER note_truncate AFTER TRUNCATE ON %s EXECUTE FUNCTION note('%s');\n", t.name, t.name)
+		row := func(version string) string {
+			var parts []string
+			for _, c := range t.columns {
+				value := version + "." + c.name + "::text"
+				if c.typ == "bool" {
+					value = "left(" + value + ", 1)"
+				}
+				parts = append(parts, "'"+c.name+"', "+value)
+			}
+			return "jsonb_build_object(" + strings.Join(parts, ", ") + ")"
+		}
+		fmt.Fprintf(&b, `CREATE FUNCTION note_%[1]s() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF TG_OP = 'INSERT' THEN INSERT INTO w.changes (relation, new) VALUES ('%[1]s', %[3]s);
+  ELSIF TG_OP = 'DELETE' THEN INSERT INTO w.changes (relation, old) VALUES ('%[1]s', %[2]s);
+  ELSIF TG_OP = 'UPDATE' THEN INSERT INTO w.changes (relation, old, new) VALUES ('%[1]s', %[2]s, %[3]s);
+  ELSE INSERT INTO w.changes (relation, truncated) VALUES ('%[1]s', true); END IF;
+  RETURN NULL; END $$;
+CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON %[1]s FOR EACH ROW EXECUTE FUNCTION note_%[1]s();
+CREATE TRIGGER note_truncate AFTER TRUNCATE ON %[1]s EXECUTE FUNCTION note_%[1]s();
+`, t.name, row("OLD"), row("NEW"))
 	}
 	return b.String()
 }
