@@ -757,9 +757,7 @@ func (s *scalar) nullIfNull(node *pg.Node, inside func(*item) bool) bool {
 		}
 		if to.value != nil {
 			// What a subquery shows is NULL outside of it, whatever it is made of.
-			return slices.ContainsFunc(to.value.reads, func(r reference) bool {
-				return len(r.from) > 1 && slices.ContainsFunc(r.from[1:], inside)
-			}) || to.value.nullIfNull(to.value.node, inside)
+			return slices.ContainsFunc(to.value.within, inside) || to.value.nullIfNull(to.value.node, inside)
 		}
 		return slices.ContainsFunc(to.from, inside)
 	case *pg.Node_TypeCast:

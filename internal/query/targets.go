@@ -271,6 +271,7 @@ func through(shown output, it *item) *scalar {
 		return shown.value
 	}
 	outside := &scalar{node: shown.value.node, references: map[*pg.ColumnRef]*resolved{}, parameters: shown.value.parameters, opaque: shown.value.opaque}
+	outside.within = append(slices.Clone(shown.value.within), it)
 	pass := func(r reference) reference {
 		r.from = append(slices.Clone(r.from), it)
 		if shown.held {

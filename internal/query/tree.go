@@ -101,6 +101,8 @@ type scalar struct {
 	opaque                    bool
 	aggregates, windows, sets bool
 	reads                     []reference // all that it reads, through subqueries too
+	// within are the items that show it: where one of them is missing it is NULL.
+	within []*item
 }
 
 // resolved is what a column name in a scalar stands for: a column of a table, or

@@ -286,3 +286,16 @@ SELECT customer_level(id) FROM customers WHERE id = @id
        ^
 customer_level() may read tables, and a change to those would not be noticed
 declare it IMMUTABLE if it reads nothing but its arguments; else compute it into a column, or write the entry with depends_on
+
+---
+# Where there is no category the subquery shows 0: that the shelf is that of the review does
+# not tell that there is one, and a product leads to reviews without it.
+-- types: int8
+SELECT r.stars FROM reviews r JOIN (SELECT p.id, coalesce(c.id, 0) AS shelf FROM products p LEFT JOIN (SELECT id FROM categories) c ON c.id = p.category_id) s ON s.shelf = r.stars WHERE r.id = @id
+==>
+reviews r (id stars)
+  direct: id
+products p (category_id id)
+  sweep: no equality joins its rows with those of reviews, which tell @id
+categories categories (id)
+  sweep: no equality joins its rows with those of reviews, which tell @id
