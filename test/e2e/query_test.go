@@ -516,13 +516,16 @@ func TestPlanTellsWhatALookupCosts(t *testing.T) {
 	path, _ := writeConfig(t, config)
 	s := session{t: t, config: path}
 	s.run(0, "plan")
-	s.run(0, "check")
 	s.run(0, "plan", "--depends-on")
 	s.run(0, "plan", "--change", `{"table":"makers","op":"u","before":{"id":7,"name":"a"},"after":{"id":7,"name":"b"}}`)
 	s.run(0, "plan", "--change", `{"table":"rates","op":"u","before":{"name":"a\nb","rate":1},"after":{"name":"a\nb","rate":2}}`)
 	s.run(1, "plan", "--change", `{"table":"makers","op":"u","after":{"id":7,"name":"b"}}`)
 	golden(t, "lookup_costs.txt", s.text.String())
 
+	const unindexed = "entry rated: a change of public.rates looks its keys up in public.items, which has no index for that"
+	if out, _, exit := unstaleCommand(t, "check", "--config", path); exit != 0 || !strings.Contains(out, unindexed) {
+		t.Errorf("check: exit %d, want %s in\n%s", exit, unindexed, out)
+	}
 	written, _, exit := unstaleCommand(t, "plan", "--depends-on", "--config", path)
 	byHand, _ := writeConfig(t, f.config(strings.TrimPrefix(written, "entries:\n")))
 	if out, problems, code := unstaleCommand(t, "check", "--config", byHand); exit != 0 || code != 0 {
