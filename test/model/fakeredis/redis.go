@@ -205,8 +205,12 @@ func (r *Redis) hgetall(args []string) any {
 	if e.Exists && !e.Hash() {
 		return wrongType
 	}
-	values := make([]any, len(e.Fields))
-	for i, text := range e.Fields {
+	return list(e.Fields)
+}
+
+func list(texts []string) any {
+	values := make([]any, len(texts))
+	for i, text := range texts {
 		values[i] = text
 	}
 	return values
@@ -347,11 +351,7 @@ func (r *Redis) smembers(args []string) any {
 	if e.Exists && !e.Set() {
 		return wrongType
 	}
-	members := make([]any, len(e.Members))
-	for i, member := range e.Members {
-		members[i] = member
-	}
-	return members
+	return list(e.Members)
 }
 
 func (r *Redis) del(args []string) any {

@@ -2,7 +2,6 @@ package world
 
 import (
 	"fmt"
-	"math/bits"
 	"strconv"
 
 	"github.com/unstale/unstale/internal/guard"
@@ -387,35 +386,8 @@ func (w *Cache) rename(s *State) {
 	if w.off(OwnersDiffer) {
 		return
 	}
-	marks := []*Cell{&s.redis.cells[cellMark], &s.saved.cells[cellMark]}
-	var epochs uint32 // a bit each
-	for _, c := range marks {
-		epochs |= 1 << w.lab.mark(*c).epoch
-	}
-	for i := range s.sessions {
-		epochs |= 1 << s.sessions[i].epoch
-	}
-	rank := func(epoch uint8) uint8 { return uint8(bits.OnesCount32(epochs >> 1 & (1<<epoch - 1))) }
-	for _, c := range marks {
-		if *c == 0 {
-			continue
-		}
-		m := w.lab.mark(*c)
-		owns := uint8(dead)
-		for i := range s.sessions {
-			if s.sessions[i].owner == m.owner {
-				owns = uint8(i + 1)
-			}
-		}
-		*c = w.lab.renamed(*c, owns, rank(m.epoch))
-	}
-	for i := range s.sessions {
-		at := &s.sessions[i]
-		at.epoch = rank(at.epoch)
-		if at.owner != 0 {
-			at.owner = uint8(i + 1)
-		}
-	}
+	first, second := &s.sessions[0], &s.sessions[1]
+	w.lab.rename([2]*Cell{&s.redis.cells[cellMark], &s.saved.cells[cellMark]}, [2]*uint8{&first.owner, &second.owner}, [2]*uint8{&first.epoch, &second.epoch})
 	if s.sweep.run != 0 && s.sweep.run != s.redis.run {
 		s.sweep.run = another
 	} else if s.sweep.run != 0 {

@@ -487,28 +487,8 @@ func (w *Index) normalise(s *IndexState) {
 // rename gives owners, epochs, runs and tokens the smallest numbers that tell them
 // apart, so that it does not matter how many there were.
 func (w *Index) rename(s *IndexState) {
-	marks := []*Cell{&s.redis.cells[cellMark], &s.saved.cells[cellMark]}
-	var epochs uint32 // a bit each
-	for _, c := range marks {
-		epochs |= 1 << w.lab.mark(*c).epoch
-	}
-	for i := range s.sessions {
-		epochs |= 1 << s.sessions[i].epoch
-	}
-	rank := func(epoch uint8) uint8 { return uint8(bits.OnesCount32(epochs >> 1 & (1<<epoch - 1))) }
-	for _, c := range marks {
-		if *c == 0 {
-			continue
-		}
-		m := w.lab.mark(*c)
-		owns := uint8(dead)
-		for i := range s.sessions {
-			if s.sessions[i].owner == m.owner {
-				owns = uint8(i + 1)
-			}
-		}
-		*c = w.lab.renamed(*c, owns, rank(m.epoch))
-	}
+	first, second := &s.sessions[0], &s.sessions[1]
+	w.lab.rename([2]*Cell{&s.redis.cells[cellMark], &s.saved.cells[cellMark]}, [2]*uint8{&first.owner, &second.owner}, [2]*uint8{&first.epoch, &second.epoch})
 	since := func(run *uint8) {
 		if *run != 0 && *run != s.redis.run {
 			*run = another
@@ -522,10 +502,6 @@ func (w *Index) rename(s *IndexState) {
 	}
 	for i := range s.sessions {
 		at := &s.sessions[i]
-		at.epoch = rank(at.epoch)
-		if at.owner != 0 {
-			at.owner = uint8(i + 1)
-		}
 		if at.build.token != 0 {
 			tokens.builds[at.build.token] = uint8(i + 1)
 			at.build.token = uint8(i + 1)

@@ -6,6 +6,7 @@ package world
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -231,6 +232,35 @@ func (l *lab) orphaned(c Cell, i int) Cell {
 
 // mark reads a watermark's cell.
 func (l *lab) mark(c Cell) mark { l.know(c); return l.marks[c] }
+
+// rename gives the owners and epochs of two watermarks and of two sessions the smallest
+// numbers that tell them apart.
+func (l *lab) rename(marks [2]*Cell, owners, epochs [2]*uint8) {
+	var taken uint32 // a bit each
+	for i := range marks {
+		taken |= 1<<l.mark(*marks[i]).epoch | 1<<*epochs[i]
+	}
+	rank := func(epoch uint8) uint8 { return uint8(bits.OnesCount32(taken >> 1 & (1<<epoch - 1))) }
+	for _, c := range marks {
+		if *c == 0 {
+			continue
+		}
+		m := l.mark(*c)
+		owns := uint8(dead)
+		for i := range owners {
+			if *owners[i] == m.owner {
+				owns = uint8(i + 1)
+			}
+		}
+		*c = l.renamed(*c, owns, rank(m.epoch))
+	}
+	for i := range owners {
+		*epochs[i] = rank(*epochs[i])
+		if *owners[i] != 0 {
+			*owners[i] = uint8(i + 1)
+		}
+	}
+}
 
 // renamed returns a watermark's cell with another owner and epoch.
 func (l *lab) renamed(c Cell, owns, epoch uint8) Cell {
