@@ -127,12 +127,16 @@ func run(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 			select {
 			case <-workCtx.Done():
 				return nil
-			case <-time.After(connectAgainAfter):
+			case <-time.After(planAgainAfter):
 			}
 		}
 	})
 	return work.Wait()
 }
+
+// planAgainAfter is how long run waits between two tries to plan what has changed: each
+// looks at everything.
+const planAgainAfter = 5 * time.Second
 
 // runBeside keeps the cache coherent beside a database that can be asked.
 func runBeside(ctx context.Context, c *config.Config, client *redis.Client, metrics *admin.Metrics, status *currentStatus, logger *slog.Logger) error {

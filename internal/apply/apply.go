@@ -63,9 +63,9 @@ type Catalog interface {
 	// source does not send every change of the entries' tables, and change.ErrReplan
 	// if the planner's dependencies are not those of today.
 	Look(ctx context.Context) (Look, error)
-	// Replan returns change.ErrReplan if a look would, or if an entry that cannot be
-	// planned any more is all that wants a table. The next look shows all that it
-	// would have shown without.
+	// Replan returns change.ErrReplan if the planner's dependencies are not those of today,
+	// or if an entry cannot be planned any more whose tables the source is still to have.
+	// The next look shows all that it would have shown without.
 	Replan(ctx context.Context) error
 }
 
