@@ -389,6 +389,36 @@ func TestATableOfAQueryGoes(t *testing.T) {
 	i.stop()
 }
 
+// What ran holds while a table of another entry is missing as well, and goes on by itself.
+func TestATableOfAQueryIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 15)
+	create := []string{`CREATE TABLE items (id int PRIMARY KEY, name text)`, `ALTER TABLE items REPLICA IDENTITY FULL`, `INSERT INTO items VALUES (1, 'i')`}
+	for _, statement := range create {
+		f.exec(statement)
+	}
+	i := startInstance(t, f.config("  card: {key: 'card:{id}', query: 'SELECT name FROM items WHERE id = @id'}\n  item: {key: 'item:{id}', table: items}\n"))
+	i.waitReady()
+	f.exec("DROP TABLE items")
+	i.eventually("it holds", func() bool { return i.said("work goes on when it can") > 0 })
+	i.waitStatus("holding", func(s *admin.Status) bool { return s.State == apply.StateHolding && !s.Ready })
+	f.cache("card:1", "item:1")
+	for _, statement := range create {
+		f.exec(statement)
+	}
+	i.waitReady()
+	if f.cached("card:1") || f.cached("item:1") {
+		t.Error("what was cached of the table before is still there")
+	}
+	f.cache("card:1", "item:1")
+	f.exec("UPDATE items SET name = 'j'")
+	f.barrier()
+	if f.cached("card:1") || f.cached("item:1") {
+		t.Error("a change of the table that is back has not dropped its keys")
+	}
+	i.stop()
+}
+
 // Somebody has dropped a view while nothing ran. The start is not refused: the entries that
 // can be planned are kept, the other one is swept again and again, and everything says
 // so, until it is mended. What nobody has ever planned is refused.
